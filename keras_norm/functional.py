@@ -1,0 +1,201 @@
+"""The formulas of the layers, as functions of tensors without any state.
+
+Shapes, for a feature map of `N` samples and `C` channels (channels last):
+
+    x          (N, H, W, C)
+    per plane  (N, 1, 1, C)   one value a sample and channel
+    per batch  (1, 1, 1, C)   one value a channel
+
+Every function works for any rank and any channel axis: reduced axes are kept
+with length 1, so that the results broadcast against `x`.
+"""
+
+import math
+
+from keras import ops
+
+
+def plane_count(x, axes):
+    """The number of values in a plane: a float, or a scalar if unknown."""
+    sizes = [x.shape[axis] for axis in axes]
+    if None not in sizes:
+        return float(math.prod(sizes))
+    shape = ops.shape(x)
+    count = 1
+    for axis in axes:
+        count = count * shape[axis]
+    return ops.cast(count, x.dtype)
+
+
+def plane_mean(x, axes, valid=None):
+    """The mean of every plane, over the valid positions only.
+
+    Args:
+        x: Tensor `(N, H, W, C)`.
+        axes: Tuple of the axes that make a plane, `(1, 2)` here. May be empty.
+        valid: Boolean tensor that broadcasts against `x`, or None. Positions
+            that are False count for nothing.
+
+    Returns:
+        Tensor `(N, 1, 1, C)`; 0 for a plane without a valid position.
+    """
+    # torch reads an empty tuple of axes as "all of them".
+    if valid is None:
+        return ops.mean(x, axis=axes, keepdims=True) if axes else x
+    x = keep_valid(x, valid)
+    total = ops.sum(x, axis=axes, keepdims=True) if axes else x
+    return total / ops.maximum(valid_count(x, axes, valid), 1.0)
+
+
+def keep_valid(x, valid):
+    """`x` with zeros where `valid` is False, whatever stood there."""
+    return x if valid is None else ops.where(valid, x, ops.zeros_like(x))
+
+
+def valid_count(x, axes, valid=None):
+    """The number of valid values of every plane, `(N, 1, 1, 1)`."""
+    if valid is None:
+        a_value_a_sample = (slice(None),) + (slice(0, 1),) * (len(x.shape) - 1)
+        return ops.ones_like(x[a_value_a_sample]) * plane_count(x, axes)
+    valid = ops.cast(valid, x.dtype)
+    return ops.sum(valid, axis=axes, keepdims=True) if axes else valid
+
+
+def plane_moments(x, axes, valid=None):
+    """Mean and biased variance of every plane, in two passes.
+
+    The deviations are squared, not the values: nothing is lost to
+    cancellation when the mean is large against the spread.
+
+    Args:
+        x: Tensor `(N, H, W, C)`.
+        axes: Tuple of the axes that make a plane. May be empty.
+        valid: Boolean tensor that broadcasts against `x`, or None.
+
+    Returns:
+        `(mean, variance, count)`: two tensors `(N, 1, 1, C)` and the number of
+        values behind them, `(N, 1, 1, 1)`.
+    """
+    x = keep_valid(x, valid)
+    mean = plane_mean(x, axes, valid)
+    if axes:
+        variance = plane_mean(ops.square(x - mean), axes, valid)
+    else:
+        variance = ops.zeros_like(x)
+    return mean, variance, valid_count(x, axes, valid)
+
+
+def batch_moments(means, variances, counts, all_reduce_sum=None):
+    """Mean and biased variance of a batch from the moments of its planes.
+
+        mean     = sum(count * mean_i) / sum(count)
+        variance = sum(count * (variance_i + (mean_i - mean)^2)) / sum(count)
+
+    Args:
+        means: Tensor `(N, 1, 1, C)`.
+        variances: Tensor `(N, 1, 1, C)`.
+        counts: Tensor `(N, 1, 1, 1)`.
+        all_reduce_sum: Function that sums a list of tensors over replicas, for
+            the moments of the global batch; None for those of this replica.
+
+    Returns:
+        `(mean, variance, count)`: two tensors `(1, 1, 1, C)` and the number of
+        values a channel, `(1, 1, 1, 1)`. All zero for an empty batch.
+    """
+    reduce = all_reduce_sum or (lambda values: values)
+    count, total = reduce([batch_sum(counts), batch_sum(counts * means)])
+    divisor = ops.maximum(count, 1.0)
+    mean = total / divisor
+    spread = batch_sum(counts * (variances + ops.square(means - mean)))
+    (spread,) = reduce([spread])
+    return mean, spread / divisor, count
+
+
+def batch_sum(x):
+    """Sum over the samples, `(N, ...)` to `(1, ...)`."""
+    return ops.sum(x, axis=0, keepdims=True)
+
+
+def plane_std(variance):
+    """`sqrt(variance)`, with gradient 0 where the variance is 0."""
+    positive = variance > 0
+    root = ops.sqrt(ops.where(positive, variance, ops.ones_like(variance)))
+    return ops.where(positive, root, ops.zeros_like(root))
+
+
+def filter_response(x, axes, epsilon, valid=None):
+    """`1 / sqrt(mean(x^2) + epsilon)` of every plane (FRN, equation 1).
+
+    Args:
+        x: Tensor `(N, H, W, C)`, float32 or wider: squares must not overflow.
+        axes: Tuple of the axes that make a plane.
+        epsilon: Float or tensor that broadcasts against `(N, 1, 1, C)`.
+        valid: Boolean tensor that broadcasts against `x`, or None.
+
+    Returns:
+        Tensor `(N, 1, 1, C)`.
+    """
+    x = keep_valid(x, valid)
+    return ops.rsqrt(plane_mean(ops.square(x), axes, valid) + epsilon)
+
+
+def scale_and_shift(x, center, factor, offset):
+    """`(x - center) * factor + offset`; None leaves a step out.
+
+    The subtraction comes first: `x * factor + (offset - center * factor)`
+    would lose digits where the mean is large against the spread.
+    """
+    if center is not None:
+        x = x - center
+    x = x * factor
+    return x if offset is None else x + offset
+
+
+def compose(factor, offset, gamma, beta):
+    """`gamma * (x * factor + offset) + beta` as one factor and one offset."""
+    if gamma is not None:
+        factor = factor * gamma
+        offset = None if offset is None else offset * gamma
+    if beta is not None:
+        offset = beta if offset is None else offset + beta
+    return factor, offset
+
+
+def threshold(x, tau):
+    """`max(x, tau)`; a tie and a NaN go to `x` on every backend."""
+    return ops.where(x < tau, tau, x)
+
+
+def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
+    """The corrections of Batch Renormalization (Ioffe 2017, algorithm 1).
+
+    Args:
+        mean: Batch mean, `(1, 1, 1, C)`.
+        variance: Batch variance, `(1, 1, 1, C)`.
+        moving_mean: Moving mean, broadcastable to `mean`.
+        moving_std: Moving standard deviation, broadcastable to `mean`.
+        epsilon: Float.
+        clip: Dict with any of `rmin`, `rmax`, `dmax`.
+
+    Returns:
+        `(r, d)`, constants to the gradient: `y = xhat * r + d`.
+    """
+    std = ops.sqrt(variance + epsilon)
+    moving_std = ops.maximum(moving_std, math.sqrt(epsilon))
+    r = std / moving_std
+    d = (mean - moving_mean) / moving_std
+    if clip.get("rmin") is not None:
+        r = ops.maximum(r, clip["rmin"])
+    if clip.get("rmax") is not None:
+        r = ops.minimum(r, clip["rmax"])
+    if clip.get("dmax") is not None:
+        d = ops.clip(d, -clip["dmax"], clip["dmax"])
+    return ops.stop_gradient(r), ops.stop_gradient(d)
+
+
+def cast_finite(x, dtype):
+    """Casts; a finite value stays finite even where `dtype` is narrower."""
+    narrowed = ops.cast(x, dtype)
+    if x.dtype == narrowed.dtype:
+        return narrowed
+    return ops.where(ops.isfinite(x), ops.saturate_cast(x, dtype), narrowed)

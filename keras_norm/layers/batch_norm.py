@@ -1,0 +1,152 @@
+"""Batch normalization that stays right under several replicas."""
+
+import keras
+from keras import ops
+
+from keras_norm import functional
+from keras_norm.layers.batch_statistics import BatchStatisticsLayer
+from keras_norm.layers.channel_layer import PACKAGE
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class BatchNormalization(BatchStatisticsLayer):
+    """Batch normalization, the same on every replica.
+
+    A drop-in for `keras.layers.BatchNormalization`: the same arguments, weights
+    and numbers on one device. It differs where Keras' own goes wrong: under
+    `tf.distribute` the moving statistics agree on every replica, with or
+    without `synchronized`, so that a saved model is the model that was
+    evaluated; masks work together with `synchronized` and on any axis; an empty
+    share of the batch changes nothing.
+
+    In training, with the moments over batch and positions, `(1, 1, 1, C)`:
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+        moving <- momentum * moving + (1 - momentum) * moment
+
+    At inference, and where `trainable` is False, the moving moments take the
+    place of those of the batch. With `synchronized` the moments are those of
+    the global batch. Without it every replica normalizes with its own, and the
+    moving moments take in the mean of all replicas' moments, weighted by their
+    number of values.
+
+    Args:
+        axis: Integer, the channel axis. Defaults to -1.
+        momentum: Float in [0, 1]. Defaults to 0.99.
+        epsilon: Float, at least 0. Defaults to 1e-3.
+        center: Whether to add `beta`. Defaults to True.
+        scale: Whether to multiply by `gamma`. Defaults to True.
+        beta_initializer: Defaults to `"zeros"`.
+        gamma_initializer: Defaults to `"ones"`.
+        moving_mean_initializer: Defaults to `"zeros"`.
+        moving_variance_initializer: Defaults to `"ones"`.
+        beta_regularizer: Optional regularizer of `beta`.
+        gamma_regularizer: Optional regularizer of `gamma`.
+        beta_constraint: Optional constraint of `beta`.
+        gamma_constraint: Optional constraint of `gamma`.
+        renorm: Whether to use Batch Renormalization in training.
+        renorm_clipping: Optional dict with any of `rmin`, `rmax`, `dmax`.
+        renorm_momentum: Float in [0, 1], of the moments that renormalize.
+        synchronized: Whether the moments are those of the global batch.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Float tensor.
+        training: Whether to use and to update with the moments of the batch.
+        mask: Optional boolean tensor, the shape of `inputs` without the channel
+            axis. Positions that are False do not count in the moments.
+
+    Input shape:
+        `(batch, ..., channels)`, rank 2 or higher, or `channels` at `axis`.
+
+    Output shape:
+        The input's shape, in the compute dtype of the layer's policy.
+
+    Raises:
+        ValueError: for an unknown keyword, a bad `axis`, `epsilon`, `momentum`
+            or `renorm_clipping`, a rank below 2, or channels of unknown size.
+
+    Example:
+
+    >>> import keras, keras_norm
+    >>> x = keras.ops.array([[0.0], [2.0]])
+    >>> y = keras_norm.BatchNormalization(epsilon=0.0)(x, training=True)
+    >>> [float(v) for v in y[:, 0]]
+    [-1.0, 1.0]
+
+    Relations:
+        On one device it equals `keras.layers.BatchNormalization`. Two replicas
+        with `synchronized` equal one device at the same global batch.
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", ICML 2015,
+        https://arxiv.org/abs/1502.03167, algorithms 1 and 2; Ioffe, "Batch
+        Renormalization", 2017, https://arxiv.org/abs/1702.03275, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        momentum=0.99,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        moving_mean_initializer="zeros",
+        moving_variance_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        renorm=False,
+        renorm_clipping=None,
+        renorm_momentum=0.99,
+        synchronized=False,
+        **kwargs,
+    ):
+        super().__init__(
+            axis=axis,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta=(beta_initializer, beta_regularizer, beta_constraint),
+            gamma=(gamma_initializer, gamma_regularizer, gamma_constraint),
+            momentum=momentum,
+            moving_mean_initializer=moving_mean_initializer,
+            moving_variance_initializer=moving_variance_initializer,
+            renorm=renorm,
+            renorm_clipping=renorm_clipping,
+            renorm_momentum=renorm_momentum,
+            synchronized=synchronized,
+            **kwargs,
+        )
+
+    def build(self, input_shape):
+        self._build_axes(input_shape)
+        self._build_affine()
+        self._build_moving()
+        self.built = True
+
+    def call(self, inputs, training=None, mask=None):
+        x = self._widen(inputs)
+        planes = None
+        if self._learns_statistics(training):
+            planes = functional.plane_moments(
+                x, self._plane_axes, self._valid(x, mask)
+            )
+        center, factor, offset = self._standardization(planes, x.dtype)
+        gamma = self._per_channel(self.gamma, x.dtype)
+        beta = self._per_channel(self.beta, x.dtype)
+        factor, offset = functional.compose(factor, offset, gamma, beta)
+        y = functional.scale_and_shift(x, center, factor, offset)
+        return ops.cast(y, self.compute_dtype)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            renorm=self.renorm,
+            renorm_clipping=self.renorm_clipping,
+            renorm_momentum=self.renorm_momentum,
+        )
+        return config

@@ -1,0 +1,178 @@
+"""Batch moments, the moving moments they feed, and their replicas."""
+
+import keras
+from keras import ops
+
+from keras_norm import functional
+from keras_norm import replicas
+from keras_norm.layers.channel_layer import AffineChannelLayer
+from keras_norm.layers.channel_layer import check_number
+
+RENORM_CLIPS = ("rmin", "rmax", "dmax")
+
+
+class BatchStatisticsLayer(AffineChannelLayer):
+    """A layer that standardizes with batch moments or with moving ones.
+
+    A subclass turns its input into moments of planes, asks
+    `_standardization` for what makes `(x - center) * factor + offset` of them,
+    and is in charge of everything else. Arguments: `BatchNormalization`.
+    """
+
+    def __init__(
+        self,
+        momentum,
+        moving_mean_initializer,
+        moving_variance_initializer,
+        synchronized,
+        renorm=False,
+        renorm_clipping=None,
+        renorm_momentum=0.99,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.momentum = check_number("momentum", momentum, low=0, high=1)
+        self.moving_mean_initializer = keras.initializers.get(
+            moving_mean_initializer
+        )
+        self.moving_variance_initializer = keras.initializers.get(
+            moving_variance_initializer
+        )
+        self.synchronized = synchronized
+        self.renorm = renorm
+        self.renorm_clipping = _check_clipping(renorm_clipping)
+        self.renorm_momentum = check_number(
+            "renorm_momentum", renorm_momentum, low=0, high=1
+        )
+
+    def _build_moving(self):
+        mean = self.moving_mean_initializer
+        variance = self.moving_variance_initializer
+
+        def stddev(shape, dtype=None):
+            return ops.sqrt(_fresh(variance)(shape, dtype=dtype))
+
+        self.moving_mean = self._add_moving("moving_mean", mean)
+        self.moving_variance = self._add_moving("moving_variance", variance)
+        if self.renorm:
+            self.moving_stddev = self._add_moving("moving_stddev", stddev)
+            self.renorm_mean = self._add_moving("renorm_mean", _fresh(mean))
+            self.renorm_stddev = self._add_moving("renorm_stddev", stddev)
+
+    def _add_moving(self, name, initializer):
+        # At least float32: the variance of float16 values overflows float16.
+        # No aggregation: what is assigned is equal on every replica already.
+        return self.add_weight(
+            name=name,
+            shape=(self._num_channels,),
+            initializer=initializer,
+            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            trainable=False,
+            autocast=False,
+        )
+
+    def _learns_statistics(self, training):
+        return bool(training and self.trainable)
+
+    def _standardization(self, planes, dtype):
+        """`(center, factor, offset)`, each `(1, 1, 1, C)`, `offset` or None.
+
+        Args:
+            planes: Means, variances and counts of the planes, in training;
+                None for the moving moments. Training updates the latter.
+            dtype: The dtype to compute in.
+        """
+        if planes is None:
+            mean = self._per_channel(self.moving_mean, dtype)
+            variance = self._per_channel(self.moving_variance, dtype)
+            return mean, ops.rsqrt(variance + self.epsilon), None
+        mean, variance, count = functional.batch_moments(
+            *planes, replicas.all_reduce_sum if self.synchronized else None
+        )
+        factor, offset = ops.rsqrt(variance + self.epsilon), None
+        if self.renorm:
+            r, offset = functional.renorm_correction(
+                mean,
+                variance,
+                self._per_channel(self.renorm_mean, dtype),
+                self._per_channel(self.renorm_stddev, dtype),
+                self.epsilon,
+                self.renorm_clipping or {},
+            )
+            factor = factor * r
+        self._update_moving(mean, variance, count)
+        return mean, factor, offset
+
+    def _update_moving(self, mean, variance, count):
+        """Moves on by the replicas' moments, weighted by their counts."""
+        moments = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
+        if replicas.count() > 1 and not self.synchronized:
+            count, *sums = replicas.all_reduce_sum(
+                [count, *[count * m for m in moments]]
+            )
+            moments = [s / ops.maximum(count, 1.0) for s in sums]
+        # A batch without a single valid value moves nothing.
+        rate = ops.where(count > 0, 1.0, 0.0)
+        mean, variance = (ops.reshape(m, (-1,)) for m in moments)
+        rate = ops.cast(ops.reshape(rate, (-1,)), mean.dtype)
+        momentum = rate * (1.0 - self.momentum)
+        _move(self.moving_mean, mean, momentum)
+        if not self.renorm:
+            _move(self.moving_variance, variance, momentum)
+            return
+        stddev = ops.sqrt(variance + self.epsilon)
+        renorm_rate = rate * (1.0 - self.renorm_momentum)
+        _move(self.renorm_mean, mean, renorm_rate)
+        _move(self.renorm_stddev, stddev, renorm_rate)
+        stddev = _move(self.moving_stddev, stddev, momentum)
+        moved = ops.relu(ops.square(stddev) - self.epsilon)
+        self.moving_variance.assign(moved)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            momentum=self.momentum,
+            moving_mean_initializer=keras.initializers.serialize(
+                self.moving_mean_initializer
+            ),
+            moving_variance_initializer=keras.initializers.serialize(
+                self.moving_variance_initializer
+            ),
+            synchronized=self.synchronized,
+        )
+        return config
+
+
+def _move(weight, moment, rate):
+    """Moves a moving moment towards `moment` and returns where it is now."""
+    moved = weight + rate * (ops.cast(moment, weight.dtype) - weight)
+    weight.assign(moved)
+    return moved
+
+
+def _fresh(initializer):
+    """The same initializer again: a seeded one must draw the same values."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    return initializer.__class__.from_config(initializer.get_config())
+
+
+def _check_clipping(clipping):
+    clipping = clipping or {}
+    unknown = sorted(set(clipping) - set(RENORM_CLIPS))
+    if unknown:
+        raise ValueError(
+            f"`renorm_clipping` takes the keys {', '.join(RENORM_CLIPS)}. "
+            f"Received: renorm_clipping={clipping}"
+        )
+    rmin, rmax, dmax = (clipping.get(key) for key in RENORM_CLIPS)
+    if rmin is not None and rmax is not None and rmax < rmin:
+        raise ValueError(
+            "`rmax` must not be below `rmin`. "
+            f"Received: renorm_clipping={clipping}"
+        )
+    if dmax is not None and dmax < 0:
+        raise ValueError(
+            f"`dmax` must not be negative. Received: renorm_clipping={clipping}"
+        )
+    return dict(clipping) or None

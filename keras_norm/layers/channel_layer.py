@@ -1,0 +1,187 @@
+"""What every layer here shares: a channel axis and weights along it."""
+
+import math
+import numbers
+
+import keras
+from keras import ops
+
+PACKAGE = "keras_norm"
+
+
+def check_number(name, value, low, high=math.inf):
+    """Returns `value` as a finite float in `[low, high]` or raises."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:
+        upper = "" if high == math.inf else f" and at most {high}"
+        raise ValueError(
+            f"`{name}` must be a number of at least {low}{upper}. "
+            f"Received: {name}={value!r}"
+        )
+    return float(value)
+
+
+class ChannelLayer(keras.layers.Layer):
+    """A layer with one weight vector, or several, along one channel axis.
+
+    Every axis but the batch and the channels is a position: together they make
+    the plane of a sample and a channel. Computes in float32 or wider under
+    every dtype policy and casts its output to the policy's compute dtype.
+
+    Args:
+        axis: Integer, the channel axis. Not 0, which is the batch.
+        **kwargs: `name`, `dtype`, `trainable`.
+    """
+
+    def __init__(self, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        is_integer = isinstance(axis, numbers.Integral)
+        if not is_integer or isinstance(axis, bool) or axis == 0:
+            raise ValueError(
+                "`axis` must be an integer, the channel axis; axis 0 is the "
+                f"batch. Received: axis={axis!r}"
+            )
+        self.axis = int(axis)
+        self.supports_masking = True
+        # Inputs must reach `call` as they are: float16 overflows at 65504.
+        self.autocast = False
+        self._weight_names = ()
+
+    def _declare_weight(self, name, initializer, regularizer, constraint):
+        """Stores the options of a weight as `<name>_initializer` and so on."""
+        setattr(
+            self, f"{name}_initializer", keras.initializers.get(initializer)
+        )
+        setattr(
+            self, f"{name}_regularizer", keras.regularizers.get(regularizer)
+        )
+        setattr(self, f"{name}_constraint", keras.constraints.get(constraint))
+        self._weight_names += (name,)
+
+    def _create_weight(self, name, shape=None):
+        """Creates a declared weight: a value a channel, or of `shape`."""
+        return self.add_weight(
+            name=name,
+            shape=(self._num_channels,) if shape is None else shape,
+            initializer=getattr(self, f"{name}_initializer"),
+            regularizer=getattr(self, f"{name}_regularizer"),
+            constraint=getattr(self, f"{name}_constraint"),
+            autocast=False,
+        )
+
+    def _check_axis(self, input_shape):
+        rank = len(input_shape)
+        if not -rank < self.axis < rank:
+            raise ValueError(
+                f"`axis` is out of bounds for inputs of rank {rank}, or names "
+                f"the batch. Received: axis={self.axis}, "
+                f"input_shape={tuple(input_shape)}"
+            )
+
+    def _build_axes(self, input_shape, max_rank=None):
+        """Checks the input's shape and derives the axes from it."""
+        rank = len(input_shape)
+        if rank < 2 or (max_rank is not None and rank > max_rank):
+            wanted = "at least 2" if max_rank is None else f"2 to {max_rank}"
+            raise ValueError(
+                f"`{type(self).__name__}` takes inputs of rank {wanted}, "
+                "(batch, ..., channels). "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self._check_axis(input_shape)
+        channel_axis = self.axis % rank
+        num_channels = input_shape[channel_axis]
+        if num_channels is None:
+            raise ValueError(
+                "The channel axis must have a known size. Received: "
+                f"axis={self.axis}, input_shape={tuple(input_shape)}"
+            )
+        self._channel_axis = channel_axis
+        self._num_channels = num_channels
+        self._plane_axes = tuple(i for i in range(1, rank) if i != channel_axis)
+        self._broadcast_shape = tuple(
+            num_channels if i == channel_axis else 1 for i in range(rank)
+        )
+        self.input_spec = keras.layers.InputSpec(
+            ndim=rank, axes={channel_axis: num_channels}
+        )
+
+    def _widen(self, inputs):
+        """Casts to float32, or leaves what is wider."""
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        return ops.cast(inputs, dtype)
+
+    def _per_channel(self, weight, dtype):
+        """A weight in `dtype`, ready to broadcast; None stays None."""
+        if weight is None:
+            return None
+        weight = ops.cast(weight, dtype)
+        if len(weight.shape) == 0:
+            return weight
+        return ops.reshape(weight, self._broadcast_shape)
+
+    def _valid(self, inputs, mask):
+        """The mask with a channel axis, or None."""
+        if mask is None:
+            return None
+        if len(mask.shape) != len(inputs.shape) - 1:
+            raise ValueError(
+                "`mask` must have the shape of the inputs without the channel "
+                f"axis. Received: mask.shape={tuple(mask.shape)}, "
+                f"inputs.shape={tuple(inputs.shape)}"
+            )
+        return ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
+
+    def compute_output_shape(self, input_shape):
+        self._check_axis(input_shape)
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config["axis"] = self.axis
+        for name in self._weight_names:
+            for option, serialize in (
+                ("initializer", keras.initializers.serialize),
+                ("regularizer", keras.regularizers.serialize),
+                ("constraint", keras.constraints.serialize),
+            ):
+                key = f"{name}_{option}"
+                config[key] = serialize(getattr(self, key))
+        return config
+
+
+class AffineChannelLayer(ChannelLayer):
+    """A channel layer that ends in `gamma * x + beta`.
+
+    Args:
+        axis: Integer, the channel axis.
+        epsilon: Float, at least 0.
+        center: Whether to add `beta`.
+        scale: Whether to multiply by `gamma`.
+        beta: `(initializer, regularizer, constraint)` of `beta`.
+        gamma: `(initializer, regularizer, constraint)` of `gamma`.
+        **kwargs: `name`, `dtype`, `trainable`.
+    """
+
+    def __init__(self, axis, epsilon, center, scale, beta, gamma, **kwargs):
+        super().__init__(axis=axis, **kwargs)
+        self.epsilon = check_number("epsilon", epsilon, low=0)
+        self.center = center
+        self.scale = scale
+        self._declare_weight("beta", *beta)
+        self._declare_weight("gamma", *gamma)
+        self.beta = None
+        self.gamma = None
+
+    def _build_affine(self):
+        if self.scale:
+            self.gamma = self._create_weight("gamma")
+        if self.center:
+            self.beta = self._create_weight("beta")
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            epsilon=self.epsilon, center=self.center, scale=self.scale
+        )
+        return config
