@@ -14,6 +14,8 @@ import math
 
 from keras import ops
 
+FLOAT16_MAX = 65504.0
+
 
 def plane_count(x, axes):
     """The number of values in a plane: a float, or a scalar if unknown."""
@@ -194,8 +196,9 @@ def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
 
 
 def cast_finite(x, dtype):
-    """Casts; a finite value stays finite even where `dtype` is narrower."""
+    """Casts; what is finite stays finite where float16 would overflow."""
     narrowed = ops.cast(x, dtype)
-    if x.dtype == narrowed.dtype:
+    if dtype != "float16" or x.dtype == narrowed.dtype:
         return narrowed
-    return ops.where(ops.isfinite(x), ops.saturate_cast(x, dtype), narrowed)
+    limited = ops.cast(ops.clip(x, -FLOAT16_MAX, FLOAT16_MAX), dtype)
+    return ops.where(ops.isfinite(x), limited, narrowed)

@@ -1,7 +1,6 @@
 """Batch normalization that stays right under several replicas."""
 
 import keras
-from keras import ops
 
 from keras_norm import functional
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
@@ -71,7 +70,7 @@ class BatchNormalization(BatchStatisticsLayer):
     >>> import keras, keras_norm
     >>> x = keras.ops.array([[0.0], [2.0]])
     >>> y = keras_norm.BatchNormalization(epsilon=0.0)(x, training=True)
-    >>> [float(v) for v in y[:, 0]]
+    >>> keras.ops.convert_to_numpy(y)[:, 0].tolist()
     [-1.0, 1.0]
 
     Relations:
@@ -140,7 +139,7 @@ class BatchNormalization(BatchStatisticsLayer):
         beta = self._per_channel(self.beta, x.dtype)
         factor, offset = functional.compose(factor, offset, gamma, beta)
         y = functional.scale_and_shift(x, center, factor, offset)
-        return ops.cast(y, self.compute_dtype)
+        return functional.cast_finite(y, self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm.layers import plane_statistic
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.channel_layer import PACKAGE
 
@@ -75,8 +76,8 @@ class RBN(BatchStatisticsLayer):
     >>> import keras, keras_norm
     >>> x = keras.ops.array([[[0.0], [2.0]]])
     >>> y = keras_norm.RBN(epsilon=0.0)(x, training=True)
-    >>> [round(float(v), 4) for v in keras.ops.reshape(y, (-1,))]
-    [-0.7311, 0.7311]
+    >>> [f"{v:.4f}" for v in keras.ops.convert_to_numpy(y).ravel()]
+    ['-0.7311', '0.7311']
 
     Relations:
         With both statistics None it equals `BatchNormalization`. A new RBN is a
@@ -152,8 +153,12 @@ class RBN(BatchStatisticsLayer):
             scale_bias_regularizer,
             scale_bias_constraint,
         )
-        self.center_statistic = _check_statistic("center", center_statistic)
-        self.scale_statistic = _check_statistic("scale", scale_statistic)
+        self.center_statistic = plane_statistic.check(
+            "center_statistic", center_statistic
+        )
+        self.scale_statistic = plane_statistic.check(
+            "scale_statistic", scale_statistic
+        )
         self.restriction = keras.activations.get(restriction)
         self.center_weight = None
         self.scale_weight = None
@@ -191,7 +196,7 @@ class RBN(BatchStatisticsLayer):
         beta = self._per_channel(self.beta, x.dtype)
         factor, offset = functional.compose(factor, offset, gamma, beta)
         y = functional.scale_and_shift(x, center, factor, offset)
-        return ops.cast(y, self.compute_dtype)
+        return functional.cast_finite(y, self.compute_dtype)
 
     def _centering(self, x, mean, variance):
         """What centering calibration adds to every plane, `(N, 1, 1, C)`."""
@@ -235,26 +240,8 @@ class RBN(BatchStatisticsLayer):
     def get_config(self):
         config = super().get_config()
         config.update(
-            center_statistic=_serialize(self.center_statistic),
-            scale_statistic=_serialize(self.scale_statistic),
+            center_statistic=plane_statistic.serialize(self.center_statistic),
+            scale_statistic=plane_statistic.serialize(self.scale_statistic),
             restriction=keras.activations.serialize(self.restriction),
         )
         return config
-
-
-def _check_statistic(role, statistic):
-    """Returns the statistic, read back first if it comes from a config."""
-    if isinstance(statistic, dict):
-        statistic = keras.saving.deserialize_keras_object(statistic)
-    if statistic in (None, "mean", "std") or callable(statistic):
-        return statistic
-    raise ValueError(
-        f'`{role}_statistic` must be "mean", "std", a function or None. '
-        f"Received: {role}_statistic={statistic!r}"
-    )
-
-
-def _serialize(statistic):
-    if callable(statistic):
-        return keras.saving.serialize_keras_object(statistic)
-    return statistic

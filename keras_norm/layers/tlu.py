@@ -54,7 +54,7 @@ class TLU(ChannelLayer):
     >>> x = keras.ops.array([[-2.0, -0.5, 1.0]])
     >>> tau = keras.initializers.Constant(-1.0)
     >>> z = keras_norm.TLU(tau_initializer=tau)(x)
-    >>> [float(v) for v in z[0]]
+    >>> keras.ops.convert_to_numpy(z)[0].tolist()
     [-1.0, -0.5, 1.0]
 
     Relations:

@@ -1,0 +1,92 @@
+"""The table of layers that every contract test runs over."""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_norm import FRN
+from keras_norm import RBN
+from keras_norm import TLU
+from keras_norm import BatchNormalization
+from tests import reference
+
+
+@keras.saving.register_keras_serializable(package="keras_norm_tests")
+def largest(x, axis, keepdims):
+    return keras.ops.max(x, axis=axis, keepdims=keepdims)
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A layer with arguments, and what its formula needs to know of them."""
+
+    cls: type
+    oracle: Callable
+    kwargs: Mapping = dataclasses.field(default_factory=dict)
+    oracle_kwargs: Mapping = dataclasses.field(default_factory=dict)
+    uses_batch: bool = False
+    normalizes: bool = True
+
+    def build(self, shape, **kwargs):
+        """A built layer whose weights all hold different values."""
+        layer = self.cls(**{**self.kwargs, **kwargs})
+        layer.build(shape)
+        generator = np.random.default_rng(1)
+        for weight in layer.variables:
+            low, high = 0.5, 1.5
+            if weight.name in ("beta", "tau", "moving_mean", "alpha"):
+                low, high = -0.5, 0.5
+            if weight.name in ("center_weight", "scale_weight"):
+                low, high = -1.0, 1.0
+            weight.assign(generator.uniform(low, high, weight.shape))
+        return layer
+
+    def expected(self, x, weights, **kwargs):
+        if self.uses_batch:
+            kwargs.setdefault("training", False)
+        else:
+            kwargs.pop("training", None)
+        return self.oracle(
+            np.asarray(x, np.float64), weights, **self.oracle_kwargs, **kwargs
+        )
+
+
+def weights_of(layer):
+    """The layer's weights by name, as float64 arrays."""
+    return {
+        v.name: keras.ops.convert_to_numpy(v).astype(np.float64)
+        for v in layer.variables
+    }
+
+
+def _rbn(**kwargs):
+    oracle_kwargs = {
+        key: "max" if callable(value) else value
+        for key, value in kwargs.items()
+    }
+    return Member(RBN, reference.rbn, kwargs, oracle_kwargs, uses_batch=True)
+
+
+MEMBERS = {
+    "frn": Member(FRN, reference.frn),
+    "frn_scalar_epsilon": Member(FRN, reference.frn, {"learned_epsilon": True}),
+    "frn_channel_epsilon": Member(
+        FRN, reference.frn, {"learned_epsilon": "channel"}
+    ),
+    "frn_no_affine": Member(
+        FRN, reference.frn, {"center": False, "scale": False}
+    ),
+    "tlu": Member(TLU, reference.tlu, normalizes=False),
+    "tlu_affine": Member(
+        TLU, reference.tlu, {"affine": True}, normalizes=False
+    ),
+    "bn": Member(BatchNormalization, reference.batch_norm, uses_batch=True),
+    "rbn": _rbn(),
+    "rbn_std": _rbn(center_statistic="std", scale_statistic="std"),
+    "rbn_function": _rbn(center_statistic=largest, scale_statistic=largest),
+    "rbn_center_only": _rbn(scale_statistic=None),
+    "rbn_scale_only": _rbn(center_statistic=None),
+}

@@ -1,0 +1,108 @@
+"""The layers once more, in float64 NumPy, straight from their formulas.
+
+Shares no code with keras_norm and prefers the order of the papers to speed.
+Channels are the last axis. `weights` maps weight names to arrays.
+"""
+
+import numpy as np
+
+
+def sigmoid(x):
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def planes(x):
+    return tuple(range(1, x.ndim - 1))
+
+
+def batch(x):
+    return tuple(range(x.ndim - 1))
+
+
+def masked_mean(x, axes, mask=None):
+    if mask is None:
+        return x.mean(axis=axes, keepdims=True)
+    kept = np.broadcast_to(mask[..., None], x.shape).astype(np.float64)
+    total = np.where(kept > 0, x, 0.0).sum(axis=axes, keepdims=True)
+    return total / np.maximum(kept.sum(axis=axes, keepdims=True), 1.0)
+
+
+def frn(x, weights, epsilon=1e-6, mask=None):
+    epsilon = epsilon + np.abs(weights.get("learned_epsilon", 0.0))
+    nu2 = masked_mean(x**2, planes(x), mask)
+    xhat = x / np.sqrt(nu2 + epsilon)
+    return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+
+
+def tlu(y, weights, mask=None):
+    if "alpha" in weights:
+        return np.maximum(y, weights["alpha"] * y + weights["tau"])
+    return np.maximum(y, weights["tau"])
+
+
+def batch_norm(x, weights, epsilon=1e-3, training=True, mask=None):
+    mean, variance = weights["moving_mean"], weights["moving_variance"]
+    if training:
+        mean = masked_mean(x, batch(x), mask)
+        variance = masked_mean((x - mean) ** 2, batch(x), mask)
+    xhat = (x - mean) / np.sqrt(variance + epsilon)
+    return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+
+
+def statistic(kind, x, mask):
+    mean = masked_mean(x, planes(x), mask)
+    if kind == "mean":
+        return mean
+    if kind == "std":
+        return np.sqrt(masked_mean((x - mean) ** 2, planes(x), mask))
+    return x.max(axis=planes(x), keepdims=True)
+
+
+def rbn(
+    x,
+    weights,
+    epsilon=1e-3,
+    training=True,
+    center_statistic="mean",
+    scale_statistic="mean",
+    mask=None,
+):
+    if center_statistic:
+        level = statistic(center_statistic, x, mask)
+        x = x + weights["center_weight"] * level
+    plain = {k: weights[k] for k in ("moving_mean", "moving_variance")}
+    x = batch_norm(x, plain, epsilon, training, mask)
+    if scale_statistic:
+        level = statistic(scale_statistic, x, mask)
+        x = x * sigmoid(weights["scale_weight"] * level + weights["scale_bias"])
+    return weights.get("gamma", 1.0) * x + weights.get("beta", 0.0)
+
+
+def moving(old, new, momentum):
+    return momentum * old + (1.0 - momentum) * new
+
+
+def gradients(function, arguments, upstream, step=1e-6):
+    """Central differences of `sum(upstream * function(arguments))`.
+
+    Args:
+        function: Takes a dict of float64 arrays, returns an array.
+        arguments: Dict of arrays.
+        upstream: Array of the shape that `function` returns.
+
+    Returns:
+        Dict of arrays, the gradient in each argument.
+    """
+    result = {}
+    for name, value in arguments.items():
+        gradient = np.zeros(value.shape)
+        for index in np.ndindex(value.shape):
+            sides = []
+            for sign in (1.0, -1.0):
+                moved = value.copy()
+                moved[index] += sign * step
+                output = function({**arguments, name: moved})
+                sides.append(np.sum(upstream * output))
+            gradient[index] = (sides[0] - sides[1]) / (2.0 * step)
+        result[name] = gradient
+    return result

@@ -1,0 +1,20 @@
+"""SavedModel export of every layer."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.layers.members import MEMBERS
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_saved_model_gives_the_same_numbers(name, tmp_path):
+    inputs = keras.Input((None, None, 3))
+    layer = MEMBERS[name].build((None, None, None, 3))
+    model = keras.Model(inputs, layer(inputs))
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    model.export(tmp_path / "saved", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_array_equal(exported.serve(x), expected)
