@@ -1,0 +1,1 @@
+"""Programs that train with keras_norm; run one with --help."""

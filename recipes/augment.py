@@ -1,0 +1,151 @@
+"""Images as the network sees them, in [-1, 1], in training and evaluation.
+
+Every random choice is a function of a seed of two numbers, so that an example
+comes out the same whenever it is asked for.
+"""
+
+import tensorflow as tf
+
+# Inception's distorted crop (Szegedy et al. 2015, section 6).
+CROP_AREA = (0.08, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+# The share of the shorter side that evaluation looks at: 224 of 256.
+CENTER = 0.875
+# The border of a random shift, as a share of the image.
+SHIFT = 1 / 8
+BRIGHTNESS = 32 / 255
+SATURATION = (0.5, 1.5)
+
+
+def train_image(image, seed, augmentation, size, num_channels):
+    """An augmented training image.
+
+    Args:
+        image: uint8 `(height, width, channels)`, or the bytes of a JPEG or PNG.
+        seed: Two integers.
+        augmentation: `"inception"`, `"crop_flip"`, `"crop"` or `"none"`.
+        size: Height and width of the result.
+        num_channels: Colours of the result.
+
+    Returns:
+        float32 `(size, size, num_channels)` in [-1, 1].
+    """
+    crop_seed, flip_seed, color_seed = tf.unstack(
+        tf.random.split(seed, 3), axis=0
+    )
+    if augmentation == "inception":
+        box = _distorted_box(_image_shape(image), crop_seed)
+        image = _resize(_decode_and_crop(image, box, num_channels), size)
+        image = tf.image.stateless_random_flip_left_right(image, flip_seed)
+        return _finish(_distort_color(image, color_seed, num_channels))
+    image = _resize(_decode(image, num_channels), size)
+    if augmentation in ("crop_flip", "crop"):
+        image = _shift(image, crop_seed, size, num_channels)
+    if augmentation == "crop_flip":
+        image = tf.image.stateless_random_flip_left_right(image, flip_seed)
+    return _finish(image)
+
+
+def eval_image(image, augmentation, size, num_channels):
+    """An evaluation image: the center where training crops, else all of it.
+
+    Args and returns: as `train_image`.
+    """
+    if augmentation == "inception":
+        box = _center_box(_image_shape(image))
+        image = _decode_and_crop(image, box, num_channels)
+    else:
+        image = _decode(image, num_channels)
+    return _finish(_resize(image, size))
+
+
+def _finish(image):
+    return tf.clip_by_value(image, 0.0, 255.0) / 127.5 - 1.0
+
+
+def _resize(image, size):
+    return tf.image.resize(tf.cast(image, tf.float32), (size, size))
+
+
+def _decode(image, num_channels):
+    if image.dtype != tf.string:
+        return image
+    image = tf.io.decode_image(image, num_channels, expand_animations=False)
+    image.set_shape((None, None, num_channels))
+    return image
+
+
+def _image_shape(image):
+    """Height, width and channels, read from the header where there is one."""
+    if image.dtype != tf.string:
+        return tf.shape(image)
+    return tf.cond(
+        tf.image.is_jpeg(image),
+        lambda: tf.image.extract_jpeg_shape(image),
+        lambda: tf.shape(tf.io.decode_image(image, expand_animations=False)),
+    )
+
+
+def _decode_and_crop(image, box, num_channels):
+    """The box `(top, left, height, width)`, of a JPEG without the rest."""
+    top, left, height, width = tf.unstack(box)
+
+    def decode_all():
+        whole = _decode(image, num_channels)
+        return whole[top : top + height, left : left + width]
+
+    if image.dtype != tf.string:
+        return decode_all()
+    cropped = tf.cond(
+        tf.image.is_jpeg(image),
+        lambda: tf.io.decode_and_crop_jpeg(image, box, num_channels),
+        decode_all,
+    )
+    cropped.set_shape((None, None, num_channels))
+    return cropped
+
+
+def _distorted_box(shape, seed):
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=tf.zeros((1, 0, 4)),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=CROP_RATIO,
+        area_range=CROP_AREA,
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], axis=0)
+
+
+def _center_box(shape):
+    height, width = shape[0], shape[1]
+    shorter = tf.cast(tf.minimum(height, width), tf.float32)
+    side = tf.maximum(tf.cast(tf.round(shorter * CENTER), tf.int32), 1)
+    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+
+def _shift(image, seed, size, num_channels):
+    border = max(round(size * SHIFT), 1)
+    # The border repeats the edge's colour, black or white alike.
+    padding = [[border, border], [border, border], [0, 0]]
+    padded = tf.pad(image, padding, mode="SYMMETRIC")
+    return tf.image.stateless_random_crop(
+        padded, (size, size, num_channels), seed
+    )
+
+
+def _distort_color(image, seed, num_channels):
+    brightness_seed, saturation_seed = tf.unstack(
+        tf.random.split(seed, 2), axis=0
+    )
+    image = image / 255.0
+    image = tf.image.stateless_random_brightness(
+        image, BRIGHTNESS, brightness_seed
+    )
+    if num_channels == 3:
+        image = tf.image.stateless_random_saturation(
+            image, *SATURATION, saturation_seed
+        )
+    return image * 255.0

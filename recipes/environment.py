@@ -1,0 +1,29 @@
+"""What a run ran on, for its records."""
+
+import platform
+import sys
+
+import keras
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import keras_norm
+
+
+def versions():
+    """Versions of what decides the numbers."""
+    return {
+        "keras_norm": keras_norm.__version__,
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "tensorflow_datasets": tfds.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def command(arguments=None):
+    """The command line, as it can be typed again."""
+    import shlex
+
+    return shlex.join(["python", *(arguments or sys.argv)])

@@ -1,0 +1,79 @@
+"""Flags out of the fields of `Config`, and a `Config` out of flags."""
+
+import dataclasses
+import json
+import typing
+
+from absl import flags
+
+from recipes import config as config_lib
+from recipes import presets
+from recipes.config import Config
+from recipes.errors import RecipeError
+
+_DEFINE = {
+    str: flags.DEFINE_string,
+    dict: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+}
+
+
+def define():
+    """Defines one flag a field; without a value, so that presets can speak."""
+    for field in dataclasses.fields(Config):
+        choices = field.metadata["choices"]
+        description = field.metadata["help"]
+        if choices:
+            description = f"{'|'.join(choices)}. {description}"
+        if field.name == "preset":
+            description += f" There are: {', '.join(presets.PRESETS)}."
+        if field.default not in (None, dataclasses.MISSING):
+            description += f" (default: {field.default})"
+        _DEFINE[_kind(field)](field.name, None, description)
+
+
+def to_config(values):
+    """The config of the flags that were given.
+
+    Args:
+        values: absl's flag values.
+
+    Raises:
+        RecipeError: for a value that cannot be.
+    """
+    given = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(Config)
+        if values[field.name].value is not None
+    }
+    if "norm_kwargs" in given:
+        given["norm_kwargs"] = _parse_json(given["norm_kwargs"])
+    preset = presets.get(given.get("preset"))
+    return config_lib.make(preset, given)
+
+
+def _kind(field):
+    """The type of a field, out of `T`, `T | None` or `dict[...]`."""
+    arguments = typing.get_args(field.type)
+    origin = typing.get_origin(field.type)
+    if origin is dict:
+        return dict
+    return arguments[0] if arguments else field.type
+
+
+def _parse_json(text):
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(
+            f"--norm_kwargs must be JSON, such as '{{\"epsilon\": 1e-5}}': "
+            f"{error}. Received: {text}"
+        ) from error
+    if not isinstance(value, dict):
+        raise RecipeError(
+            "--norm_kwargs must be a JSON object, such as "
+            f"'{{\"epsilon\": 1e-5}}'. Received: {text}"
+        )
+    return value

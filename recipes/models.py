@@ -1,0 +1,167 @@
+"""Networks by name; each takes its normalization as an argument."""
+
+import inspect
+import re
+
+import keras
+
+from keras_norm.conversion import replace_batch_norm
+from recipes.errors import RecipeError
+from recipes.errors import unknown
+
+CIFAR_DEPTHS = (8, 20, 32, 56)
+# Filters of the convolutions of VGG-A; None halves the map.
+VGG_A = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
+
+
+def make(name, norm, image_shape, num_classes):
+    """A network from images to logits, float32 under every dtype policy.
+
+    Args:
+        name: A `keras.applications` model, `resnet<depth>_cifar` or `vgg_a`.
+        norm: A `keras_norm.Norm`.
+        image_shape: `(height, width, channels)`.
+        num_classes: Number of logits.
+
+    Raises:
+        RecipeError: for an unknown name, or an image size or a norm that the
+            network cannot take.
+    """
+    cifar = re.fullmatch(r"resnet(\d+)_cifar", name)
+    if cifar and int(cifar[1]) in CIFAR_DEPTHS:
+        build = _resnet_cifar(int(cifar[1]))
+    elif name == "vgg_a":
+        build = _vgg_a
+    elif name in _applications():
+        build = _application(name)
+    else:
+        raise unknown("model", name, names())
+    try:
+        return build(norm, image_shape, num_classes)
+    except (TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise RecipeError(
+            f"{name} cannot be built with --norm={norm.name} for images of "
+            f"{image_shape}: {message}"
+        ) from error
+
+
+def names():
+    """The names that `make` knows."""
+    cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
+    return [*_applications(), *cifar, "vgg_a"]
+
+
+def _applications():
+    return {
+        name: build
+        for name, build in vars(keras.applications).items()
+        if inspect.isfunction(build) and name[0].isupper()
+    }
+
+
+def _application(name):
+    constructor = _applications()[name]
+
+    def build(norm, image_shape, num_classes):
+        options = {
+            "weights": None,
+            "input_shape": image_shape,
+            "classes": num_classes,
+            "classifier_activation": None,
+        }
+        # The input arrives in [-1, 1] already.
+        if "include_preprocessing" in inspect.signature(constructor).parameters:
+            options["include_preprocessing"] = False
+        model = constructor(**options)
+        model, num_replaced = replace_batch_norm(model, norm)
+        if num_replaced == 0:
+            raise ValueError("it has no batch normalization to replace")
+        logits = _float32(model.output)
+        return keras.Model(model.input, logits, name=model.name)
+
+    return build
+
+
+def _resnet_cifar(depth):
+    """ResNet for small images (He et al. 2016), `6n + 2` layers deep."""
+    num_blocks = (depth - 2) // 6
+
+    def build(norm, image_shape, num_classes):
+        inputs = keras.Input(image_shape)
+        x = _convolution(16, name="stem")(inputs)
+        x = _norm_and_activation(x, norm, "stem")
+        for stage, filters in enumerate((16, 32, 64)):
+            for block in range(num_blocks):
+                strides = 2 if stage > 0 and block == 0 else 1
+                name = f"stage{stage + 1}_block{block + 1}"
+                x = _residual_block(x, filters, strides, norm, name)
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.Dense(num_classes, name="logits")(x)
+        return keras.Model(inputs, _float32(x), name=f"resnet{depth}_cifar")
+
+    return build
+
+
+def _residual_block(x, filters, strides, norm, name):
+    """Two convolutions; the last activation follows the addition."""
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = _convolution(
+            filters, size=1, strides=strides, name=f"{name}_shortcut"
+        )(x)
+        shortcut = _norm(shortcut, norm, f"{name}_shortcut")
+    x = _convolution(filters, strides=strides, name=f"{name}_1")(x)
+    x = _norm_and_activation(x, norm, f"{name}_1")
+    x = _convolution(filters, name=f"{name}_2")(x)
+    x = _norm(x, norm, f"{name}_2")
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return norm.activation(name=f"{name}_out")(x)
+
+
+def _vgg_a(norm, image_shape, num_classes):
+    """VGG-A, with its dense layers normalized too."""
+    if min(image_shape[:2]) < 32:
+        raise ValueError("it halves the map five times: 32 pixels at least")
+    inputs = x = keras.Input(image_shape)
+    for index, filters in enumerate(VGG_A):
+        if filters is None:
+            x = keras.layers.MaxPooling2D(name=f"pool{index}")(x)
+        else:
+            x = _convolution(filters, name=f"conv{index}")(x)
+            x = _norm_and_activation(x, norm, f"conv{index}")
+    x = keras.layers.Flatten(name="flatten")(x)
+    for index in (1, 2):
+        name = f"dense{index}"
+        x = keras.layers.Dense(
+            4096, use_bias=False, kernel_initializer="he_normal", name=name
+        )(x)
+        x = _norm_and_activation(x, norm, name)
+    x = keras.layers.Dense(num_classes, name="logits")(x)
+    return keras.Model(inputs, _float32(x), name="vgg_a")
+
+
+def _convolution(filters, name, size=3, strides=1):
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )
+
+
+def _norm(x, norm, name):
+    return norm.layer(x.shape, name=f"{name}_norm")(x)
+
+
+def _norm_and_activation(x, norm, name):
+    return norm.activation(name=f"{name}_act")(_norm(x, norm, name))
+
+
+def _float32(logits):
+    return keras.layers.Activation(
+        "linear", dtype="float32", name="logits_float32"
+    )(logits)

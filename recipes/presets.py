@@ -1,0 +1,79 @@
+"""Settings by name, each a header and what it changes.
+
+A header gives the command, what it reproduces, and the expected time and score
+where they are known; "not measured" says that nobody ran it to its end.
+"""
+
+from recipes.errors import unknown
+
+_FRN_IMAGENET = {
+    "dataset": "imagenet2012",
+    "norm": "frn",
+    "global_batch_size": 256,
+    "train_steps": 300_000,
+    "learning_rate": 0.1,
+    "schedule": "cosine",
+    "image_size": 299,
+}
+
+PRESETS = {
+    # python recipes/imagenet.py --preset=frn_resnet50v2
+    # FRN paper, ImageNet, ResNetV2-50: 8 GPUs, 300K steps, cosine decay.
+    # Weight decay, momentum and smoothing are not given there.
+    # Time and score: not measured.
+    "frn_resnet50v2": {**_FRN_IMAGENET, "model": "ResNet50V2"},
+    # python recipes/imagenet.py --preset=frn_inception_v3
+    # FRN paper, ImageNet, InceptionV3, a rate-sensitive network: with a ramp,
+    # whose length the paper does not give. Time and score: not measured.
+    "frn_inception_v3": {
+        **_FRN_IMAGENET,
+        "model": "InceptionV3",
+        "warmup_epochs": 5,
+    },
+    # python recipes/imagenet.py --preset=frn_vgg_a
+    # FRN paper, ImageNet, VGG-A with normalized dense layers, where FRN learns
+    # its epsilon; with a ramp. Time and score: not measured.
+    "frn_vgg_a": {**_FRN_IMAGENET, "model": "vgg_a", "warmup_epochs": 5},
+    # python recipes/imagenet.py --preset=rbn_resnet50
+    # RBN paper, ImageNet, ResNet-50: 100 epochs, a tenth of the rate every 30.
+    # Time and score: not measured.
+    "rbn_resnet50": {
+        "dataset": "imagenet2012",
+        "model": "ResNet50",
+        "norm": "rbn",
+        "global_batch_size": 256,
+        "train_epochs": 100,
+        "learning_rate": 0.1,
+        "schedule": "step",
+        "image_size": 224,
+    },
+    # python recipes/imagenet.py --preset=digits
+    # ResNet-20 on scikit-learn's digits over two replicas of one CPU.
+    # Time and scores on 2 cores: the table in README.md.
+    "digits": {
+        "dataset": "digits",
+        "model": "resnet20_cifar",
+        "norm": "frn",
+        "global_batch_size": 64,
+        "train_epochs": 24,
+        "learning_rate": 0.4,
+        "schedule": "cosine",
+        "warmup_epochs": 2,
+        "image_size": 16,
+        "virtual_replicas": 2,
+        "log_every_steps": 5,
+    },
+}
+
+
+def get(name):
+    """The changes that a preset makes; none for None.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return {"preset": name, **PRESETS[name]}

@@ -1,0 +1,72 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, summary.json."""
+
+import json
+
+import tensorflow as tf
+
+# The evaluation that counts as the best.
+BEST_BY = "eval/accuracy"
+
+
+class Records:
+    """The rows of a run, each `step`, `epoch` and `split/metric` values.
+
+    Args:
+        workdir: Path of the run.
+        last_step: Rows after that step are dropped: they are of a part of the
+            run that was lost with a kill and will be run again.
+    """
+
+    def __init__(self, workdir, last_step):
+        self.path = workdir / "metrics.jsonl"
+        self.summary_path = workdir / "summary.json"
+        self.rows = [row for row in self._read() if row["step"] <= last_step]
+        lines = [json.dumps(row) + "\n" for row in self.rows]
+        self.path.write_text("".join(lines))
+        self._events = tf.summary.create_file_writer(str(workdir / "events"))
+
+    def _read(self):
+        if not self.path.exists():
+            return
+        for line in self.path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return  # Torn off by a kill, and nothing whole comes after.
+
+    def add(self, step, epoch, values):
+        """Writes a row of finite floats."""
+        row = {"step": step, "epoch": round(epoch, 4), **values}
+        self.rows.append(row)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        with self._events.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self._events.flush()
+
+    def series(self, key):
+        """Steps and values of the rows that hold the key."""
+        rows = [row for row in self.rows if key in row]
+        return [row["step"] for row in rows], [row[key] for row in rows]
+
+    def last(self):
+        """The newest value of every key."""
+        return {key: value for row in self.rows for key, value in row.items()}
+
+    def best(self):
+        """The row of the best evaluation; empty without an evaluation."""
+        rows = [row for row in self.rows if BEST_BY in row]
+        return max(rows, key=lambda row: row[BEST_BY]) if rows else {}
+
+    def summarize(self, facts):
+        """Writes summary.json and returns what it holds.
+
+        Facts of an earlier part of the run stay, unless given anew.
+        """
+        summary = {"last": self.last(), "best": self.best()}
+        if self.summary_path.exists():
+            summary = {**json.loads(self.summary_path.read_text()), **summary}
+        summary.update(facts)
+        self.summary_path.write_text(json.dumps(summary, indent=2) + "\n")
+        return summary

@@ -1,0 +1,117 @@
+"""A run as one HTML page that needs no other file."""
+
+import io
+import pathlib
+
+import jinja2
+from matplotlib.figure import Figure
+
+from recipes import environment
+
+TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
+# One hue a split, the same in every figure.
+COLORS = {"train": "#3b6fb6", "eval": "#c4572e"}
+PANELS = (
+    ("loss", "cross-entropy", 1),
+    ("accuracy", "top-1 accuracy, %", 100),
+    ("top5_accuracy", "top-5 accuracy, %", 100),
+    ("learning_rate", "learning rate", 1),
+)
+# A training curve is shown with its mean over that share of the run.
+SMOOTHING = 1 / 25
+
+
+def describe(result):
+    """The outcome in two lines, for the terminal."""
+    last, best = result.summary["last"], result.summary["best"]
+    lines = [f"step {last.get('step', 0)}"]
+    if "train/loss" in last:
+        lines[0] += f": training loss {last['train/loss']:.4f}"
+    if best:
+        lines.append(
+            f"evaluated on {last['eval/examples']:,} of "
+            f"{result.summary['num_eval']:,} examples: top-1 "
+            f"{last['eval/accuracy']:.2%}, top-5 "
+            f"{last['eval/top5_accuracy']:.2%}, best top-1 "
+            f"{best['eval/accuracy']:.2%} at step {best['step']}"
+        )
+    return "\n".join(lines)
+
+
+def write(config, result):
+    """Writes report.html to the workdir and returns its path."""
+    template = jinja2.Template(
+        TEMPLATE.read_text(), autoescape=True, trim_blocks=True
+    )
+    page = template.render(
+        config=config.to_dict(),
+        title=f"{config.model} with {config.norm} on {config.dataset}",
+        summary=result.summary,
+        tiles=_tiles(result.summary),
+        figure=_figure(result.records),
+        versions=environment.versions(),
+        command=environment.command(),
+    )
+    path = config.folder / "report.html"
+    path.write_text(page)
+    return path
+
+
+def _tiles(summary):
+    """The figures that a reader looks for first, as name and text."""
+    last, best = summary["last"], summary["best"]
+    tiles = []
+    if best:
+        tiles += [
+            ("top-1, last", f"{last['eval/accuracy']:.2%}"),
+            ("top-1, best", f"{best['eval/accuracy']:.2%}"),
+            ("top-5, last", f"{last['eval/top5_accuracy']:.2%}"),
+            ("examples evaluated", f"{last['eval/examples']:,}"),
+        ]
+    if "seconds" in summary:
+        minutes, seconds = divmod(round(summary["seconds"]), 60)
+        tiles.append(("training time", f"{minutes} min {seconds:02d} s"))
+    if "train/images_per_second" in last:
+        rate = f"{last['train/images_per_second']:,.0f}"
+        tiles.append(("images a second", rate))
+    tiles += [
+        ("replicas", f"{summary['num_replicas']}"),
+        ("parameters", f"{summary['parameters']:,}"),
+    ]
+    return tiles
+
+
+def _figure(records):
+    """The curves as SVG text."""
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    for axes, (key, label, factor) in zip(
+        figure.subplots(2, 2).flat, PANELS, strict=True
+    ):
+        for split, color in COLORS.items():
+            steps, values = records.series(f"{split}/{key}")
+            if steps:
+                values = [value * factor for value in values]
+                _draw(axes, split, steps, values, color)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(axes.get_legend_handles_labels()[1]) > 1:
+            axes.legend(frameon=False)
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _draw(axes, split, steps, values, color):
+    width = max(round(len(values) * SMOOTHING), 1)
+    if split == "eval" or width == 1:
+        axes.plot(steps, values, color=color, label=split, marker=".")
+        return
+    axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+    means = [
+        sum(values[max(i - width + 1, 0) : i + 1])
+        / len(values[max(i - width + 1, 0) : i + 1])
+        for i in range(len(values))
+    ]
+    axes.plot(steps, means, color=color, label=f"{split}, mean of {width}")
