@@ -7,8 +7,7 @@ from keras_norm.layers.tlu import TLU
 from keras_norm.registry import Norm
 from keras_norm.registry import get
 from keras_norm.registry import names
-
-__version__ = "0.1.0"
+from keras_norm.version import __version__
 
 __all__ = [
     "FRN",
@@ -16,6 +15,7 @@ __all__ = [
     "TLU",
     "BatchNormalization",
     "Norm",
+    "__version__",
     "get",
     "names",
 ]

@@ -29,7 +29,14 @@ class Recorder(keras.callbacks.Callback):
         self.step = first_step
         self.every = every
         self.images_per_second = 0.0
+        self._learning_rate = None
         self._timed_step, self._timed_at = None, None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # After the step the optimizer knows the next step's rate only.
+        if self._writes(self.step + 1):
+            rate = self.model.optimizer.learning_rate
+            self._learning_rate = float(keras.ops.convert_to_numpy(rate))
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -40,9 +47,13 @@ class Recorder(keras.callbacks.Callback):
                 "--learning_rate or lengthen --warmup_epochs; the last save is "
                 "of a step before."
             )
-        if self.step % self.every == 0 or self.step == self.data.num_steps:
+        if self._writes(self.step):
             self._time()
-            self._write({f"train/{name}": logs[name] for name in NAMES})
+            values = {f"train/{name}": logs[name] for name in NAMES}
+            values["train/learning_rate"] = self._learning_rate
+            if self.images_per_second:
+                values["train/images_per_second"] = self.images_per_second
+            self._write(values)
 
     def on_test_begin(self, logs=None):
         self._timed_at = None  # Evaluation is not training time.
@@ -54,6 +65,9 @@ class Recorder(keras.callbacks.Callback):
             values["eval/examples"] = int(logs["val_examples"])
             self._write(values)
 
+    def _writes(self, step):
+        return step % self.every == 0 or step == self.data.num_steps
+
     def _time(self):
         now = time.perf_counter()
         if self._timed_at is not None:
@@ -64,13 +78,6 @@ class Recorder(keras.callbacks.Callback):
         self._timed_step, self._timed_at = self.step, now
 
     def _write(self, values):
-        if "train/loss" in values:
-            rate = self.model.optimizer.learning_rate
-            values["train/learning_rate"] = float(
-                keras.ops.convert_to_numpy(rate)
-            )
-            if self.images_per_second:
-                values["train/images_per_second"] = self.images_per_second
         epoch = self.step / self.data.steps_per_epoch
         self.records.add(self.step, epoch, values)
 
@@ -149,14 +156,20 @@ class Saver(keras.callbacks.Callback):
 
     Args:
         checkpoints: The `Checkpoints` to save to.
+        seconds_before: How long earlier parts of the run took.
     """
 
-    def __init__(self, checkpoints):
+    def __init__(self, checkpoints, seconds_before):
         super().__init__()
         self.checkpoints = checkpoints
+        self.seconds_before = seconds_before
+
+    def on_train_begin(self, logs=None):
+        self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.checkpoints.save(self.model, epoch + 1)
+        seconds = self.seconds_before + time.perf_counter() - self.started
+        self.checkpoints.save(self.model, epoch + 1, seconds)
 
 
 class StopAtLastStep(keras.callbacks.Callback):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import tempfile
 from typing import Any
 
 from recipes.errors import RecipeError
@@ -180,18 +181,19 @@ def _check_range(field, value):
         )
 
 
-def claim_workdir(config):
-    """Makes the workdir and keeps the config in it.
+def check_workdir(config):
+    """Makes the workdir, unless it is that of another run.
 
     Raises:
-        RecipeError: if it cannot be written, or is that of another config.
+        RecipeError: if it cannot be written, or holds another config.
     """
     path = config.folder / "config.json"
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.folder):
+            pass
         if path.exists():
             _require_same(json.loads(path.read_text()), config)
-        path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     except OSError as error:
         raise RecipeError(
             f"cannot write to the workdir {config.folder}: {error.strerror}. "
@@ -201,6 +203,12 @@ def claim_workdir(config):
         raise RecipeError(
             f"{path} is not a config: {error}. Choose another --workdir."
         ) from error
+
+
+def save(config):
+    """Writes config.json, which makes the workdir that of this run."""
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (config.folder / "config.json").write_text(text)
 
 
 def _require_same(kept, config):

@@ -47,10 +47,11 @@ def run(config):
     from recipes import report
     from recipes import strategy
 
-    config_lib.claim_workdir(config)
+    config_lib.check_workdir(config)
     replicas = strategy.make(config)
     batches = data.make(config)
     trainer = loop.build(config, batches, replicas)
+    config_lib.save(config)
     result = loop.run(config, batches, trainer, replicas)
     print(report.describe(result))
     print(f"report: {report.write(config, result)}")
@@ -58,11 +59,14 @@ def run(config):
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument: {argv[1]}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     try:
+        if len(argv) > 1:
+            raise RecipeError(
+                f"unexpected argument {argv[1]!r}: every setting is a flag, "
+                "see --help."
+            )
         run(recipe_flags.to_config(flags.FLAGS))
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -71,7 +71,7 @@ def run(config, data, trainer, strategy):
     """
     checkpoints = Checkpoints(config.folder)
     with strategy.scope():
-        epoch = checkpoints.restore(trainer)
+        epoch, seconds = checkpoints.restore(trainer)
     if config.mode == "eval" and epoch == 0:
         raise RecipeError(
             f"--mode=eval found no save in {config.folder}: train first, or "
@@ -84,17 +84,21 @@ def run(config, data, trainer, strategy):
         "num_replicas": strategy.num_replicas_in_sync,
         "num_train": data.num_train,
         "num_eval": data.num_eval,
+        "seconds": round(seconds, 1),
     }
     if config.mode != "eval" and epoch < data.num_epochs:
         if epoch:
             print(f"going on after epoch {epoch}, step {step}")
         facts["input/images_per_second"] = round(measure_rate(data), 1)
         print(f"input alone: {facts['input/images_per_second']:,.0f} images/s")
+        saver = callbacks.Saver(checkpoints, seconds)
         start = time.perf_counter()
-        _fit(config, data, trainer, records, checkpoints, epoch)
-        facts["seconds"] = round(time.perf_counter() - start, 1)
+        _fit(config, data, trainer, records, saver, epoch)
+        facts["seconds"] = round(seconds + time.perf_counter() - start, 1)
         trainer.model.save(config.folder / "model.keras")
         step = data.num_steps
+    elif config.mode != "eval":
+        print(f"training ended before, at step {step}")
     evaluated_steps, _ = records.series("eval/loss")
     if config.mode == "eval" or (
         config.mode == "train_and_eval" and step not in evaluated_steps
@@ -103,7 +107,7 @@ def run(config, data, trainer, strategy):
     return Result(records, records.summarize(facts))
 
 
-def _fit(config, data, trainer, records, checkpoints, first_epoch):
+def _fit(config, data, trainer, records, saver, first_epoch):
     evaluates = config.mode == "train_and_eval"
     first_step = first_epoch * data.steps_per_epoch
     recorder = callbacks.Recorder(
@@ -124,7 +128,7 @@ def _fit(config, data, trainer, records, checkpoints, first_epoch):
                 recorder,
                 bar,
                 callbacks.StopAtLastStep(recorder, data.num_steps),
-                callbacks.Saver(checkpoints),
+                saver,
             ],
             shuffle=False,
             verbose=0,

@@ -10,8 +10,8 @@ from recipes.errors import RecipeError
 from recipes.errors import unknown
 
 CIFAR_DEPTHS = (8, 20, 32, 56)
-# Filters of the convolutions of VGG-A; None halves the map.
-VGG_A = (64, None, 128, None, 256, 256, None, 512, 512, None, 512, 512, None)
+# Filters of the convolutions of VGG-A; each stage ends by halving the map.
+VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
 def make(name, norm, image_shape, num_classes):
@@ -124,12 +124,12 @@ def _vgg_a(norm, image_shape, num_classes):
     if min(image_shape[:2]) < 32:
         raise ValueError("it halves the map five times: 32 pixels at least")
     inputs = x = keras.Input(image_shape)
-    for index, filters in enumerate(VGG_A):
-        if filters is None:
-            x = keras.layers.MaxPooling2D(name=f"pool{index}")(x)
-        else:
-            x = _convolution(filters, name=f"conv{index}")(x)
-            x = _norm_and_activation(x, norm, f"conv{index}")
+    for stage, widths in enumerate(VGG_A, start=1):
+        for index, filters in enumerate(widths, start=1):
+            name = f"conv{stage}_{index}"
+            x = _convolution(filters, name=name)(x)
+            x = _norm_and_activation(x, norm, name)
+        x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for index in (1, 2):
         name = f"dense{index}"

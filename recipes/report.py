@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import statistics
 
 import jinja2
 from matplotlib.figure import Figure
@@ -89,9 +90,10 @@ def _figure(records):
     ):
         for split, color in COLORS.items():
             steps, values = records.series(f"{split}/{key}")
+            values = [value * factor for value in values]
+            noisy = split == "train" and key != "learning_rate"
             if steps:
-                values = [value * factor for value in values]
-                _draw(axes, split, steps, values, color)
+                _draw(axes, split, steps, values, color, noisy)
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(color="#e4e4e4", linewidth=0.6)
@@ -103,15 +105,15 @@ def _figure(records):
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _draw(axes, split, steps, values, color):
+def _draw(axes, split, steps, values, color, noisy):
     width = max(round(len(values) * SMOOTHING), 1)
-    if split == "eval" or width == 1:
-        axes.plot(steps, values, color=color, label=split, marker=".")
+    if not noisy or width == 1:
+        marker = "." if split == "eval" else None
+        axes.plot(steps, values, color=color, label=split, marker=marker)
         return
     axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
     means = [
-        sum(values[max(i - width + 1, 0) : i + 1])
-        / len(values[max(i - width + 1, 0) : i + 1])
-        for i in range(len(values))
+        statistics.fmean(values[max(end - width, 0) : end])
+        for end in range(1, len(values) + 1)
     ]
     axes.plot(steps, means, color=color, label=f"{split}, mean of {width}")

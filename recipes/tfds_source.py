@@ -66,7 +66,13 @@ def open_builder(config):
 
 
 def _shuffled_records(builder, seed, epoch):
-    """Records in the order of one epoch: files first, then a buffer."""
+    """Records in the order of one epoch: files first, then a buffer.
+
+    To be called inside a tf.data function, where `epoch` is a tensor.
+    """
+    # The seed of this function's graph, which TensorFlow mixes into every other
+    # seed; at 0 it would compare the key below, a tensor, with a number.
+    tf.random.set_seed(1)
     files = _files(builder, "train")
     key = tf.cast(seed, tf.int64) + 1_000_003 * tf.cast(epoch, tf.int64)
     return (
@@ -146,7 +152,7 @@ def _why_not_prepared(builder, manual, error):
 def _keys(dataset, info):
     """The names of the image and of its label."""
     keys = info.supervised_keys or ()
-    features = [info.features.get(key) for key in keys[:2]]
+    features = [info.features[key] for key in keys[:2]]
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     if len(features) != 2 or not all(map(isinstance, features, kinds)):
         raise RecipeError(

@@ -18,6 +18,8 @@ if keras.backend.backend() == "tensorflow":
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES,
     )
+    # Starts TensorFlow, so that no recipe under test splits the CPU anew.
+    assert len(tf.config.list_logical_devices("CPU")) == NUM_DEVICES
 else:
     collect_ignore = ["recipes", "test_distribution.py", "test_export.py"]
 

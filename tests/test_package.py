@@ -13,7 +13,11 @@ import pytest
 import keras_norm
 
 ROOT = pathlib.Path(__file__).parent.parent
-PUBLIC = [getattr(keras_norm, name) for name in keras_norm.__all__]
+PUBLIC = [
+    getattr(keras_norm, name)
+    for name in keras_norm.__all__
+    if not name.startswith("_")
+]
 
 
 def sources(*folders):

@@ -26,6 +26,9 @@ def replace_batch_norm(model, norm):
             which this walk does not reach.
     """
     _refuse_nested(model)
+    shared = {
+        layer.name for layer in model.layers if len(layer._inbound_nodes) > 1
+    }
     replaced = {}
     activations = {}
     axis = -1
@@ -42,9 +45,11 @@ def replace_batch_norm(model, norm):
             return replaced[id(layer)](*args, **training)
         if rules.is_plain_relu(layer) and _follows(args[0], replaced.values()):
             if id(layer) not in activations:
-                activations[id(layer)] = norm.activation(
-                    axis=axis, **_identity(layer)
-                )
+                identity = _identity(layer)
+                if layer.name in shared:
+                    # The layer itself may stay, for its other inputs.
+                    identity["name"] = f"{layer.name}_norm"
+                activations[id(layer)] = norm.activation(axis=axis, **identity)
             return activations[id(layer)](*args)
         return layer(*args, **kwargs)
 

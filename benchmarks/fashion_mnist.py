@@ -1,0 +1,79 @@
+"""Prepares Fashion-MNIST for TFDS from a local copy of its four files.
+
+TFDS downloads the set by itself where there is a network. Where there is none,
+Debian's package dataset-fashion-mnist holds the same images in the same gzip
+streams; only the headers lack the original name and time. This puts them back
+and lets the unmodified builder check its checksums:
+
+  apt-get install dataset-fashion-mnist
+  python benchmarks/fashion_mnist.py --data_dir=DIR
+"""
+
+import gzip
+import pathlib
+import struct
+import sys
+
+import tensorflow_datasets as tfds
+from absl import app
+from absl import flags
+
+_SOURCE = flags.DEFINE_string(
+    "source",
+    "/usr/share/datasets/fashion-mnist",
+    "Folder of train-images-idx3-ubyte.gz and its three siblings.",
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TFDS keeps data.", required=True
+)
+
+# Modification times in the headers of the files as first published.
+TIMES = {"train": 1504176606, "t10k": 1504176627}
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+HEADER = 10
+HAS_NAME = 8
+
+
+def with_original_header(stream, name):
+    """The gzip stream with the name and the time that it was published with."""
+    if stream[:2] != b"\x1f\x8b" or stream[3] != 0:
+        raise ValueError(f"{name}.gz is no gzip stream with a bare header")
+    time = struct.pack("<I", TIMES[name.split("-")[0]])
+    start = stream[:3] + bytes([HAS_NAME]) + time + stream[8:HEADER]
+    restored = start + name.encode() + b"\0" + stream[HEADER:]
+    if gzip.decompress(restored) != gzip.decompress(stream):
+        raise ValueError(f"{name}.gz does not decompress to the same bytes")
+    return restored
+
+
+def main(argv):
+    del argv
+    source = pathlib.Path(_SOURCE.value)
+    missing = [name for name in FILES if not (source / f"{name}.gz").exists()]
+    if missing:
+        print(f"error: {source} lacks {', '.join(missing)}", file=sys.stderr)
+        sys.exit(1)
+    downloads = pathlib.Path(_DATA_DIR.value) / "downloads"
+    manual = downloads / "manual"
+    manual.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        stream = (source / f"{name}.gz").read_bytes()
+        (manual / f"{name}.gz").write_bytes(with_original_header(stream, name))
+    builder = tfds.builder("fashion_mnist", data_dir=_DATA_DIR.value)
+    builder.download_and_prepare(
+        download_dir=downloads,
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=manual, try_download_gcs=False
+        ),
+    )
+    for split, info in builder.info.splits.items():
+        print(f"{split}: {info.num_examples:,} examples in {builder.data_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,112 @@
+import dataclasses
+import json
+
+import pytest
+from absl import flags
+
+from recipes import config as config_lib
+from recipes import flags as recipe_flags
+from recipes import presets
+from recipes.config import Config
+from recipes.errors import RecipeError
+
+
+def parse(*arguments):
+    values = flags.FLAGS
+    if "preset" not in values:
+        recipe_flags.define()
+    values.unparse_flags()
+    for name in values:
+        values[name].unparse()
+    values(["imagenet.py", *arguments])
+    return recipe_flags.to_config(values)
+
+
+def test_flags_change_a_preset_which_changes_the_defaults():
+    config = parse("--preset=digits", "--norm=rbn", "--seed=3")
+    assert (config.norm, config.seed) == ("rbn", 3)
+    assert config.model == presets.PRESETS["digits"]["model"]
+    assert config.momentum == Config().momentum
+
+
+def test_every_field_is_a_flag():
+    for field in dataclasses.fields(Config):
+        assert field.name in flags.FLAGS or parse()
+        assert flags.FLAGS[field.name].help.strip()
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_is_valid(name):
+    config = parse(f"--preset={name}")
+    for key, value in presets.PRESETS[name].items():
+        assert getattr(config, key) == value
+    assert (config.train_steps is None) != (config.train_epochs is None)
+
+
+def test_the_papers_runs():
+    config = parse("--preset=frn_resnet50v2")
+    assert config.train_steps == 300_000
+    assert config.schedule == "cosine"
+    assert config.peak_learning_rate == pytest.approx(0.1)
+    assert parse("--preset=frn_vgg_a").warmup_epochs > 0
+
+
+def test_a_length_by_hand_replaces_the_presets():
+    config = parse("--preset=frn_resnet50v2", "--train_epochs=2")
+    assert (config.train_epochs, config.train_steps) == (2, None)
+    config = parse("--preset=digits", "--train_steps=7")
+    assert (config.train_epochs, config.train_steps) == (None, 7)
+
+
+def test_the_learning_rate_grows_with_the_batch():
+    config = parse("--global_batch_size=1024", "--learning_rate=0.1")
+    assert config.peak_learning_rate == pytest.approx(0.4)
+
+
+def test_norm_kwargs_are_json():
+    config = parse('--norm_kwargs={"epsilon": 1e-5}')
+    assert config.norm_kwargs == {"epsilon": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=digit"], "Did you mean 'digits'"),
+        (["--mode=test"], "train_and_eval"),
+        (["--schedule=cosin"], "Did you mean 'cosine'"),
+        (["--norm_kwargs={"], "must be JSON"),
+        (["--norm_kwargs=[1]"], "JSON object"),
+        (["--global_batch_size=0"], "at least 1.*global_batch_size=0"),
+        (["--momentum=1.5"], "at most 1.*momentum=1.5"),
+        (["--train_epochs=2", "--train_steps=2"], "train_steps=2"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_says_so(arguments, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        parse(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_the_config_in_the_workdir_is_the_run(tmp_path):
+    config = Config(workdir=str(tmp_path), norm="rbn")
+    config_lib.check_workdir(config)
+    config_lib.save(config)
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept == config.to_dict()
+    config_lib.check_workdir(dataclasses.replace(config, mode="eval"))
+    other = dataclasses.replace(config, norm="frn", seed=1)
+    message = "norm is 'rbn' there and 'frn' now; seed is 0 there and 1 now"
+    with pytest.raises(RecipeError, match=message):
+        config_lib.check_workdir(other)
+
+
+def test_a_workdir_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = Config(workdir=str(tmp_path / "file" / "run"))
+    with pytest.raises(RecipeError, match="cannot write to the workdir"):
+        config_lib.check_workdir(config)
+
+
+def test_the_default_workdir_tells_runs_apart():
+    folder = Config(dataset="folder:/a/b", norm="rbn").folder
+    assert str(folder) == "runs/folder--a-b-ResNet50V2-rbn"

@@ -1,0 +1,238 @@
+"""The whole path, flags to report, and what stops it."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from recipes import imagenet
+from recipes.errors import RecipeError
+from tests import archives
+from tests.recipes.runs import make_config
+from tests.recipes.runs import rows
+from tests.recipes.runs import run
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PROGRAM = str(ROOT / "recipes" / "imagenet.py")
+FAST = (
+    "--dataset=digits",
+    "--model=resnet8_cifar",
+    "--image_size=8",
+    "--virtual_replicas=2",
+    "--global_batch_size=64",
+    "--log_every_steps=1",
+)
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*arguments):
+    """Runs the program to its end: exit code, output, errors."""
+    with start(*arguments) as process:
+        output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
+def test_a_run_leaves_everything_behind(tmp_path):
+    summary, written = run(tmp_path, train_steps=24)
+
+    train = [row for row in written if "train/loss" in row]
+    assert [row["step"] for row in train] == list(range(1, 25))
+    keys = {"train/loss", "train/accuracy", "train/top5_accuracy"}
+    assert all(keys <= set(row) for row in train)
+    evaluated = [row for row in written if "eval/loss" in row]
+    assert [row["step"] for row in evaluated] == [22, 24]
+    assert all(row["eval/examples"] == 360 for row in evaluated)
+    assert summary["last"]["eval/accuracy"] == evaluated[-1]["eval/accuracy"]
+    assert summary["best"] in evaluated
+    assert summary["num_replicas"] == 2
+    assert json.loads((tmp_path / "config.json").read_text())["norm"] == "frn"
+    assert list((tmp_path / "events").iterdir())
+
+    page = (tmp_path / "report.html").read_text()
+    assert f"{summary['last']['eval/accuracy']:.2%}" in page
+    assert page.count("<svg") == 1
+    assert keras.__version__ in page and "global_batch_size" in page
+    assert not re.search(r"(src|href)=\"(?!#)", page)
+
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    assert model.count_params() == summary["parameters"]
+
+
+def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
+    _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
+    config = make_config(train_steps=3, learning_rate=0.0)
+    from recipes import data
+    from recipes import loop
+    from recipes import strategy
+
+    made = data.make(config)
+    trainer = loop.build(config, made, strategy.make(config))
+    for row, (images, labels, _) in zip(
+        written, made.train(0).take(3), strict=False
+    ):
+        logits = trainer.model(images)
+        losses = keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+        expected = float(tf.reduce_mean(losses))
+        assert row["train/loss"] == pytest.approx(expected, rel=1e-5)
+        assert row["train/learning_rate"] == 0.0
+
+
+@pytest.mark.parametrize("norm", ["rbn", "bn"])
+def test_the_digits_preset_takes_other_norms(tmp_path, norm):
+    code, output, errors = finish(
+        "--preset=digits",
+        f"--norm={norm}",
+        "--model=resnet8_cifar",
+        "--train_steps=2",
+        f"--workdir={tmp_path}",
+    )
+    assert code == 0, errors
+    assert "evaluated on 360 of 360 examples" in output
+    assert f"report: {tmp_path}/report.html" in output
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
+    flags = (*FAST, "--train_epochs=4", "--norm=rbn")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    code, _, errors = finish(*flags, f"--workdir={whole}")
+    assert code == 0, errors
+
+    with start(*flags, f"--workdir={parts}") as process:
+        deadline = time.monotonic() + 120
+        while not (parts / "checkpoints" / "epoch_000002").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    code, output, errors = finish(*flags, f"--workdir={parts}")
+    assert code == 0, errors
+    assert "going on after epoch" in output
+
+    timeless = [
+        [
+            {k: v for k, v in row.items() if "per_second" not in k}
+            for row in rows(folder)
+        ]
+        for folder in (whole, parts)
+    ]
+    assert [(r["step"], sorted(r)) for r in timeless[0]] == [
+        (r["step"], sorted(r)) for r in timeless[1]
+    ]
+    for ours, theirs in zip(*timeless, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def test_a_torn_save_falls_back_to_the_one_before(tmp_path, caplog):
+    expected, _ = run(tmp_path, train_steps=44)
+    weights = tmp_path / "checkpoints" / "epoch_000002"
+    weights = weights / "trainer.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    summary, written = run(tmp_path, train_steps=44)
+    assert "taking the save before" in caplog.text
+    assert [row["step"] for row in written if "train/loss" in row] == list(
+        range(1, 45)
+    )
+    assert summary["last"]["eval/loss"] == pytest.approx(
+        expected["last"]["eval/loss"], rel=1e-4
+    )
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, capsys):
+    first, written = run(tmp_path)
+    second, again = run(tmp_path)
+    assert "training ended before, at step 3" in capsys.readouterr().out
+    assert written == again
+    assert first["last"] == second["last"]
+
+
+def test_mode_eval_takes_the_save_in_the_workdir(tmp_path):
+    run(tmp_path, mode="train", norm="bn")
+    assert not any("eval/loss" in row for row in rows(tmp_path))
+    summary, _ = run(tmp_path, mode="eval", norm="bn")
+    again, _ = run(tmp_path, mode="eval", norm="bn")
+    assert summary["last"]["eval/examples"] == 360
+    assert summary["last"]["eval/loss"] == again["last"]["eval/loss"]
+    assert summary["seconds"] > 0
+
+
+def test_mode_eval_without_a_save_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="found no save"):
+        run(tmp_path, mode="eval")
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
+    with pytest.raises(RecipeError, match=r"the loss is nan at step \d+\."):
+        run(tmp_path, learning_rate=1e30, train_steps=20)
+    for row in rows(tmp_path):
+        assert np.isfinite(list(row.values())).all()
+
+
+def test_a_batch_that_replicas_do_not_divide_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="63 cannot be split .* 2 replicas"):
+        run(tmp_path, global_batch_size=63)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--norn=frn"], "Did you mean: norm"),
+        ([*FAST, "--norm=frm"], "error: --norm: Unknown norm. Did you mean"),
+        (["--preset=digits", "extra"], "error: unexpected argument 'extra'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_1(tmp_path, arguments, message):
+    code, _, errors = finish(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert code == 1
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_help_explains_itself():
+    _, output, _ = finish("--help")
+    for word in ("--norm", "--virtual_replicas", "digits", "goes on with"):
+        assert word in output
+
+
+def test_imagenet_from_small_archives_over_two_replicas(tmp_path):
+    data_dir = tmp_path / "data"
+    manual = data_dir / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    builder = tfds.builder("imagenet2012", data_dir=data_dir)
+    names = builder.info.features["label"].names
+    archives.imagenet(manual, names, num_train=4, num_eval=13)
+
+    summary, written = run(
+        tmp_path / "run",
+        dataset="imagenet2012",
+        data_dir=str(data_dir),
+        model="ResNet50V2",
+        norm="frn",
+        global_batch_size=8,
+        train_steps=2,
+        image_size=64,
+    )
+    assert summary["num_train"] == 16
+    assert summary["last"]["eval/examples"] == summary["num_eval"] == 13
+    assert summary["num_replicas"] == 2
+    assert [row["step"] for row in written if "train/loss" in row] == [1, 2]
+    assert imagenet.__doc__.startswith("Trains an image classifier")

@@ -1,0 +1,146 @@
+import collections
+
+import keras
+import numpy as np
+import pytest
+
+import keras_norm
+from keras_norm.conversion import replace_batch_norm
+from recipes import models
+from recipes.errors import RecipeError
+
+SHAPE = (32, 32, 3)
+
+
+def kinds(model):
+    return collections.Counter(
+        type(operation).__name__ for operation in model._operations
+    )
+
+
+def make(name, norm="frn", shape=SHAPE, **kwargs):
+    return models.make(name, keras_norm.get(norm, **kwargs), shape, 10)
+
+
+@pytest.mark.parametrize("norm", keras_norm.names())
+def test_every_norm_builds_a_network(norm):
+    model = make("resnet8_cifar", norm)
+    logits = model(np.zeros((2, *SHAPE), "float32"), training=True)
+    assert logits.shape == (2, 10)
+    assert np.isfinite(logits).all()
+    assert kinds(model)["BatchNormalization"] == (
+        9 if norm in ("bn", "sync_bn", "brn") else 0
+    )
+
+
+@pytest.mark.parametrize("depth", models.CIFAR_DEPTHS)
+def test_a_cifar_resnet_has_its_depth(depth):
+    model = make(f"resnet{depth}_cifar")
+    counts = kinds(model)
+    shortcuts = 2
+    assert counts["Conv2D"] + counts["Dense"] - shortcuts == depth
+    # Every norm but those at the end of a branch has its own activation, and
+    # every addition has one.
+    blocks = (depth - 2) // 2
+    assert counts["FRN"] == counts["Conv2D"]
+    assert counts["TLU"] == counts["FRN"] - shortcuts
+    assert counts["Add"] == blocks
+    assert counts["ReLU"] == 0
+
+
+def test_the_end_of_a_branch_has_no_activation():
+    model = make("resnet8_cifar")
+    for block in (1, 2, 3):
+        add = model.get_layer(f"stage{block}_block1_add")
+        producers = [x._keras_history.operation for x in add.input]
+        assert not any(isinstance(p, keras_norm.TLU) for p in producers[1:])
+        follower = model.get_layer(f"stage{block}_block1_out")
+        assert isinstance(follower, keras_norm.TLU)
+
+
+def test_dense_layers_of_vgg_learn_epsilon():
+    model = make("vgg_a")
+    dense = [model.get_layer(f"dense{i}_norm") for i in (1, 2)]
+    assert all(layer.learned_epsilon is not None for layer in dense)
+    assert model.get_layer("conv2_1_act").tau.shape == (128,)
+
+
+# Measured with Keras 3.15: every BN becomes FRN, every ReLU after a BN or an
+# addition becomes TLU, and any other activation stays.
+@pytest.mark.parametrize(
+    ("name", "num_norms", "num_thresholds"),
+    [
+        ("ResNet50V2", 49, 49),
+        ("ResNet50", 53, 49),
+        ("InceptionV3", 94, 94),
+        ("MobileNetV2", 52, 0),
+    ],
+)
+def test_applications_are_built_with_the_norm(name, num_norms, num_thresholds):
+    counts = kinds(make(name, shape=(96, 96, 3)))
+    assert counts["FRN"] == num_norms
+    assert counts["TLU"] == num_thresholds
+    assert counts["BatchNormalization"] == 0
+    if name == "MobileNetV2":
+        assert counts["ReLU"] == 35
+
+
+def test_replacing_leaves_the_source_alone_and_keeps_names():
+    source = keras.applications.MobileNet(
+        weights=None, input_shape=SHAPE, classes=10
+    )
+    before = [layer.name for layer in source.layers]
+    rebuilt, num = replace_batch_norm(source, keras_norm.get("rbn"))
+    assert num == kinds(source)["BatchNormalization"] == kinds(rebuilt)["RBN"]
+    assert [layer.name for layer in source.layers] == before
+    assert [layer.name for layer in rebuilt.layers[1:]] == before[1:]
+    ours = {id(v) for v in rebuilt.variables}
+    assert not ours & {id(v) for v in source.variables}
+
+
+def test_a_relu_that_also_serves_another_tensor_stays_for_that_tensor():
+    relu = keras.layers.ReLU(name="shared")
+    inputs = keras.Input((4, 4, 2))
+    normalized = relu(keras.layers.BatchNormalization(name="bn")(inputs))
+    model = keras.Model(inputs, [normalized, relu(inputs)])
+    rebuilt, _ = replace_batch_norm(model, keras_norm.get("frn"))
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
+    _, plain = rebuilt.predict(x, verbose=0)
+    np.testing.assert_array_equal(plain, np.maximum(x, 0))
+    assert kinds(rebuilt)["TLU"] == 1 and kinds(rebuilt)["ReLU"] == 1
+
+
+def test_batch_norm_in_a_nested_model_is_refused_by_name():
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.BatchNormalization()], name="inner"
+    )
+    outer = keras.Sequential([keras.Input((4,)), inner])
+    with pytest.raises(ValueError, match="layer='inner'"):
+        replace_batch_norm(outer, keras_norm.get("frn"))
+
+
+def test_logits_are_float32_under_every_policy():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = make("resnet8_cifar")
+    assert model.output.dtype == "float32"
+    assert model.get_layer("stem").compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "message"),
+    [
+        ("resnet18_cifar", "frn", "Did you mean 'resnet8_cifar'"),
+        ("ResNet50v2", "frn", "Did you mean 'ResNet50V2'"),
+        ("VGG16", "frn", "no batch normalization to replace"),
+        ("vgg_a", "in", "one value a plane"),
+    ],
+)
+def test_what_cannot_be_built_is_named(name, norm, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        make(name, norm)
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_argument_of_the_norm_is_named():
+    with pytest.raises(RecipeError, match="{'eps': 1}"):
+        make("resnet8_cifar", eps=1)
