@@ -97,7 +97,7 @@ class Progress(keras.callbacks.Callback):
         self.console = Console()
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}"),
-            progress.BarColumn(),
+            progress.BarColumn(bar_width=24),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[values]}"),
             progress.TimeRemainingColumn(),

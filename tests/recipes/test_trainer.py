@@ -25,8 +25,9 @@ def train(num_replicas, steps=3, **flags):
     return trainer, history.history, made
 
 
-@pytest.mark.parametrize("norm", ["frn", "sync_bn", "gn"])
-@pytest.mark.parametrize("num_replicas", [2, 4])
+@pytest.mark.parametrize(
+    ("norm", "num_replicas"), [("frn", 2), ("sync_bn", 2), ("frn", 4)]
+)
 def test_replicas_equal_one_device(norm, num_replicas):
     flags = {"norm": norm, "label_smoothing": 0.1, "weight_decay": 0.01}
     expected, expected_logs, _ = train(1, **flags)
@@ -104,7 +105,7 @@ def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
     ("precision", "norm"), [("mixed_float16", "frn"), ("mixed_bfloat16", "rbn")]
 )
 def test_half_precision_trains(precision, norm):
-    trainer, logs, _ = train(2, norm=norm, precision=precision)
+    trainer, logs, _ = train(1, norm=norm, precision=precision)
     assert np.isfinite(logs["loss"]).all()
     for weight in trainer.model.weights:
         assert weight.dtype == "float32"
