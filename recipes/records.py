@@ -1,6 +1,7 @@
 """What a run writes down: metrics.jsonl, TensorBoard events, summary.json."""
 
 import json
+import math
 
 import tensorflow as tf
 
@@ -35,19 +36,24 @@ class Records:
                 return  # Torn off by a kill, and nothing whole comes after.
 
     def add(self, step, epoch, values):
-        """Writes a row of finite floats."""
+        """Writes a row; a value that is not finite becomes null, as in JSON."""
+        values = {
+            name: value if math.isfinite(value) else None
+            for name, value in values.items()
+        }
         row = {"step": step, "epoch": round(epoch, 4), **values}
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         with self._events.as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                if value is not None:
+                    tf.summary.scalar(name, value)
         self._events.flush()
 
     def series(self, key):
-        """Steps and values of the rows that hold the key."""
-        rows = [row for row in self.rows if key in row]
+        """Steps and values of the rows that hold a value of the key."""
+        rows = [row for row in self.rows if row.get(key) is not None]
         return [row["step"] for row in rows], [row[key] for row in rows]
 
     def last(self):

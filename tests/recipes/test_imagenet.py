@@ -163,6 +163,14 @@ def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     assert first["last"] == second["last"]
 
 
+def test_noise_trains_in_half_precision_for_timing(tmp_path):
+    flags = {"dataset": "fake", "precision": "mixed_float16"}
+    summary, written = run(tmp_path, global_batch_size=1024, **flags)
+    assert [row["step"] for row in written if "train/loss" in row] == [1, 2, 3]
+    assert summary["last"]["eval/examples"] == 1024
+    assert summary["input/images_per_second"] > 0
+
+
 def test_mode_eval_takes_the_save_in_the_workdir(tmp_path):
     run(tmp_path, mode="train", norm="bn")
     assert not any("eval/loss" in row for row in rows(tmp_path))
