@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
 	@echo "make test           run the tests"
-	@echo "make test-backends  run the layers' tests on TensorFlow and JAX"
+	@echo "make test-backends  run the layers' tests on JAX, after make test on TensorFlow"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environment, runs and caches"
@@ -26,7 +26,6 @@ test: $(VENV)/ready
 	$(RUN) -m pytest
 
 test-backends: $(VENV)/ready
-	KERAS_BACKEND=tensorflow $(RUN) -m pytest tests/layers tests/test_registry.py
 	KERAS_BACKEND=jax $(RUN) -m pytest tests/layers tests/test_registry.py
 
 lint: $(VENV)/ready

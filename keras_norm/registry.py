@@ -25,8 +25,15 @@ from keras_norm.layers.tlu import TLU
 
 # Batch moments as the residual networks of both papers were trained with.
 BATCH_DEFAULTS = {"momentum": 0.9, "epsilon": 1e-5}
-# The limits at which Batch Renormalization's own schedule ends.
-RENORM_CLIPPING = {"rmax": 3.0, "rmin": 1.0 / 3.0, "dmax": 5.0}
+# Batch Renormalization opens its limits slowly, to 3 and 5 in the end. Without
+# that schedule they diverge (10% on digits after 12 epochs with ResNet-8, where
+# these reach 99%): these are narrow enough to start with, and the statistics
+# that renormalize follow as fast as the moving ones.
+RENORM_DEFAULTS = {
+    "renorm": True,
+    "renorm_clipping": {"rmax": 1.5, "rmin": 1 / 1.5, "dmax": 0.5},
+    "renorm_momentum": 0.9,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,12 +174,7 @@ _NORMS = {
     for norm in (
         Norm("bn", _batch_norm, _relu),
         Norm("sync_bn", _batch_norm, _relu, {"synchronized": True}),
-        Norm(
-            "brn",
-            _batch_norm,
-            _relu,
-            {"renorm": True, "renorm_clipping": RENORM_CLIPPING},
-        ),
+        Norm("brn", _batch_norm, _relu, RENORM_DEFAULTS),
         Norm("gn", _group_norm, _relu),
         Norm("in", _instance_norm, _relu),
         Norm("ln", _layer_norm, _relu),

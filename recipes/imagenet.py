@@ -41,6 +41,7 @@ flags.adopt_module_key_flags(recipe_flags)
 
 def run(config):
     """Config to result: devices, data, model, loop, report."""
+    from recipes import bad_images
     from recipes import config as config_lib
     from recipes import data
     from recipes import loop
@@ -52,7 +53,8 @@ def run(config):
     batches = data.make(config)
     trainer = loop.build(config, batches, replicas)
     config_lib.save(config)
-    result = loop.run(config, batches, trainer, replicas)
+    with bad_images.named(config):
+        result = loop.run(config, batches, trainer, replicas)
     print(report.describe(result))
     print(f"report: {report.write(config, result)}")
     return result

@@ -215,6 +215,23 @@ def test_bad_input_is_one_line_and_exit_code_1(tmp_path, arguments, message):
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("split", "content"),
+    [("train", b"no image"), ("validation", archives.jpeg(0, 0)[:600])],
+)
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
+    archives.folder(tmp_path / "data", num_train=4, num_eval=2)
+    bad = tmp_path / "data" / split / "label1" / "bad.jpg"
+    bad.write_bytes(content)
+    with pytest.raises(RecipeError, match=f"cannot be decoded.* In {bad}"):
+        run(
+            tmp_path / "run",
+            dataset=f"folder:{tmp_path / 'data'}",
+            global_batch_size=4,
+            train_steps=4,
+        )
+
+
 def test_help_explains_itself():
     _, output, _ = finish("--help")
     for word in ("--norm", "--virtual_replicas", "digits", "goes on with"):
