@@ -205,6 +205,15 @@ def check_workdir(config):
         ) from error
 
 
+def stored(workdir):
+    """The field values of the run in a workdir; empty if there is none."""
+    path = pathlib.Path(workdir).expanduser() / "config.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, json.JSONDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+
+
 def save(config):
     """Writes config.json, which makes the workdir that of this run."""
     text = json.dumps(config.to_dict(), indent=2) + "\n"

@@ -50,8 +50,10 @@ def to_config(values):
     }
     if "norm_kwargs" in given:
         given["norm_kwargs"] = _parse_json(given["norm_kwargs"])
-    preset = presets.get(given.get("preset"))
-    return config_lib.make(preset, given)
+    if set(given) <= set(config_lib.NOT_OF_THE_RUN) and "workdir" in given:
+        # Nothing said of the run itself: it is the one in the workdir, if any.
+        return config_lib.make(config_lib.stored(given["workdir"]), given)
+    return config_lib.make(presets.get(given.get("preset")), given)
 
 
 def _kind(field):

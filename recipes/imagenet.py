@@ -11,9 +11,9 @@ Examples:
   # The same network and length with batch normalization calibrated per sample
   python recipes/imagenet.py --preset=frn_resnet50v2 --norm=rbn
 
-A run that was stopped goes on with the same command. Its workdir holds
-config.json, metrics.jsonl, summary.json, TensorBoard events, model.keras and
-report.html.
+A run that was stopped goes on with the same command, or with --workdir alone.
+Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
+model.keras and report.html.
 """
 
 import os

@@ -6,6 +6,7 @@ from absl import flags
 
 from recipes import config as config_lib
 from recipes import flags as recipe_flags
+from recipes import imagenet  # noqa: F401, defines the flags
 from recipes import presets
 from recipes.config import Config
 from recipes.errors import RecipeError
@@ -13,9 +14,6 @@ from recipes.errors import RecipeError
 
 def parse(*arguments):
     values = flags.FLAGS
-    if "preset" not in values:
-        recipe_flags.define()
-    values.unparse_flags()
     for name in values:
         values[name].unparse()
     values(["imagenet.py", *arguments])
@@ -31,7 +29,6 @@ def test_flags_change_a_preset_which_changes_the_defaults():
 
 def test_every_field_is_a_flag():
     for field in dataclasses.fields(Config):
-        assert field.name in flags.FLAGS or parse()
         assert flags.FLAGS[field.name].help.strip()
 
 
@@ -98,6 +95,19 @@ def test_the_config_in_the_workdir_is_the_run(tmp_path):
     message = "norm is 'rbn' there and 'frn' now; seed is 0 there and 1 now"
     with pytest.raises(RecipeError, match=message):
         config_lib.check_workdir(other)
+
+
+def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
+    config = parse("--preset=digits", "--norm=rbn", f"--workdir={tmp_path}")
+    config_lib.check_workdir(config)
+    config_lib.save(config)
+    again = parse(f"--workdir={tmp_path}", "--mode=eval")
+    assert again == dataclasses.replace(config, mode="eval")
+    with pytest.raises(RecipeError, match="norm is 'rbn' there and 'gn' now"):
+        config_lib.check_workdir(
+            parse("--preset=digits", "--norm=gn", f"--workdir={tmp_path}")
+        )
+    assert parse(f"--workdir={tmp_path / 'new'}").norm == Config().norm
 
 
 def test_a_workdir_that_cannot_be_is_named(tmp_path):
