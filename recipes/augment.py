@@ -128,9 +128,7 @@ def _center_box(shape):
 
 def _shift(image, seed, size, num_channels):
     border = max(round(size * SHIFT), 1)
-    # The border repeats the edge's colour, black or white alike.
-    padding = [[border, border], [border, border], [0, 0]]
-    padded = tf.pad(image, padding, mode="SYMMETRIC")
+    padded = tf.pad(image, [[border, border], [border, border], [0, 0]])
     return tf.image.stateless_random_crop(
         padded, (size, size, num_channels), seed
     )
