@@ -33,7 +33,7 @@ def plane_mean(x, axes, valid=None):
     """The mean of every plane, over the valid positions only.
 
     Args:
-        x: Tensor `(N, H, W, C)`.
+        x: Tensor `(N, H, W, C)`, zero where not valid: see `keep_valid`.
         axes: Tuple of the axes that make a plane, `(1, 2)` here. May be empty.
         valid: Boolean tensor that broadcasts against `x`, or None. Positions
             that are False count for nothing.
@@ -44,7 +44,6 @@ def plane_mean(x, axes, valid=None):
     # torch reads an empty tuple of axes as "all of them".
     if valid is None:
         return ops.mean(x, axis=axes, keepdims=True) if axes else x
-    x = keep_valid(x, valid)
     total = ops.sum(x, axis=axes, keepdims=True) if axes else x
     return total / ops.maximum(valid_count(x, axes, valid), 1.0)
 
@@ -81,7 +80,8 @@ def plane_moments(x, axes, valid=None):
     x = keep_valid(x, valid)
     mean = plane_mean(x, axes, valid)
     if axes:
-        variance = plane_mean(ops.square(x - mean), axes, valid)
+        deviations = keep_valid(x - mean, valid)
+        variance = plane_mean(ops.square(deviations), axes, valid)
     else:
         variance = ops.zeros_like(x)
     return mean, variance, valid_count(x, axes, valid)

@@ -133,9 +133,9 @@ def _rbn(shape, **kwargs):
 
 
 def _frn(shape, axis=-1, **kwargs):
-    # One value a plane: with a fixed epsilon FRN is sign(x) there.
-    one_value = not set(_positions(shape, axis)) - {1}
-    return FRN(axis=axis, **{"learned_epsilon": one_value, **kwargs})
+    # With a fixed epsilon FRN is sign(x) there.
+    learned = _has_one_value_a_plane(shape, axis)
+    return FRN(axis=axis, **{"learned_epsilon": learned, **kwargs})
 
 
 def _group_norm(shape, axis=-1, groups=32, **kwargs):
@@ -145,7 +145,7 @@ def _group_norm(shape, axis=-1, groups=32, **kwargs):
 
 
 def _instance_norm(shape, axis=-1, **kwargs):
-    if not set(_positions(shape, axis)) - {1}:
+    if _has_one_value_a_plane(shape, axis):
         raise ValueError(
             "Instance normalization of one value a plane is 0 whatever the "
             "input: it needs positions, as in a feature map. "
@@ -164,9 +164,11 @@ def _no_norm(shape, axis=-1, **kwargs):
     return keras.layers.Identity(**kwargs)
 
 
-def _positions(shape, axis):
+def _has_one_value_a_plane(shape, axis):
     channel_axis = axis % len(shape)
-    return [n for i, n in enumerate(shape) if i not in (0, channel_axis)]
+    return all(
+        n == 1 for i, n in enumerate(shape) if i not in (0, channel_axis)
+    )
 
 
 _NORMS = {

@@ -8,8 +8,7 @@ from rich import progress
 from rich.console import Console
 
 from recipes.errors import RecipeError
-
-NAMES = ("loss", "accuracy", "top5_accuracy")
+from recipes.trainer import VALUES
 
 
 class Recorder(keras.callbacks.Callback):
@@ -49,7 +48,7 @@ class Recorder(keras.callbacks.Callback):
             )
         if self._writes(self.step):
             self._time()
-            values = {f"train/{name}": logs[name] for name in NAMES}
+            values = {f"train/{name}": logs[name] for name in VALUES}
             values["train/learning_rate"] = self._learning_rate
             if self.images_per_second:
                 values["train/images_per_second"] = self.images_per_second
@@ -61,7 +60,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._timed_at = None
         if "val_loss" in logs:
-            values = {f"eval/{name}": logs[f"val_{name}"] for name in NAMES}
+            values = {f"eval/{name}": logs[f"val_{name}"] for name in VALUES}
             values["eval/examples"] = int(logs["val_examples"])
             self._write(values)
 
@@ -138,11 +137,8 @@ class Progress(keras.callbacks.Callback):
                 flush=True,
             )
 
-    def on_train_end(self, logs=None):
-        self.bar.stop()
-
     def stop(self):
-        """Gives the terminal back after an error."""
+        """Gives the terminal back, however training ended."""
         self.bar.stop()
 
     def _describe(self, logs):

@@ -163,13 +163,9 @@ def make(preset, flags):
 
 
 def _check(field, value):
-    if value is None or field.metadata["choices"] is None:
-        _check_range(field, value)
-    elif value not in field.metadata["choices"]:
-        raise unknown(f"--{field.name}", str(value), field.metadata["choices"])
-
-
-def _check_range(field, value):
+    choices = field.metadata["choices"]
+    if choices is not None and value not in choices:
+        raise unknown(f"--{field.name}", str(value), choices)
     low, high = field.metadata["low"], field.metadata["high"]
     if value is None or low is None:
         return
@@ -187,31 +183,39 @@ def check_workdir(config):
     Raises:
         RecipeError: if it cannot be written, or holds another config.
     """
-    path = config.folder / "config.json"
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=config.folder):
             pass
-        if path.exists():
-            _require_same(json.loads(path.read_text()), config)
     except OSError as error:
         raise RecipeError(
             f"cannot write to the workdir {config.folder}: {error.strerror}. "
             "Choose another --workdir."
         ) from error
-    except json.JSONDecodeError as error:
-        raise RecipeError(
-            f"{path} is not a config: {error}. Choose another --workdir."
-        ) from error
+    kept = stored(config.folder)
+    if kept:
+        _require_same(kept, config)
 
 
 def stored(workdir):
-    """The field values of the run in a workdir; empty if there is none."""
+    """The field values of the run in a workdir; empty if there is none.
+
+    Raises:
+        RecipeError: if there is a config.json that is no config.
+    """
     path = pathlib.Path(workdir).expanduser() / "config.json"
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, json.JSONDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from error
+        values = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{path} is not a config: {error}. Choose another --workdir."
+        ) from error
+    fields = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(values, dict) or set(values) - fields:
+        raise RecipeError(
+            f"{path} is not a config of this program. Choose another --workdir."
+        )
+    return values
 
 
 def save(config):

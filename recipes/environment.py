@@ -1,6 +1,7 @@
 """What a run ran on, for its records."""
 
 import platform
+import shlex
 import sys
 
 import keras
@@ -22,8 +23,6 @@ def versions():
     }
 
 
-def command(arguments=None):
+def command():
     """The command line, as it can be typed again."""
-    import shlex
-
-    return shlex.join(["python", *(arguments or sys.argv)])
+    return shlex.join(["python", *sys.argv])

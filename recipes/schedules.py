@@ -69,6 +69,7 @@ def make(config, num_steps, steps_per_epoch):
         rates = [peak * 0.1**i for i in range(4)]
         schedule = schedules.PiecewiseConstantDecay(boundaries, rates)
     else:
+        # Keras has no constant schedule; this one falls to 1.0 of its start.
         schedule = schedules.CosineDecay(peak, decay_steps, alpha=1.0)
     if ramp_steps == 0:
         return schedule

@@ -14,6 +14,8 @@ NORM_WEIGHTS = (
     "scale_weight",
     "scale_bias",
 )
+# What a step and an evaluation know of every example.
+VALUES = ("loss", "accuracy", "top5_accuracy")
 
 
 class Trainer(keras.Model):
@@ -37,10 +39,7 @@ class Trainer(keras.Model):
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
         self.spared = () if norm_weight_decay else NORM_WEIGHTS
-        self.means = [
-            keras.metrics.Mean(name=name)
-            for name in ("loss", "accuracy", "top5_accuracy")
-        ]
+        self.means = [keras.metrics.Mean(name=name) for name in VALUES]
         self.examples = keras.metrics.Sum(name="examples", dtype="float32")
         self.built = True
 

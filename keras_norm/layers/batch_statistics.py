@@ -112,19 +112,19 @@ class BatchStatisticsLayer(AffineChannelLayer):
             )
             moments = [s / ops.maximum(count, 1.0) for s in sums]
         # A batch without a single valid value moves nothing.
-        rate = ops.where(count > 0, 1.0, 0.0)
+        moves = ops.where(count > 0, 1.0, 0.0)
         mean, variance = (ops.reshape(m, (-1,)) for m in moments)
-        rate = ops.cast(ops.reshape(rate, (-1,)), mean.dtype)
-        momentum = rate * (1.0 - self.momentum)
-        _move(self.moving_mean, mean, momentum)
+        moves = ops.cast(ops.reshape(moves, (-1,)), mean.dtype)
+        rate = moves * (1.0 - self.momentum)
+        _move(self.moving_mean, mean, rate)
         if not self.renorm:
-            _move(self.moving_variance, variance, momentum)
+            _move(self.moving_variance, variance, rate)
             return
         stddev = ops.sqrt(variance + self.epsilon)
-        renorm_rate = rate * (1.0 - self.renorm_momentum)
+        renorm_rate = moves * (1.0 - self.renorm_momentum)
         _move(self.renorm_mean, mean, renorm_rate)
         _move(self.renorm_stddev, stddev, renorm_rate)
-        stddev = _move(self.moving_stddev, stddev, momentum)
+        stddev = _move(self.moving_stddev, stddev, rate)
         moved = ops.relu(ops.square(stddev) - self.epsilon)
         self.moving_variance.assign(moved)
 

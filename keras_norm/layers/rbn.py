@@ -190,8 +190,7 @@ class RBN(BatchStatisticsLayer):
         center = center - shift
         if self.scale_weight is not None:
             level = self._level(x, mean, variance, center, factor, offset)
-            factor = factor * level
-            offset = None if offset is None else offset * level
+            factor, offset = functional.compose(factor, offset, level, None)
         gamma = self._per_channel(self.gamma, x.dtype)
         beta = self._per_channel(self.beta, x.dtype)
         factor, offset = functional.compose(factor, offset, gamma, beta)

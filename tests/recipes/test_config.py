@@ -4,6 +4,7 @@ import json
 import pytest
 from absl import flags
 
+import keras_norm
 from recipes import config as config_lib
 from recipes import flags as recipe_flags
 from recipes import imagenet  # noqa: F401, defines the flags
@@ -108,6 +109,20 @@ def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
             parse("--preset=digits", "--norm=gn", f"--workdir={tmp_path}")
         )
     assert parse(f"--workdir={tmp_path / 'new'}").norm == Config().norm
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"colour": 3}'])
+def test_a_config_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RecipeError, match="config.json is not a config"):
+        parse(f"--workdir={tmp_path}")
+    with pytest.raises(RecipeError, match="config.json is not a config"):
+        config_lib.check_workdir(Config(workdir=str(tmp_path)))
+
+
+def test_help_names_every_norm():
+    names = " ".join(keras_norm.names())
+    assert names in flags.FLAGS["norm"].help
 
 
 def test_a_workdir_that_cannot_be_is_named(tmp_path):

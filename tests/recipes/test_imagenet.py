@@ -13,7 +13,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from recipes import data
 from recipes import imagenet
+from recipes import loop
+from recipes import strategy
 from recipes.errors import RecipeError
 from tests import archives
 from tests.recipes.runs import make_config
@@ -78,10 +81,6 @@ def test_a_run_leaves_everything_behind(tmp_path):
 def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
-    from recipes import data
-    from recipes import loop
-    from recipes import strategy
-
     made = data.make(config)
     trainer = loop.build(config, made, strategy.make(config))
     for row, (images, labels, _) in zip(
