@@ -14,6 +14,8 @@ import math
 
 from keras import ops
 
+from keras_norm import kernels
+
 FLOAT16_MAX = 65504.0
 
 
@@ -63,10 +65,13 @@ def valid_count(x, axes, valid=None):
 
 
 def plane_moments(x, axes, valid=None):
-    """Mean and biased variance of every plane, in two passes.
+    """Mean and biased variance of every plane, from one reading.
 
-    The deviations are squared, not the values: nothing is lost to
-    cancellation when the mean is large against the spread.
+    A value near the mean is subtracted before anything is squared, the mean of
+    a few rows: the mean of n out of N values is at most sqrt(N / n) standard
+    deviations away from that of all, so that no more than
+    N / n times the rounding error is lost where the mean is large against the
+    spread.
 
     Args:
         x: Tensor `(N, H, W, C)`.
@@ -77,14 +82,30 @@ def plane_moments(x, axes, valid=None):
         `(mean, variance, count)`: two tensors `(N, 1, 1, C)` and the number of
         values behind them, `(N, 1, 1, 1)`.
     """
-    x = keep_valid(x, valid)
-    mean = plane_mean(x, axes, valid)
-    if axes:
-        deviations = keep_valid(x - mean, valid)
-        variance = plane_mean(ops.square(deviations), axes, valid)
-    else:
-        variance = ops.zeros_like(x)
-    return mean, variance, valid_count(x, axes, valid)
+    count = valid_count(x, axes, valid)
+    if not axes:
+        x = keep_valid(x, valid)
+        return x, ops.zeros_like(x), count
+    shift = ops.stop_gradient(_near_mean(x, axes, valid))
+    if valid is not None:
+        valid = ops.cast(valid, x.dtype)
+    sums = kernels.shifted_sums(x, shift, axes, valid)
+    deviation, variance = (s / ops.maximum(count, 1.0) for s in sums)
+    variance = variance - ops.square(deviation)
+    positive = variance > 0
+    variance = ops.where(positive, variance, ops.zeros_like(variance))
+    return shift + deviation, variance, count
+
+
+def _near_mean(x, axes, valid):
+    """The mean of some rows of every plane, or of all that is valid."""
+    if valid is not None:
+        return plane_mean(keep_valid(x, valid), axes, valid)
+    size = x.shape[axes[0]] or 1
+    length = -(-size // 32)
+    start = (size - length) // 2
+    rows = (slice(None),) * axes[0] + (slice(start, start + length),)
+    return plane_mean(x[rows], axes)
 
 
 def batch_moments(means, variances, counts, all_reduce_sum=None):
@@ -125,20 +146,47 @@ def plane_std(variance):
     return ops.where(positive, root, ops.zeros_like(root))
 
 
-def filter_response(x, axes, epsilon, valid=None):
-    """`1 / sqrt(mean(x^2) + epsilon)` of every plane (FRN, equation 1).
+def plane_mean_square(x, axes, valid=None):
+    """`mean(x^2)` of every plane (FRN, equation 1).
 
     Args:
         x: Tensor `(N, H, W, C)`, float32 or wider: squares must not overflow.
         axes: Tuple of the axes that make a plane.
-        epsilon: Float or tensor that broadcasts against `(N, 1, 1, C)`.
         valid: Boolean tensor that broadcasts against `x`, or None.
 
     Returns:
         Tensor `(N, 1, 1, C)`.
     """
-    x = keep_valid(x, valid)
-    return ops.rsqrt(plane_mean(ops.square(x), axes, valid) + epsilon)
+    count = plane_count(x, axes)
+    if valid is not None:
+        x = keep_valid(x, valid)
+        count = ops.maximum(valid_count(x, axes, valid), 1.0)
+    return kernels.mean_square(x, axes, count)
+
+
+def group_mean(planes, groups):
+    """The mean over each of `groups` groups of channels, `(N, 1, 1, C)`."""
+    shape = ops.shape(planes)
+    num_channels = math.prod(planes.shape[1:])
+    grouped = ops.reshape(planes, (-1, groups, num_channels // groups))
+    mean = ops.mean(grouped, axis=2, keepdims=True)
+    return ops.reshape(mean + ops.zeros_like(grouped), shape)
+
+
+def group_moments(mean, variance, groups):
+    """The moments of groups of channels from those of their planes.
+
+    Args:
+        mean: Tensor `(N, 1, 1, C)`.
+        variance: Tensor `(N, 1, 1, C)`.
+        groups: Integer that divides `C`.
+
+    Returns:
+        Two tensors `(N, 1, 1, C)`.
+    """
+    center = group_mean(mean, groups)
+    spread = variance + ops.square(mean - center)
+    return center, group_mean(spread, groups)
 
 
 def scale_and_shift(x, center, factor, offset):

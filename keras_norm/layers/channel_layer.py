@@ -21,6 +21,29 @@ def check_number(name, value, low, high=math.inf):
     return float(value)
 
 
+def check_choice(name, value, choices):
+    """Returns `value` if it is one of `choices` or raises."""
+    if not any(value is c or value == c for c in choices):
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {name}={value!r}"
+        )
+    return value
+
+
+def check_groups(groups):
+    """Returns `groups`, a positive integer or None, or raises."""
+    is_integer = isinstance(groups, numbers.Integral)
+    if groups is not None and (
+        not is_integer or isinstance(groups, bool) or groups < 1
+    ):
+        raise ValueError(
+            "`groups` must be a positive integer or None. "
+            f"Received: groups={groups!r}"
+        )
+    return groups if groups is None else int(groups)
+
+
 class ChannelLayer(keras.layers.Layer):
     """A layer with one weight vector, or several, along one channel axis.
 
@@ -105,6 +128,13 @@ class ChannelLayer(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(
             ndim=rank, axes={channel_axis: num_channels}
         )
+
+    def _check_groups(self, groups):
+        if groups is not None and self._num_channels % groups:
+            raise ValueError(
+                "`groups` must divide the number of channels. Received: "
+                f"groups={groups}, channels={self._num_channels}"
+            )
 
     def _widen(self, inputs):
         """Casts to float32, or leaves what is wider."""

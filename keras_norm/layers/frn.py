@@ -6,8 +6,11 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm import kernels
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import AffineChannelLayer
+from keras_norm.layers.channel_layer import check_choice
+from keras_norm.layers.channel_layer import check_groups
 
 LEARNED_EPSILON_START = 1e-4
 
@@ -30,6 +33,10 @@ class FRN(AffineChannelLayer):
     is one `gamma` and one `beta` a channel. No mean is subtracted, so that the
     activation that follows needs a learned threshold: see `TLU`.
 
+    The paper compares with three siblings, which are options: GFRN
+    (`groups=32`), LFRN (`groups=1`) and FRN with the mean subtracted
+    (`subtract_mean=True`).
+
     Args:
         axis: Integer, the channel axis. Every other axis but the batch is
             averaged over. Defaults to -1.
@@ -38,17 +45,20 @@ class FRN(AffineChannelLayer):
             scalar on top of it; `"channel"` to learn one value a channel. Where
             a plane has one value only (dense layers, 1x1 maps) the fixed form
             is `sign(x)`, whose gradient vanishes: learn epsilon there.
+        activation: None, or `"tlu"` for `max(y, tau)` in the same pass over
+            memory: the function of `FRN` and `TLU` in a row, faster.
+        groups: None to average over planes; an integer that divides the
+            channels to average over that many groups of them as well.
+        subtract_mean: Whether to subtract the mean first, which makes `nu2` the
+            variance. Defaults to False.
         center: Whether to add `beta`. Defaults to True.
         scale: Whether to multiply by `gamma`. Defaults to True.
         beta_initializer: Defaults to `"zeros"`.
         gamma_initializer: Defaults to `"ones"`.
         learned_epsilon_initializer: Defaults to the constant 1e-4.
-        beta_regularizer: Optional regularizer of `beta`.
-        gamma_regularizer: Optional regularizer of `gamma`.
-        learned_epsilon_regularizer: Optional regularizer of `learned_epsilon`.
-        beta_constraint: Optional constraint of `beta`.
-        gamma_constraint: Optional constraint of `gamma`.
-        learned_epsilon_constraint: Optional constraint of `learned_epsilon`.
+        tau_initializer: Defaults to `"zeros"`.
+        *_regularizer, *_constraint: Optional, for `beta`, `gamma`,
+            `learned_epsilon` and `tau`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -66,9 +76,9 @@ class FRN(AffineChannelLayer):
         The input's shape, in the compute dtype of the layer's policy.
 
     Raises:
-        ValueError: for an unknown keyword, a bad `axis`, `epsilon` or
-            `learned_epsilon`, a rank outside 2 to 5, channels of unknown size,
-            or rank 2 without a learned epsilon.
+        ValueError: for an unknown keyword, a bad `axis`, `epsilon`,
+            `learned_epsilon`, `activation` or `groups`, a rank outside 2 to 5,
+            channels of unknown size, or rank 2 without a learned epsilon.
 
     Example:
 
@@ -80,7 +90,9 @@ class FRN(AffineChannelLayer):
 
     Relations:
         The output of a sample is the same in any batch. `FRN(s * x) = FRN(x)`
-        for `s > 0` and `epsilon=0`. A plane of zeros gives `beta`.
+        for `s > 0` and `epsilon=0`. A plane of zeros gives `beta`. With
+        `subtract_mean` it is instance normalization, and with `groups` as well
+        group normalization, with a learned epsilon and threshold to add.
 
     Departures from the paper:
         The form `epsilon + |learned_epsilon|` with `epsilon` 1e-6 is the
@@ -98,17 +110,23 @@ class FRN(AffineChannelLayer):
         axis=-1,
         epsilon=1e-6,
         learned_epsilon=False,
+        activation=None,
+        groups=None,
+        subtract_mean=False,
         center=True,
         scale=True,
         beta_initializer="zeros",
         gamma_initializer="ones",
         learned_epsilon_initializer=None,
+        tau_initializer="zeros",
         beta_regularizer=None,
         gamma_regularizer=None,
         learned_epsilon_regularizer=None,
+        tau_regularizer=None,
         beta_constraint=None,
         gamma_constraint=None,
         learned_epsilon_constraint=None,
+        tau_constraint=None,
         **kwargs,
     ):
         super().__init__(
@@ -120,36 +138,44 @@ class FRN(AffineChannelLayer):
             gamma=(gamma_initializer, gamma_regularizer, gamma_constraint),
             **kwargs,
         )
-        if learned_epsilon not in (False, True, "channel"):
-            raise ValueError(
-                "`learned_epsilon` must be False, True (one scalar) or "
-                f'"channel". Received: learned_epsilon={learned_epsilon!r}'
-            )
+        self._learns_epsilon = check_choice(
+            "learned_epsilon", learned_epsilon, (False, True, "channel")
+        )
+        self.activation = check_choice("activation", activation, (None, "tlu"))
+        self.groups = check_groups(groups)
+        self.subtract_mean = subtract_mean
         if learned_epsilon_initializer is None:
             learned_epsilon_initializer = keras.initializers.Constant(
                 LEARNED_EPSILON_START
             )
-        self._learns_epsilon = learned_epsilon
         self._declare_weight(
             "learned_epsilon",
             learned_epsilon_initializer,
             learned_epsilon_regularizer,
             learned_epsilon_constraint,
         )
+        self._declare_weight(
+            "tau", tau_initializer, tau_regularizer, tau_constraint
+        )
         self.learned_epsilon = None
+        self.tau = None
 
     def build(self, input_shape):
         self._build_axes(input_shape, max_rank=5)
+        self._check_groups(self.groups)
         self._check_planes(input_shape)
         self._build_affine()
         if self._learns_epsilon:
             shape = None if self._learns_epsilon == "channel" else ()
             self.learned_epsilon = self._create_weight("learned_epsilon", shape)
+        if self.activation == "tlu":
+            self.tau = self._create_weight("tau")
         self.built = True
 
     def _check_planes(self, input_shape):
+        num_together = self._num_channels // (self.groups or self._num_channels)
         sizes = {input_shape[axis] for axis in self._plane_axes}
-        if self._learns_epsilon or sizes - {1}:
+        if self._learns_epsilon or sizes - {1} or num_together > 1:
             return
         if len(input_shape) == 2:
             raise ValueError(
@@ -167,20 +193,44 @@ class FRN(AffineChannelLayer):
 
     def call(self, inputs, training=None, mask=None):
         x = self._widen(inputs)
+        center, square = self._moments(x, self._valid(x, mask))
         epsilon = self.epsilon
         if self.learned_epsilon is not None:
             learned = self._per_channel(self.learned_epsilon, x.dtype)
             epsilon = epsilon + ops.abs(learned)
-        factor = functional.filter_response(
-            x, self._plane_axes, epsilon, self._valid(x, mask)
-        )
+        factor = ops.rsqrt(square + epsilon)
         if self.gamma is not None:
             factor = factor * self._per_channel(self.gamma, x.dtype)
-        beta = self._per_channel(self.beta, x.dtype)
-        y = functional.scale_and_shift(x, None, factor, beta)
+        y = kernels.affine(
+            x,
+            self._plane_axes,
+            center,
+            factor,
+            self._per_channel(self.beta, x.dtype),
+            self._per_channel(self.tau, x.dtype),
+        )
         return functional.cast_finite(y, self.compute_dtype)
+
+    def _moments(self, x, valid):
+        """The mean to subtract or None, and `nu2`, each `(N, 1, 1, C)`."""
+        if self.subtract_mean:
+            mean, variance, _ = functional.plane_moments(
+                x, self._plane_axes, valid
+            )
+            if self.groups is None:
+                return mean, variance
+            return functional.group_moments(mean, variance, self.groups)
+        square = functional.plane_mean_square(x, self._plane_axes, valid)
+        if self.groups is not None:
+            square = functional.group_mean(square, self.groups)
+        return None, square
 
     def get_config(self):
         config = super().get_config()
-        config["learned_epsilon"] = self._learns_epsilon
+        config.update(
+            learned_epsilon=self._learns_epsilon,
+            activation=self.activation,
+            groups=self.groups,
+            subtract_mean=self.subtract_mean,
+        )
         return config

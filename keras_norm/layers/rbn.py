@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm import kernels
 from keras_norm.layers import plane_statistic
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.channel_layer import PACKAGE
@@ -194,7 +195,7 @@ class RBN(BatchStatisticsLayer):
         gamma = self._per_channel(self.gamma, x.dtype)
         beta = self._per_channel(self.beta, x.dtype)
         factor, offset = functional.compose(factor, offset, gamma, beta)
-        y = functional.scale_and_shift(x, center, factor, offset)
+        y = kernels.affine(x, self._plane_axes, center, factor, offset)
         return functional.cast_finite(y, self.compute_dtype)
 
     def _centering(self, x, mean, variance):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_norm import functional
+from keras_norm import kernels
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import ChannelLayer
 
@@ -97,10 +98,12 @@ class TLU(ChannelLayer):
 
     def call(self, inputs, training=None, mask=None):
         y = self._widen(inputs)
-        level = self._per_channel(self.tau, y.dtype)
-        if self.alpha is not None:
-            level = level + y * self._per_channel(self.alpha, y.dtype)
-        z = functional.threshold(y, level)
+        tau = self._per_channel(self.tau, y.dtype)
+        if self.alpha is None:
+            z = kernels.affine(y, self._plane_axes, tau=tau)
+        else:
+            alpha = self._per_channel(self.alpha, y.dtype)
+            z = functional.threshold(y, alpha * y + tau)
         return functional.cast_finite(z, self.compute_dtype)
 
     def get_config(self):
