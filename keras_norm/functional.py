@@ -15,6 +15,7 @@ import math
 from keras import ops
 
 from keras_norm import kernels
+from keras_norm.plane_sums import plane_sums
 
 FLOAT16_MAX = 65504.0
 
@@ -105,7 +106,8 @@ def _near_mean(x, axes, valid):
     length = -(-size // 32)
     start = (size - length) // 2
     rows = (slice(None),) * axes[0] + (slice(start, start + length),)
-    return plane_mean(x[rows], axes)
+    (total,) = plane_sums(lambda x: [x], [x[rows]], axes)
+    return total / plane_count(x[rows], axes)
 
 
 def batch_moments(means, variances, counts, all_reduce_sum=None):

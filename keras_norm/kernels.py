@@ -51,21 +51,19 @@ def shifted_sums(x, shift, axes, valid=None):
     def deviation(x, shift, valid=None):
         if valid is None:
             return x - shift
-        return ops.where(valid > 0, x - shift, ops.zeros_like(x))
+        return ops.where(valid > 0, x - shift, 0.0)
 
     def forward(x, shift, *valid):
         def terms(x, *valid):
             d = deviation(x, shift, *valid)
-            return d, d * d
+            return [d, d * d]
 
         return ops.stack(plane_sums(terms, [x, *valid], axes))
 
     def backward(upstream, x, shift, *valid):
         gradient = upstream[0] + 2.0 * upstream[1] * (x - shift)
         if valid:
-            gradient = ops.where(
-                valid[0] > 0, gradient, ops.zeros_like(gradient)
-            )
+            gradient = ops.where(valid[0] > 0, gradient, 0.0)
         constants = [shift, *valid]
         return gradient, *(ops.zeros_like(c) for c in constants)
 
@@ -105,7 +103,7 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
     def forward(x, *tensors):
         given = dict(zip(names, tensors, strict=True))
         y = _transform(x, given)
-        return y if tau is None else ops.where(y < given["tau"], given["tau"], y)
+        return y if tau is None else ops.maximum(y, given["tau"])
 
     def backward(upstream, x, *tensors):
         given = dict(zip(names, tensors, strict=True))
@@ -113,8 +111,7 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
         def through(x, upstream):
             if tau is None:
                 return upstream
-            below = _transform(x, given) < given["tau"]
-            return ops.where(below, ops.zeros_like(upstream), upstream)
+            return ops.where(_is_below(x, given), 0.0, upstream)
 
         def terms(x, upstream):
             passed = through(x, upstream)
@@ -150,11 +147,21 @@ def _deviation(x, given):
     return x - given["center"] if "center" in given else x
 
 
-def _transform(x, given):
+def _scaled(x, given):
     x = _deviation(x, given)
-    if "factor" in given:
-        x = x * given["factor"]
+    return x * given["factor"] if "factor" in given else x
+
+
+def _transform(x, given):
+    x = _scaled(x, given)
     return x + given["offset"] if "offset" in given else x
+
+
+def _is_below(x, given):
+    tau = given["tau"]
+    if "offset" in given:
+        tau = tau - given["offset"]
+    return _scaled(x, given) < tau
 
 
 def _sum_to(planes, like):
