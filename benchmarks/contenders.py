@@ -7,7 +7,7 @@ import keras_norm
 
 
 class TextbookFRN(keras.layers.Layer):
-    """FRN and TLU as they are usually written, one operation after the other."""
+    """FRN and TLU as usually written, one operation after the other."""
 
     def build(self, shape):
         channels = (shape[-1],)

@@ -135,8 +135,10 @@ def as_text(report, environment):
     versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
     lines = [
         "",
-        f"{environment['cores']} cores of {environment['processor']}, "
-        f"{environment['backend']}; {versions}",
+        (
+            f"{environment['cores']} cores of {environment['processor']}, "
+            f"{environment['backend']}; {versions}"
+        ),
         "",
         f"| milliseconds | mode | pass | {' | '.join(shapes)} |",
         "| --- | --- | --- |" + " ---: |" * len(shapes),
@@ -163,8 +165,10 @@ def as_text(report, environment):
     if report["temporary_tensors"]:
         lines += [
             "",
-            f"Peak of temporary memory under XLA, {BOTH}, largest over the "
-            "shapes, in tensors of the input's size:",
+            (
+                f"Peak of temporary memory under XLA, {BOTH}, largest over "
+                "the shapes, in tensors of the input's size:"
+            ),
             "",
             "| contender | temporary |",
             "| --- | ---: |",
@@ -213,8 +217,7 @@ def draw(report, environment, path):
         f"{report['shapes'][0][0]})"
     )
     axes.set_title(
-        f"{environment['backend']}, {environment['cores']} cores; "
-        "ours in blue",
+        f"{environment['backend']}, {environment['cores']} cores; ours in blue",
         loc="left",
     )
     axes.spines[["top", "right"]].set_visible(False)

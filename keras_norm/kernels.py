@@ -13,7 +13,7 @@ Shapes, channels last: `x (N, H, W, C)`, planes `(N, 1, 1, C)`.
 from keras import ops
 
 from keras_norm.plane_sums import plane_sums
-from keras_norm.plane_sums import square_sum
+from keras_norm.plane_sums import stored
 
 
 def mean_square(x, axes, count):
@@ -26,10 +26,11 @@ def mean_square(x, axes, count):
     """
 
     def forward(x):
-        return square_sum(x, axes)
+        return plane_sums(lambda x: [x * x], [x], axes)[0]
 
     def backward(upstream, x):
-        return (x * (2.0 * upstream),)
+        (upstream,) = stored([2.0 * upstream])
+        return (x * upstream,)
 
     return with_gradient(forward, backward)(x) / count
 
@@ -61,7 +62,8 @@ def shifted_sums(x, shift, axes, valid=None):
         return ops.stack(plane_sums(terms, [x, *valid], axes))
 
     def backward(upstream, x, shift, *valid):
-        gradient = upstream[0] + 2.0 * upstream[1] * (x - shift)
+        first, second = stored([upstream[0], upstream[1]])
+        gradient = first + 2.0 * second * (x - shift)
         if valid:
             gradient = ops.where(valid[0] > 0, gradient, 0.0)
         constants = [shift, *valid]
@@ -139,7 +141,7 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
             for name in names
         )
 
-    tensors = [values[name] for name in names]
+    tensors = stored([values[name] for name in names])
     return with_gradient(forward, backward)(x, *tensors)
 
 

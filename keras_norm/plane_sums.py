@@ -11,7 +11,7 @@ from keras import ops
 
 # Planes of fewer values than this are summed as they are.
 MIN_PLANE_SIZE = 16
-MAX_SLABS = 8
+MAX_SLABS = 14
 
 
 def plane_sums(terms, tensors, axes):
@@ -35,19 +35,28 @@ def plane_sums(terms, tensors, axes):
     ]
 
 
-def square_sum(x, axes):
-    """The sum of squares of every plane, `(N, 1, 1, C)`.
+def stored(planes):
+    """The same values of planes, once and for all.
 
-    TensorFlow without XLA writes `x * x` to memory and reads it again; its
-    Euclidean norm does not: 8.6 ms instead of 14.9 ms at (32, 56, 56, 256) on
-    two cores.
+    XLA on a CPU fuses what makes the factor of a plane into the loop over its
+    positions, roots and divisions at each; into a product it fuses nothing.
+    RBN, forward and backward at (32, 14, 14, 1024): 17.9 ms instead of 20.5 ms.
+
+    Args:
+        planes: List of tensors `(N, 1, 1, C)` or `(1, 1, 1, C)`.
+
+    Returns:
+        List of the same tensors.
     """
-    if axes and keras.backend.backend() == "tensorflow" and not _is_in_xla():
-        import tensorflow as tf
+    return [_times_one(p) for p in planes] if _is_xla_on_cpu() else planes
 
-        return tf.square(tf.math.reduce_euclidean_norm(x, axes, True))
-    (total,) = plane_sums(lambda x: [x * x], [x], axes)
-    return total
+
+def _times_one(planes):
+    shape = ops.shape(planes)
+    row = ops.reshape(planes, (shape[0], 1, -1))
+    # With a row of zeros, or XLA would see that there is nothing to multiply.
+    rows = ops.concatenate([row, ops.zeros_like(row)], axis=1)
+    return ops.reshape(_multiply_ones(rows, (shape[0], 1, 2)), shape)
 
 
 def _sums_on_xla_cpu(terms, tensors, axes, sizes):
@@ -151,19 +160,11 @@ def _complex(real, imag):
 
 
 def _is_xla_on_cpu():
+    """Whether what is traced here is for XLA on a CPU; matters to speed only."""
     if keras.backend.backend() == "jax":
         import jax
 
         return jax.default_backend() == "cpu"
-    if not _is_in_xla():
-        return False
-    import tensorflow as tf
-
-    return not tf.config.list_logical_devices("GPU")
-
-
-def _is_in_xla():
-    """Whether TensorFlow traces for XLA; only speed depends on the answer."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -175,6 +176,5 @@ def _is_in_xla():
     except ImportError:
         return False
     graph = tf.compat.v1.get_default_graph()
-    return control_flow_util.GraphOrParentsInXlaContext(graph)
-
-
+    is_xla = control_flow_util.GraphOrParentsInXlaContext(graph)
+    return is_xla and not tf.config.list_logical_devices("GPU")
