@@ -160,7 +160,7 @@ def _complex(real, imag):
 
 
 def _is_xla_on_cpu():
-    """Whether what is traced here is for XLA on a CPU; matters to speed only."""
+    """Whether this is traced for XLA on a CPU; matters to speed only."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -2,8 +2,7 @@
 
 import keras
 
-from keras_norm import functional
-from keras_norm import kernels
+from keras_norm import moments
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.channel_layer import PACKAGE
 
@@ -132,21 +131,8 @@ class BatchNormalization(BatchStatisticsLayer):
         x = self._widen(inputs)
         planes = None
         if self._learns_statistics(training):
-            planes = functional.plane_moments(
+            planes = moments.plane_moments(
                 x, self._plane_axes, self._valid(x, mask)
             )
         center, factor, offset = self._standardization(planes, x.dtype)
-        gamma = self._per_channel(self.gamma, x.dtype)
-        beta = self._per_channel(self.beta, x.dtype)
-        factor, offset = functional.compose(factor, offset, gamma, beta)
-        y = kernels.affine(x, self._plane_axes, center, factor, offset)
-        return functional.cast_finite(y, self.compute_dtype)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            renorm=self.renorm,
-            renorm_clipping=self.renorm_clipping,
-            renorm_momentum=self.renorm_momentum,
-        )
-        return config
+        return self._transform(x, center, factor, offset)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm import moments
 from keras_norm import replicas
 from keras_norm.layers.channel_layer import AffineChannelLayer
 from keras_norm.layers.channel_layer import check_number
@@ -25,9 +26,9 @@ class BatchStatisticsLayer(AffineChannelLayer):
         moving_mean_initializer,
         moving_variance_initializer,
         synchronized,
-        renorm=False,
-        renorm_clipping=None,
-        renorm_momentum=0.99,
+        renorm,
+        renorm_clipping,
+        renorm_momentum,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -86,7 +87,7 @@ class BatchStatisticsLayer(AffineChannelLayer):
             mean = self._per_channel(self.moving_mean, dtype)
             variance = self._per_channel(self.moving_variance, dtype)
             return mean, ops.rsqrt(variance + self.epsilon), None
-        mean, variance, count = functional.batch_moments(
+        mean, variance, count = moments.batch_moments(
             *planes, replicas.all_reduce_sum if self.synchronized else None
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
@@ -105,15 +106,15 @@ class BatchStatisticsLayer(AffineChannelLayer):
 
     def _update_moving(self, mean, variance, count):
         """Moves on by the replicas' moments, weighted by their counts."""
-        moments = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
+        both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
         if replicas.count() > 1 and not self.synchronized:
             count, *sums = replicas.all_reduce_sum(
-                [count, *[count * m for m in moments]]
+                [count, *[count * m for m in both]]
             )
-            moments = [s / ops.maximum(count, 1.0) for s in sums]
+            both = [s / ops.maximum(count, 1.0) for s in sums]
         # A batch without a single valid value moves nothing.
         moves = ops.where(count > 0, 1.0, 0.0)
-        mean, variance = (ops.reshape(m, (-1,)) for m in moments)
+        mean, variance = (ops.reshape(m, (-1,)) for m in both)
         moves = ops.cast(ops.reshape(moves, (-1,)), mean.dtype)
         rate = moves * (1.0 - self.momentum)
         _move(self.moving_mean, mean, rate)
@@ -138,6 +139,9 @@ class BatchStatisticsLayer(AffineChannelLayer):
             moving_variance_initializer=keras.initializers.serialize(
                 self.moving_variance_initializer
             ),
+            renorm=self.renorm,
+            renorm_clipping=self.renorm_clipping,
+            renorm_momentum=self.renorm_momentum,
             synchronized=self.synchronized,
         )
         return config

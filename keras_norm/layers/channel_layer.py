@@ -6,6 +6,9 @@ import numbers
 import keras
 from keras import ops
 
+from keras_norm import functional
+from keras_norm import kernels
+
 PACKAGE = "keras_norm"
 
 
@@ -208,6 +211,26 @@ class AffineChannelLayer(ChannelLayer):
             self.gamma = self._create_weight("gamma")
         if self.center:
             self.beta = self._create_weight("beta")
+
+    def _transform(self, x, center, factor, offset=None, tau=None):
+        """`gamma * ((x - center) * factor + offset) + beta`, at least `tau`.
+
+        Args:
+            x: Tensor `(N, H, W, C)`, float32 or wider.
+            center: Tensor, a value a plane or a channel, or None.
+            factor: As `center`, not None.
+            offset: As `center`.
+            tau: Weight of the layer or None.
+        """
+        factor, offset = functional.compose(
+            factor,
+            offset,
+            self._per_channel(self.gamma, x.dtype),
+            self._per_channel(self.beta, x.dtype),
+        )
+        tau = self._per_channel(tau, x.dtype)
+        y = kernels.affine(x, self._plane_axes, center, factor, offset, tau)
+        return functional.cast_finite(y, self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()

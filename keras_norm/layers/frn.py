@@ -5,8 +5,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_norm import functional
-from keras_norm import kernels
+from keras_norm import moments
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import AffineChannelLayer
 from keras_norm.layers.channel_layer import check_choice
@@ -199,30 +198,20 @@ class FRN(AffineChannelLayer):
             learned = self._per_channel(self.learned_epsilon, x.dtype)
             epsilon = epsilon + ops.abs(learned)
         factor = ops.rsqrt(square + epsilon)
-        if self.gamma is not None:
-            factor = factor * self._per_channel(self.gamma, x.dtype)
-        y = kernels.affine(
-            x,
-            self._plane_axes,
-            center,
-            factor,
-            self._per_channel(self.beta, x.dtype),
-            self._per_channel(self.tau, x.dtype),
-        )
-        return functional.cast_finite(y, self.compute_dtype)
+        return self._transform(x, center, factor, tau=self.tau)
 
     def _moments(self, x, valid):
         """The mean to subtract or None, and `nu2`, each `(N, 1, 1, C)`."""
         if self.subtract_mean:
-            mean, variance, _ = functional.plane_moments(
+            mean, variance, _ = moments.plane_moments(
                 x, self._plane_axes, valid
             )
             if self.groups is None:
                 return mean, variance
-            return functional.group_moments(mean, variance, self.groups)
-        square = functional.plane_mean_square(x, self._plane_axes, valid)
+            return moments.group_moments(mean, variance, self.groups)
+        square = moments.plane_mean_square(x, self._plane_axes, valid)
         if self.groups is not None:
-            square = functional.group_mean(square, self.groups)
+            square = moments.group_mean(square, self.groups)
         return None, square
 
     def get_config(self):

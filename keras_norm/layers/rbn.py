@@ -4,14 +4,18 @@ import keras
 from keras import ops
 
 from keras_norm import functional
-from keras_norm import kernels
-from keras_norm.layers import plane_statistic
+from keras_norm import moments
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
+from keras_norm.layers.calibration import CalibrationMixin
 from keras_norm.layers.channel_layer import PACKAGE
+from keras_norm.layers.channel_layer import check_choice
+from keras_norm.layers.channel_layer import check_groups
+
+STATISTICS = ("batch", "instance", "group")
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class RBN(BatchStatisticsLayer):
+class RBN(CalibrationMixin, BatchStatisticsLayer):
     """Batch normalization calibrated by each sample's own statistics.
 
     Use it in place of batch normalization, activation unchanged: before the
@@ -19,6 +23,10 @@ class RBN(BatchStatisticsLayer):
     them they are scaled, both by what the sample itself looks like and by three
     learned values a channel. The calibration is the same in training and at
     inference; the batch moments behave as in `BatchNormalization`.
+
+    The calibration goes with other moments too: those of Batch
+    Renormalization (`renorm=True`), of each plane (`statistics="instance"`) or
+    of groups of channels (`statistics="group"`). The last two know no batch.
 
     With `m(.)` the mean of a plane, `(batch, 1, 1, C)`, and the moments of
     `x_c` over the batch, `(1, 1, 1, C)`:
@@ -32,17 +40,17 @@ class RBN(BatchStatisticsLayer):
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
+        statistics: Whose moments normalize: `"batch"`, `"instance"` or
+            `"group"`. Defaults to `"batch"`.
+        groups: Integer that divides the channels, for `"group"` only. Defaults
+            to 32.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
         scale: Whether to multiply by `gamma`. Defaults to True.
-        beta_initializer: Defaults to `"zeros"`.
-        gamma_initializer: Defaults to `"ones"`.
-        moving_mean_initializer: Defaults to `"zeros"`.
-        moving_variance_initializer: Defaults to `"ones"`.
-        center_weight_initializer: Defaults to `"zeros"`.
-        scale_weight_initializer: Defaults to `"zeros"`.
-        scale_bias_initializer: Defaults to `"ones"`.
+        *_initializer: `"zeros"` for `beta`, `center_weight`, `scale_weight` and
+            `moving_mean`; `"ones"` for `gamma`, `scale_bias` and
+            `moving_variance`.
         *_regularizer, *_constraint: Optional, for `beta`, `gamma`,
             `center_weight`, `scale_weight` and `scale_bias`.
         center_statistic: What centers: `"mean"` or `"std"` of the plane, a
@@ -52,6 +60,7 @@ class RBN(BatchStatisticsLayer):
         scale_statistic: What scales, of the normalized features; as above.
         restriction: `R`, a Keras activation by name or a function, into (0, 1).
             Defaults to `"sigmoid"`.
+        renorm, renorm_clipping, renorm_momentum: As in `BatchNormalization`.
         synchronized: Whether the moments are those of the global batch.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -69,8 +78,9 @@ class RBN(BatchStatisticsLayer):
 
     Raises:
         ValueError: for an unknown keyword, statistic or restriction, a bad
-            `axis`, `epsilon` or `momentum`, a rank below 2, channels of unknown
-            size, or a mask with a statistic that is a function.
+            `axis`, `epsilon`, `momentum`, `renorm_clipping` or `groups`, a rank
+            below 2, channels of unknown size, or a mask with a statistic that
+            is a function.
 
     Example:
 
@@ -81,12 +91,14 @@ class RBN(BatchStatisticsLayer):
     ['-0.7311', '0.7311']
 
     Relations:
-        With both statistics None it equals `BatchNormalization`. A new RBN is a
+        With both statistics None it equals `BatchNormalization`, or Keras'
+        `GroupNormalization` for `"instance"` and `"group"`. A new RBN is a
         new `BatchNormalization` times `sigmoid(1) = 0.7311`.
         `center_weight = -1` centers every plane on its own.
 
     Departures from the paper:
-        None in the formulas. The start values are arguments.
+        None in the formulas. The start values are arguments. The paper names
+        the other moments and gives no figures for them.
 
     Reference:
         Gao, Han, Li, Cheng and Peng, "Representative Batch Normalization with
@@ -96,6 +108,8 @@ class RBN(BatchStatisticsLayer):
     def __init__(
         self,
         axis=-1,
+        statistics="batch",
+        groups=32,
         momentum=0.99,
         epsilon=1e-3,
         center=True,
@@ -120,6 +134,9 @@ class RBN(BatchStatisticsLayer):
         center_statistic="mean",
         scale_statistic="mean",
         restriction="sigmoid",
+        renorm=False,
+        renorm_clipping=None,
+        renorm_momentum=0.99,
         synchronized=False,
         **kwargs,
     ):
@@ -133,115 +150,65 @@ class RBN(BatchStatisticsLayer):
             momentum=momentum,
             moving_mean_initializer=moving_mean_initializer,
             moving_variance_initializer=moving_variance_initializer,
+            renorm=renorm,
+            renorm_clipping=renorm_clipping,
+            renorm_momentum=renorm_momentum,
             synchronized=synchronized,
             **kwargs,
         )
-        self._declare_weight(
-            "center_weight",
-            center_weight_initializer,
-            center_weight_regularizer,
-            center_weight_constraint,
+        self.statistics = check_choice("statistics", statistics, STATISTICS)
+        self.groups = check_groups(groups)
+        self._declare_calibration(
+            center_statistic=center_statistic,
+            scale_statistic=scale_statistic,
+            restriction=restriction,
+            center_weight=(
+                center_weight_initializer,
+                center_weight_regularizer,
+                center_weight_constraint,
+            ),
+            scale_weight=(
+                scale_weight_initializer,
+                scale_weight_regularizer,
+                scale_weight_constraint,
+            ),
+            scale_bias=(
+                scale_bias_initializer,
+                scale_bias_regularizer,
+                scale_bias_constraint,
+            ),
         )
-        self._declare_weight(
-            "scale_weight",
-            scale_weight_initializer,
-            scale_weight_regularizer,
-            scale_weight_constraint,
-        )
-        self._declare_weight(
-            "scale_bias",
-            scale_bias_initializer,
-            scale_bias_regularizer,
-            scale_bias_constraint,
-        )
-        self.center_statistic = plane_statistic.check(
-            "center_statistic", center_statistic
-        )
-        self.scale_statistic = plane_statistic.check(
-            "scale_statistic", scale_statistic
-        )
-        self.restriction = keras.activations.get(restriction)
-        self.center_weight = None
-        self.scale_weight = None
-        self.scale_bias = None
 
     def build(self, input_shape):
         self._build_axes(input_shape)
         self._build_affine()
-        self._build_moving()
-        if self.center_statistic is not None:
-            self.center_weight = self._create_weight("center_weight")
-        if self.scale_statistic is not None:
-            self.scale_weight = self._create_weight("scale_weight")
-            self.scale_bias = self._create_weight("scale_bias")
+        if self.statistics == "batch":
+            self._build_moving()
+        elif self.statistics == "group":
+            self._check_groups(self.groups)
+        self._build_calibration()
         self.built = True
 
     def call(self, inputs, training=None, mask=None):
         x = self._widen(inputs)
-        valid = self._valid(x, mask)
-        self._check_mask(mask)
-        mean, variance, count = functional.plane_moments(
-            x, self._plane_axes, valid
-        )
-        shift = self._centering(x, mean, variance)
-        planes = None
-        if self._learns_statistics(training):
-            planes = mean + shift, variance, count
-        center, factor, offset = self._standardization(planes, x.dtype)
-        center = center - shift
-        if self.scale_weight is not None:
-            level = self._level(x, mean, variance, center, factor, offset)
+        _, normalization, level = self._calibrate(x, training, mask)
+        center, factor, offset = normalization
+        if level is not None:
             factor, offset = functional.compose(factor, offset, level, None)
-        gamma = self._per_channel(self.gamma, x.dtype)
-        beta = self._per_channel(self.beta, x.dtype)
-        factor, offset = functional.compose(factor, offset, gamma, beta)
-        y = kernels.affine(x, self._plane_axes, center, factor, offset)
-        return functional.cast_finite(y, self.compute_dtype)
+        return self._transform(x, center, factor, offset)
 
-    def _centering(self, x, mean, variance):
-        """What centering calibration adds to every plane, `(N, 1, 1, C)`."""
-        if self.center_weight is None:
-            return ops.zeros_like(mean)
-        weight = self._per_channel(self.center_weight, x.dtype)
-        if self.center_statistic == "mean":
-            return weight * mean
-        if self.center_statistic == "std":
-            return weight * functional.plane_std(variance)
-        return weight * self.center_statistic(
-            x, axis=self._plane_axes, keepdims=True
-        )
-
-    def _level(self, x, mean, variance, center, factor, offset):
-        """What scaling calibration multiplies planes by, `(N, 1, 1, C)`."""
-        if self.scale_statistic == "mean":
-            statistic = functional.scale_and_shift(mean, center, factor, offset)
-        elif self.scale_statistic == "std":
-            statistic = functional.plane_std(variance) * factor
-        else:
-            statistic = self.scale_statistic(
-                functional.scale_and_shift(x, center, factor, offset),
-                axis=self._plane_axes,
-                keepdims=True,
-            )
-        weight = self._per_channel(self.scale_weight, x.dtype)
-        bias = self._per_channel(self.scale_bias, x.dtype)
-        return self.restriction(weight * statistic + bias)
-
-    def _check_mask(self, mask):
-        if mask is not None and (
-            callable(self.center_statistic) or callable(self.scale_statistic)
-        ):
-            raise ValueError(
-                "A statistic that is a function takes no mask. Received: "
-                f"center_statistic={self.center_statistic}, "
-                f"scale_statistic={self.scale_statistic}"
-            )
+    def _normalization(self, mean, variance, count, training):
+        """`(center, factor, offset)` from the moments of centered planes."""
+        if self.statistics == "batch":
+            planes = None
+            if self._learns_statistics(training):
+                planes = mean, variance, count
+            return self._standardization(planes, mean.dtype)
+        if self.statistics == "group":
+            mean, variance = moments.group_moments(mean, variance, self.groups)
+        return mean, ops.rsqrt(variance + self.epsilon), None
 
     def get_config(self):
         config = super().get_config()
-        config.update(
-            center_statistic=plane_statistic.serialize(self.center_statistic),
-            scale_statistic=plane_statistic.serialize(self.scale_statistic),
-            restriction=keras.activations.serialize(self.restriction),
-        )
+        config.update(statistics=self.statistics, groups=self.groups)
         return config

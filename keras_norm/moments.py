@@ -1,0 +1,189 @@
+"""Moments of planes, of groups of channels and of batches.
+
+Shapes, for a feature map of `N` samples and `C` channels (channels last):
+
+    x          (N, H, W, C)
+    per plane  (N, 1, 1, C)   one value a sample and channel
+    per batch  (1, 1, 1, C)   one value a channel
+
+Every function works for any rank and any channel axis: reduced axes are kept
+with length 1, so that the results broadcast against `x`.
+"""
+
+import math
+
+from keras import ops
+
+from keras_norm import kernels
+from keras_norm.plane_sums import plane_sums
+
+
+def plane_count(x, axes):
+    """The number of values in a plane: a float, or a scalar if unknown."""
+    sizes = [x.shape[axis] for axis in axes]
+    if None not in sizes:
+        return float(math.prod(sizes))
+    shape = ops.shape(x)
+    count = 1
+    for axis in axes:
+        count = count * shape[axis]
+    return ops.cast(count, x.dtype)
+
+
+def plane_mean(x, axes, valid=None):
+    """The mean of every plane, over the valid positions only.
+
+    Args:
+        x: Tensor `(N, H, W, C)`, zero where not valid: see `keep_valid`.
+        axes: Tuple of the axes that make a plane, `(1, 2)` here. May be empty.
+        valid: Boolean tensor that broadcasts against `x`, or None. Positions
+            that are False count for nothing.
+
+    Returns:
+        Tensor `(N, 1, 1, C)`; 0 for a plane without a valid position.
+    """
+    # torch reads an empty tuple of axes as "all of them".
+    if valid is None:
+        return ops.mean(x, axis=axes, keepdims=True) if axes else x
+    total = ops.sum(x, axis=axes, keepdims=True) if axes else x
+    return total / ops.maximum(valid_count(x, axes, valid), 1.0)
+
+
+def keep_valid(x, valid):
+    """`x` with zeros where `valid` is False, whatever stood there."""
+    return x if valid is None else ops.where(valid, x, ops.zeros_like(x))
+
+
+def valid_count(x, axes, valid=None):
+    """The number of valid values of every plane, `(N, 1, 1, 1)`."""
+    if valid is None:
+        a_value_a_sample = (slice(None),) + (slice(0, 1),) * (len(x.shape) - 1)
+        return ops.ones_like(x[a_value_a_sample]) * plane_count(x, axes)
+    valid = ops.cast(valid, x.dtype)
+    return ops.sum(valid, axis=axes, keepdims=True) if axes else valid
+
+
+def plane_moments(x, axes, valid=None):
+    """Mean and biased variance of every plane, from one reading.
+
+    A value near the mean is subtracted before anything is squared, the mean of
+    a few rows: the mean of n out of N values is at most sqrt(N / n) standard
+    deviations away from that of all, so that no more than
+    N / n times the rounding error is lost where the mean is large against the
+    spread.
+
+    Args:
+        x: Tensor `(N, H, W, C)`.
+        axes: Tuple of the axes that make a plane. May be empty.
+        valid: Boolean tensor that broadcasts against `x`, or None.
+
+    Returns:
+        `(mean, variance, count)`: two tensors `(N, 1, 1, C)` and the number of
+        values behind them, `(N, 1, 1, 1)`.
+    """
+    count = valid_count(x, axes, valid)
+    if not axes:
+        x = keep_valid(x, valid)
+        return x, ops.zeros_like(x), count
+    shift = ops.stop_gradient(_near_mean(x, axes, valid))
+    if valid is not None:
+        valid = ops.cast(valid, x.dtype)
+    sums = kernels.shifted_sums(x, shift, axes, valid)
+    deviation, variance = (s / ops.maximum(count, 1.0) for s in sums)
+    variance = variance - ops.square(deviation)
+    positive = variance > 0
+    variance = ops.where(positive, variance, ops.zeros_like(variance))
+    return shift + deviation, variance, count
+
+
+def _near_mean(x, axes, valid):
+    """The mean of some rows of every plane, or of all that is valid."""
+    if valid is not None:
+        return plane_mean(keep_valid(x, valid), axes, valid)
+    size = x.shape[axes[0]] or 1
+    length = -(-size // 32)
+    start = (size - length) // 2
+    rows = (slice(None),) * axes[0] + (slice(start, start + length),)
+    (total,) = plane_sums(lambda x: [x], [x[rows]], axes)
+    return total / plane_count(x[rows], axes)
+
+
+def plane_mean_square(x, axes, valid=None):
+    """`mean(x^2)` of every plane (FRN, equation 1).
+
+    Args:
+        x: Tensor `(N, H, W, C)`, float32 or wider: squares must not overflow.
+        axes: Tuple of the axes that make a plane.
+        valid: Boolean tensor that broadcasts against `x`, or None.
+
+    Returns:
+        Tensor `(N, 1, 1, C)`.
+    """
+    count = plane_count(x, axes)
+    if valid is not None:
+        x = keep_valid(x, valid)
+        count = ops.maximum(valid_count(x, axes, valid), 1.0)
+    return kernels.mean_square(x, axes, count)
+
+
+def group_mean(planes, groups):
+    """The mean over each of `groups` groups of channels, `(N, 1, 1, C)`."""
+    shape = ops.shape(planes)
+    num_channels = math.prod(planes.shape[1:])
+    grouped = ops.reshape(planes, (-1, groups, num_channels // groups))
+    mean = ops.mean(grouped, axis=2, keepdims=True)
+    return ops.reshape(mean + ops.zeros_like(grouped), shape)
+
+
+def group_moments(mean, variance, groups):
+    """The moments of groups of channels from those of their planes.
+
+    Args:
+        mean: Tensor `(N, 1, 1, C)`.
+        variance: Tensor `(N, 1, 1, C)`.
+        groups: Integer that divides `C`.
+
+    Returns:
+        Two tensors `(N, 1, 1, C)`.
+    """
+    center = group_mean(mean, groups)
+    spread = variance + ops.square(mean - center)
+    return center, group_mean(spread, groups)
+
+
+def batch_moments(means, variances, counts, all_reduce_sum=None):
+    """Mean and biased variance of a batch from the moments of its planes.
+
+        mean     = sum(count * mean_i) / sum(count)
+        variance = sum(count * (variance_i + (mean_i - mean)^2)) / sum(count)
+
+    Args:
+        means: Tensor `(N, 1, 1, C)`.
+        variances: Tensor `(N, 1, 1, C)`.
+        counts: Tensor `(N, 1, 1, 1)`.
+        all_reduce_sum: Function that sums a list of tensors over replicas, for
+            the moments of the global batch; None for those of this replica.
+
+    Returns:
+        `(mean, variance, count)`: two tensors `(1, 1, 1, C)` and the number of
+        values a channel, `(1, 1, 1, 1)`. All zero for an empty batch.
+    """
+    reduce = all_reduce_sum or (lambda values: values)
+    count, total = reduce([batch_sum(counts), batch_sum(counts * means)])
+    divisor = ops.maximum(count, 1.0)
+    mean = total / divisor
+    spread = batch_sum(counts * (variances + ops.square(means - mean)))
+    (spread,) = reduce([spread])
+    return mean, spread / divisor, count
+
+
+def batch_sum(x):
+    """Sum over the samples, `(N, ...)` to `(1, ...)`."""
+    return ops.sum(x, axis=0, keepdims=True)
+
+
+def plane_std(variance):
+    """`sqrt(variance)`, with gradient 0 where the variance is 0."""
+    positive = variance > 0
+    root = ops.sqrt(ops.where(positive, variance, ops.ones_like(variance)))
+    return ops.where(positive, root, ops.zeros_like(root))
