@@ -1,6 +1,7 @@
 """Normalization for Keras 3 that frees convolutional models from the batch."""
 
 from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
@@ -14,6 +15,7 @@ __all__ = [
     "RBN",
     "TLU",
     "BatchNormalization",
+    "EvalNorm",
     "Norm",
     "__version__",
     "get",

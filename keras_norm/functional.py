@@ -72,3 +72,59 @@ def cast_finite(x, dtype):
         return narrowed
     limited = ops.cast(ops.clip(x, -FLOAT16_MAX, FLOAT16_MAX), dtype)
     return ops.where(ops.isfinite(x), limited, narrowed)
+
+
+def mix_moments(mean, variance, moving_mean, moving_variance, a, b):
+    """The moments that EvalNorm evaluates with.
+
+    Args:
+        mean: Of every plane, `(N, 1, 1, C)`.
+        variance: Of every plane, `(N, 1, 1, C)`.
+        moving_mean: `(1, 1, 1, C)`.
+        moving_variance: `(1, 1, 1, C)`.
+        a: Scalar, how much of the mean is the plane's.
+        b: Scalar, how much of the variance is the plane's.
+
+    Returns:
+        Two tensors `(N, 1, 1, C)`.
+    """
+    distance = mean - moving_mean
+    spread = a * (1.0 - a) * ops.square(distance)
+    return (
+        moving_mean + a * distance,
+        b * variance + (1.0 - b) * moving_variance + spread,
+    )
+
+
+def mix_gradient(
+    mean,
+    variance,
+    batch_mean,
+    batch_factor,
+    moving_mean,
+    moving_variance,
+    a,
+    b,
+    epsilon,
+):
+    """How fast evaluation moves away from training with `a` and with `b`.
+
+    Over the plane of a sample, the mean squared difference of
+    `(x - m) * s`, with the moments of `mix_moments` and
+    `s = 1 / sqrt(v + epsilon)`, and of `(x - batch_mean) * batch_factor` is
+
+        variance * (s - batch_factor)^2
+        + (s * (mean - m) - batch_factor * (mean - batch_mean))^2
+
+    Returns:
+        Its derivatives in `a` and in `b`, `(N, 1, 1, C)`.
+    """
+    m, v = mix_moments(mean, variance, moving_mean, moving_variance, a, b)
+    s = ops.rsqrt(v + epsilon)
+    distance = mean - moving_mean
+    levels = s * (mean - m) - batch_factor * (mean - batch_mean)
+    to_s = 2.0 * (variance * (s - batch_factor) + levels * (mean - m))
+    to_v = -0.5 * to_s * s * s * s
+    to_m = -2.0 * levels * s
+    to_a = to_m * distance + to_v * (1.0 - 2.0 * a) * ops.square(distance)
+    return to_a, to_v * (variance - moving_variance)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
@@ -128,6 +129,10 @@ def _batch_norm(shape, **kwargs):
     return BatchNormalization(**{**BATCH_DEFAULTS, **kwargs})
 
 
+def _eval_norm(shape, **kwargs):
+    return EvalNorm(**{**BATCH_DEFAULTS, **kwargs})
+
+
 def _rbn(shape, **kwargs):
     return RBN(**{**BATCH_DEFAULTS, **kwargs})
 
@@ -177,6 +182,7 @@ _NORMS = {
         Norm("bn", _batch_norm, _relu),
         Norm("sync_bn", _batch_norm, _relu, {"synchronized": True}),
         Norm("brn", _batch_norm, _relu, RENORM_DEFAULTS),
+        Norm("eval_norm", _eval_norm, _relu),
         Norm("gn", _group_norm, _relu),
         Norm("in", _instance_norm, _relu),
         Norm("ln", _layer_norm, _relu),

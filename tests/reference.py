@@ -27,11 +27,28 @@ def masked_mean(x, axes, mask=None):
     return total / np.maximum(kept.sum(axis=axes, keepdims=True), 1.0)
 
 
-def frn(x, weights, epsilon=1e-6, mask=None):
+def group_mean(x, groups, mask=None):
+    """The mean over positions and the channels of a group, like `x`."""
+    channels = x.shape[-1]
+    if groups is None:
+        groups = channels
+    size = channels // groups
+    split = x.reshape(*x.shape[:-1], groups, size)
+    if mask is not None:
+        mask = np.broadcast_to(mask[..., None], split.shape[:-1])
+    axes = (*planes(x), split.ndim - 1)
+    mean = masked_mean(split, axes, mask)
+    return np.broadcast_to(mean, split.shape).reshape(x.shape)
+
+
+def frn(x, weights, epsilon=1e-6, mask=None, groups=None, subtract_mean=False):
     epsilon = epsilon + np.abs(weights.get("learned_epsilon", 0.0))
-    nu2 = masked_mean(x**2, planes(x), mask)
+    if subtract_mean:
+        x = x - group_mean(x, groups, mask)
+    nu2 = group_mean(x**2, groups, mask)
     xhat = x / np.sqrt(nu2 + epsilon)
-    return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+    y = weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+    return np.maximum(y, weights["tau"]) if "tau" in weights else y
 
 
 def tlu(y, weights, mask=None):
@@ -45,6 +62,22 @@ def batch_norm(x, weights, epsilon=1e-3, training=True, mask=None):
     if training:
         mean = masked_mean(x, batch(x), mask)
         variance = masked_mean((x - mean) ** 2, batch(x), mask)
+    xhat = (x - mean) / np.sqrt(variance + epsilon)
+    return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+
+
+def eval_norm(x, weights, epsilon=1e-3, training=True, mask=None):
+    if training:
+        return batch_norm(x, weights, epsilon, True, mask)
+    a, b = weights["mean_mix"], weights["variance_mix"]
+    own_mean = masked_mean(x, planes(x), mask)
+    own_variance = masked_mean((x - own_mean) ** 2, planes(x), mask)
+    mean = a * own_mean + (1 - a) * weights["moving_mean"]
+    variance = (
+        b * own_variance
+        + (1 - b) * weights["moving_variance"]
+        + a * (1 - a) * (own_mean - weights["moving_mean"]) ** 2
+    )
     xhat = (x - mean) / np.sqrt(variance + epsilon)
     return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
 
@@ -65,13 +98,18 @@ def rbn(
     training=True,
     center_statistic="mean",
     scale_statistic="mean",
+    statistics="batch",
+    groups=None,
     mask=None,
 ):
     if center_statistic:
         level = statistic(center_statistic, x, mask)
         x = x + weights["center_weight"] * level
-    plain = {k: weights[k] for k in ("moving_mean", "moving_variance")}
-    x = batch_norm(x, plain, epsilon, training, mask)
+    if statistics == "batch":
+        plain = {k: weights[k] for k in ("moving_mean", "moving_variance")}
+        x = batch_norm(x, plain, epsilon, training, mask)
+    else:
+        x = frn(x, {}, epsilon, mask, groups, subtract_mean=True)
     if scale_statistic:
         level = statistic(scale_statistic, x, mask)
         x = x * sigmoid(weights["scale_weight"] * level + weights["scale_bias"])

@@ -14,7 +14,7 @@ def draw(shape=SHAPE):
 
 
 def test_the_names():
-    expected = "bn sync_bn brn gn in ln frn rbn none"
+    expected = "bn sync_bn brn eval_norm gn in ln frn rbn none"
     assert keras_norm.names() == expected.split()
 
 

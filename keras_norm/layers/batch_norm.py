@@ -136,3 +136,6 @@ class BatchNormalization(BatchStatisticsLayer):
             )
         center, factor, offset = self._standardization(planes, x.dtype)
         return self._transform(x, center, factor, offset)
+
+    def get_config(self):
+        return {**super().get_config(), **self._renorm_config()}

@@ -26,9 +26,9 @@ class BatchStatisticsLayer(AffineChannelLayer):
         moving_mean_initializer,
         moving_variance_initializer,
         synchronized,
-        renorm,
-        renorm_clipping,
-        renorm_momentum,
+        renorm=False,
+        renorm_clipping=None,
+        renorm_momentum=0.99,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -60,12 +60,12 @@ class BatchStatisticsLayer(AffineChannelLayer):
             self.renorm_mean = self._add_moving("renorm_mean", _fresh(mean))
             self.renorm_stddev = self._add_moving("renorm_stddev", stddev)
 
-    def _add_moving(self, name, initializer):
+    def _add_moving(self, name, initializer, shape=None):
         # At least float32: the variance of float16 values overflows float16.
         # No aggregation: what is assigned is equal on every replica already.
         return self.add_weight(
             name=name,
-            shape=(self._num_channels,),
+            shape=(self._num_channels,) if shape is None else shape,
             initializer=initializer,
             dtype=keras.backend.result_type(self.variable_dtype, "float32"),
             trainable=False,
@@ -84,8 +84,7 @@ class BatchStatisticsLayer(AffineChannelLayer):
             dtype: The dtype to compute in.
         """
         if planes is None:
-            mean = self._per_channel(self.moving_mean, dtype)
-            variance = self._per_channel(self.moving_variance, dtype)
+            mean, variance = self._moving_moments(dtype)
             return mean, ops.rsqrt(variance + self.epsilon), None
         mean, variance, count = moments.batch_moments(
             *planes, replicas.all_reduce_sum if self.synchronized else None
@@ -103,6 +102,12 @@ class BatchStatisticsLayer(AffineChannelLayer):
             factor = factor * r
         self._update_moving(mean, variance, count)
         return mean, factor, offset
+
+    def _moving_moments(self, dtype):
+        return (
+            self._per_channel(self.moving_mean, dtype),
+            self._per_channel(self.moving_variance, dtype),
+        )
 
     def _update_moving(self, mean, variance, count):
         """Moves on by the replicas' moments, weighted by their counts."""
@@ -139,12 +144,16 @@ class BatchStatisticsLayer(AffineChannelLayer):
             moving_variance_initializer=keras.initializers.serialize(
                 self.moving_variance_initializer
             ),
-            renorm=self.renorm,
-            renorm_clipping=self.renorm_clipping,
-            renorm_momentum=self.renorm_momentum,
             synchronized=self.synchronized,
         )
         return config
+
+    def _renorm_config(self):
+        return {
+            "renorm": self.renorm,
+            "renorm_clipping": self.renorm_clipping,
+            "renorm_momentum": self.renorm_momentum,
+        }
 
 
 def _move(weight, moment, rate):

@@ -26,7 +26,8 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
 
     The calibration goes with other moments too: those of Batch
     Renormalization (`renorm=True`), of each plane (`statistics="instance"`) or
-    of groups of channels (`statistics="group"`). The last two know no batch.
+    of groups of channels (`statistics="group"`). The last two know no batch;
+    where each plane is centered by its own mean, centering calibration is lost.
 
     With `m(.)` the mean of a plane, `(batch, 1, 1, C)`, and the moments of
     `x_c` over the batch, `(1, 1, 1, C)`:
@@ -209,6 +210,6 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         return mean, ops.rsqrt(variance + self.epsilon), None
 
     def get_config(self):
-        config = super().get_config()
+        config = {**super().get_config(), **self._renorm_config()}
         config.update(statistics=self.statistics, groups=self.groups)
         return config

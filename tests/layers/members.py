@@ -11,6 +11,7 @@ from keras_norm import FRN
 from keras_norm import RBN
 from keras_norm import TLU
 from keras_norm import BatchNormalization
+from keras_norm import EvalNorm
 from tests import reference
 
 
@@ -37,6 +38,8 @@ class Member:
         generator = np.random.default_rng(1)
         for weight in layer.variables:
             low, high = 0.5, 1.5
+            if weight.name in ("mean_mix", "variance_mix"):
+                low, high = 0.2, 0.8
             if weight.name in ("beta", "tau", "moving_mean", "alpha"):
                 low, high = -0.5, 0.5
             if weight.name in ("center_weight", "scale_weight"):
@@ -67,26 +70,38 @@ def _rbn(**kwargs):
         key: "max" if callable(value) else value
         for key, value in kwargs.items()
     }
-    return Member(RBN, reference.rbn, kwargs, oracle_kwargs, uses_batch=True)
+    uses_batch = kwargs.get("statistics", "batch") == "batch"
+    return Member(RBN, reference.rbn, kwargs, oracle_kwargs, uses_batch)
+
+
+def _frn(**kwargs):
+    known = ("groups", "subtract_mean")
+    oracle_kwargs = {k: v for k, v in kwargs.items() if k in known}
+    return Member(FRN, reference.frn, kwargs, oracle_kwargs)
 
 
 MEMBERS = {
-    "frn": Member(FRN, reference.frn),
-    "frn_scalar_epsilon": Member(FRN, reference.frn, {"learned_epsilon": True}),
-    "frn_channel_epsilon": Member(
-        FRN, reference.frn, {"learned_epsilon": "channel"}
-    ),
-    "frn_no_affine": Member(
-        FRN, reference.frn, {"center": False, "scale": False}
-    ),
+    "frn": _frn(),
+    "frn_tlu": _frn(activation="tlu"),
+    "frn_scalar_epsilon": _frn(learned_epsilon=True),
+    "frn_channel_epsilon": _frn(learned_epsilon="channel", activation="tlu"),
+    "frn_no_affine": _frn(center=False, scale=False),
+    "frn_tlu_no_affine": _frn(center=False, scale=False, activation="tlu"),
+    "gfrn": _frn(groups=3),
+    "lfrn": _frn(groups=1, activation="tlu"),
+    "frn_centered": _frn(subtract_mean=True, activation="tlu"),
+    "gfrn_centered": _frn(groups=1, subtract_mean=True),
     "tlu": Member(TLU, reference.tlu, normalizes=False),
     "tlu_affine": Member(
         TLU, reference.tlu, {"affine": True}, normalizes=False
     ),
     "bn": Member(BatchNormalization, reference.batch_norm, uses_batch=True),
+    "eval_norm": Member(EvalNorm, reference.eval_norm, uses_batch=True),
     "rbn": _rbn(),
     "rbn_std": _rbn(center_statistic="std", scale_statistic="std"),
     "rbn_function": _rbn(center_statistic=largest, scale_statistic=largest),
     "rbn_center_only": _rbn(scale_statistic=None),
     "rbn_scale_only": _rbn(center_statistic=None),
+    "rbn_instance": _rbn(statistics="instance", center_statistic=None),
+    "rbn_group": _rbn(statistics="group", groups=1),
 }
