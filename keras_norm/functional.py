@@ -34,7 +34,11 @@ def compose(factor, offset, gamma, beta):
 
 
 def threshold(x, tau):
-    """`max(x, tau)`; a tie and a NaN go to `x` on every backend."""
+    """`max(x, tau)`; a tie and a NaN go to `x`, and float64 stays.
+
+    `ops.maximum` does neither everywhere: JAX splits the gradient of a tie, and
+    torch makes float32 of float64.
+    """
     return ops.where(x < tau, tau, x)
 
 
@@ -53,13 +57,13 @@ def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
         `(r, d)`, constants to the gradient: `y = xhat * r + d`.
     """
     std = ops.sqrt(variance + epsilon)
-    moving_std = ops.maximum(moving_std, math.sqrt(epsilon))
+    moving_std = threshold(moving_std, math.sqrt(epsilon))
     r = std / moving_std
     d = (mean - moving_mean) / moving_std
     if clip.get("rmin") is not None:
-        r = ops.maximum(r, clip["rmin"])
+        r = threshold(r, clip["rmin"])
     if clip.get("rmax") is not None:
-        r = ops.minimum(r, clip["rmax"])
+        r = -threshold(-r, -clip["rmax"])
     if clip.get("dmax") is not None:
         d = ops.clip(d, -clip["dmax"], clip["dmax"])
     return ops.stop_gradient(r), ops.stop_gradient(d)

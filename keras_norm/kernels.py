@@ -10,8 +10,10 @@ and values of planes are kept. What lies between is left to the backend.
 Shapes, channels last: `x (N, H, W, C)`, planes `(N, 1, 1, C)`.
 """
 
+import keras
 from keras import ops
 
+from keras_norm import functional
 from keras_norm.plane_sums import plane_sums
 from keras_norm.plane_sums import stored
 
@@ -105,7 +107,7 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
     def forward(x, *tensors):
         given = dict(zip(names, tensors, strict=True))
         y = _transform(x, given)
-        return y if tau is None else ops.maximum(y, given["tau"])
+        return y if tau is None else _at_least(y, given["tau"])
 
     def backward(upstream, x, *tensors):
         given = dict(zip(names, tensors, strict=True))
@@ -157,6 +159,14 @@ def _scaled(x, given):
 def _transform(x, given):
     x = _scaled(x, given)
     return x + given["offset"] if "offset" in given else x
+
+
+def _at_least(y, tau):
+    # On torch `ops.maximum` makes float32 of float64; it is one pass over
+    # memory where TensorFlow does not compile, `functional.threshold` is two.
+    if keras.backend.standardize_dtype(y.dtype) == "float64":
+        return functional.threshold(y, tau)
+    return ops.maximum(y, tau)
 
 
 def _is_below(x, given):

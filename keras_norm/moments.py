@@ -30,25 +30,6 @@ def plane_count(x, axes):
     return ops.cast(count, x.dtype)
 
 
-def plane_mean(x, axes, valid=None):
-    """The mean of every plane, over the valid positions only.
-
-    Args:
-        x: Tensor `(N, H, W, C)`, zero where not valid: see `keep_valid`.
-        axes: Tuple of the axes that make a plane, `(1, 2)` here. May be empty.
-        valid: Boolean tensor that broadcasts against `x`, or None. Positions
-            that are False count for nothing.
-
-    Returns:
-        Tensor `(N, 1, 1, C)`; 0 for a plane without a valid position.
-    """
-    # torch reads an empty tuple of axes as "all of them".
-    if valid is None:
-        return ops.mean(x, axis=axes, keepdims=True) if axes else x
-    total = ops.sum(x, axis=axes, keepdims=True) if axes else x
-    return total / ops.maximum(valid_count(x, axes, valid), 1.0)
-
-
 def keep_valid(x, valid):
     """`x` with zeros where `valid` is False, whatever stood there."""
     return x if valid is None else ops.where(valid, x, ops.zeros_like(x))
@@ -99,13 +80,16 @@ def plane_moments(x, axes, valid=None):
 def _near_mean(x, axes, valid):
     """The mean of some rows of every plane, or of all that is valid."""
     if valid is not None:
-        return plane_mean(keep_valid(x, valid), axes, valid)
-    size = x.shape[axes[0]] or 1
-    length = -(-size // 32)
-    start = (size - length) // 2
-    rows = (slice(None),) * axes[0] + (slice(start, start + length),)
-    (total,) = plane_sums(lambda x: [x], [x[rows]], axes)
-    return total / plane_count(x[rows], axes)
+        rows = keep_valid(x, valid)
+        count = ops.maximum(valid_count(x, axes, valid), 1.0)
+    else:
+        size = x.shape[axes[0]] or 1
+        length = -(-size // 32)
+        start = (size - length) // 2
+        rows = x[(slice(None),) * axes[0] + (slice(start, start + length),)]
+        count = plane_count(rows, axes)
+    (total,) = plane_sums(lambda x: [x], [rows], axes)
+    return total / count
 
 
 def plane_mean_square(x, axes, valid=None):
@@ -130,8 +114,10 @@ def group_mean(planes, groups):
     """The mean over each of `groups` groups of channels, `(N, 1, 1, C)`."""
     shape = ops.shape(planes)
     num_channels = math.prod(planes.shape[1:])
-    grouped = ops.reshape(planes, (-1, groups, num_channels // groups))
-    mean = ops.mean(grouped, axis=2, keepdims=True)
+    size = num_channels // groups
+    grouped = ops.reshape(planes, (shape[0], groups, size))
+    # On JAX and torch `ops.mean` has the digits of float32 only.
+    mean = ops.sum(grouped, axis=2, keepdims=True) / size
     return ops.reshape(mean + ops.zeros_like(grouped), shape)
 
 

@@ -28,7 +28,7 @@ def plane_sums(terms, tensors, axes):
     if not axes:
         return list(terms(*tensors))
     sizes = [max(t.shape[i] or 0 for t in tensors) for i in axes]
-    if math.prod(sizes) > 0 and _is_xla_on_cpu():
+    if math.prod(sizes) > 0 and _is_xla_on_cpu(tensors[0]):
         return _sums_on_xla_cpu(terms, tensors, axes, sizes)
     return [
         ops.sum(value, axis=axes, keepdims=True) for value in terms(*tensors)
@@ -48,7 +48,8 @@ def stored(planes):
     Returns:
         List of the same tensors.
     """
-    return [_times_one(p) for p in planes] if _is_xla_on_cpu() else planes
+    is_slow = planes and _is_xla_on_cpu(planes[0])
+    return [_times_one(p) for p in planes] if is_slow else planes
 
 
 def _times_one(planes):
@@ -159,12 +160,13 @@ def _complex(real, imag):
     return tf.complex(real, imag)
 
 
-def _is_xla_on_cpu():
+def _is_xla_on_cpu(tensor):
     """Whether this is traced for XLA on a CPU; matters to speed only."""
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.default_backend() == "cpu"
+        is_traced = isinstance(tensor, jax.core.Tracer)
+        return is_traced and jax.default_backend() == "cpu"
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf

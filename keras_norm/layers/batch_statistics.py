@@ -8,6 +8,7 @@ from keras_norm import moments
 from keras_norm import replicas
 from keras_norm.layers.channel_layer import AffineChannelLayer
 from keras_norm.layers.channel_layer import check_number
+from keras_norm.layers.channel_layer import widened
 
 RENORM_CLIPS = ("rmin", "rmax", "dmax")
 
@@ -67,7 +68,7 @@ class BatchStatisticsLayer(AffineChannelLayer):
             name=name,
             shape=(self._num_channels,) if shape is None else shape,
             initializer=initializer,
-            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            dtype=widened(self.variable_dtype),
             trainable=False,
             autocast=False,
         )

@@ -24,6 +24,13 @@ def check_number(name, value, low, high=math.inf):
     return float(value)
 
 
+def widened(dtype):
+    """float64 stays, everything else becomes float32."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    # `keras.backend.result_type` makes float32 of both on JAX and torch.
+    return dtype if dtype == "float64" else "float32"
+
+
 def check_choice(name, value, choices):
     """Returns `value` if it is one of `choices` or raises."""
     if not any(value is c or value == c for c in choices):
@@ -141,8 +148,7 @@ class ChannelLayer(keras.layers.Layer):
 
     def _widen(self, inputs):
         """Casts to float32, or leaves what is wider."""
-        dtype = keras.backend.result_type(inputs.dtype, "float32")
-        return ops.cast(inputs, dtype)
+        return ops.cast(inputs, widened(inputs.dtype))
 
     def _per_channel(self, weight, dtype):
         """A weight in `dtype`, ready to broadcast; None stays None."""
