@@ -7,6 +7,7 @@ moments of the planes, unless their statistic is a function.
 """
 
 import keras
+from keras import ops
 
 from keras_norm import functional
 from keras_norm import moments
@@ -75,6 +76,9 @@ class CalibrationMixin:
             statistic = _of_normalized(
                 self.scale_statistic, x, axes, mean, variance, *normalization
             )
+            if valid is not None:
+                # Of a plane without a valid value, as any mean of nothing.
+                statistic = ops.where(count > 0, statistic, 0.0)
             weight = self._per_channel(self.scale_weight, x.dtype)
             bias = self._per_channel(self.scale_bias, x.dtype)
             level = self.restriction(weight * statistic + bias)

@@ -169,7 +169,10 @@ class ChannelLayer(keras.layers.Layer):
                 f"axis. Received: mask.shape={tuple(mask.shape)}, "
                 f"inputs.shape={tuple(inputs.shape)}"
             )
-        return ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
+        mask = ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
+        # One value a position, also where the mask has length 1 for many.
+        one_channel = (slice(None),) * self._channel_axis + (slice(0, 1),)
+        return ops.logical_and(mask, ops.ones_like(inputs[one_channel], "bool"))
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)
