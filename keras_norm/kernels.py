@@ -200,8 +200,7 @@ def with_gradient(forward, backward):
         def gradient(*arguments, upstream=None):
             if upstream is None:
                 return backward(arguments[0], *tensors)
-            # torch passes the tensors again: with these, second derivatives
-            # reach them.
+            # torch names the gradient and passes what it saved.
             return backward(upstream, *arguments)
 
         return forward(*tensors), gradient

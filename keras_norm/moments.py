@@ -38,8 +38,8 @@ def keep_valid(x, valid):
 def valid_count(x, axes, valid=None):
     """The number of valid values of every plane, `(N, 1, 1, 1)`."""
     if valid is None:
-        a_value_a_sample = (slice(None),) + (slice(0, 1),) * (len(x.shape) - 1)
-        return ops.ones_like(x[a_value_a_sample]) * plane_count(x, axes)
+        shape = (ops.shape(x)[0], *(1 for _ in x.shape[1:]))
+        return ops.ones(shape, x.dtype) * plane_count(x, axes)
     valid = ops.cast(valid, x.dtype)
     return ops.sum(valid, axis=axes, keepdims=True) if axes else valid
 

@@ -50,7 +50,8 @@ class Config:
         "A keras.applications model by name, resnet{8,20,32,56}_cifar, vgg_a.",
     )
     norm: str = _flag(
-        "frn", "The normalization: bn sync_bn brn gn in ln frn rbn none."
+        "frn",
+        "The normalization: bn sync_bn brn eval_norm gn in ln frn rbn none.",
     )
     norm_kwargs: dict[str, Any] = _flag(
         {}, "Arguments of the norm layers, as JSON: '{\"epsilon\": 1e-5}'."

@@ -9,9 +9,11 @@ from keras_norm import FRN
 from keras_norm import RBN
 from keras_norm import TLU
 from keras_norm import BatchNormalization
+from keras_norm import EvalNorm
 
 MAKERS = {
     "frn": lambda: FRN(learned_epsilon=True),
+    "frn_tlu": lambda: FRN(activation="tlu"),
     "sync_bn": lambda: BatchNormalization(momentum=0.8, synchronized=True),
     "sync_brn": lambda: BatchNormalization(
         momentum=0.8,
@@ -19,11 +21,14 @@ MAKERS = {
         renorm_clipping={"rmax": 1.3, "dmax": 0.5},
         synchronized=True,
     ),
+    "sync_eval_norm": lambda: EvalNorm(momentum=0.8, synchronized=True),
     "sync_rbn": lambda: RBN(momentum=0.8, synchronized=True),
+    "rbn_group": lambda: RBN(statistics="group", groups=2),
 }
 ALONE = {
     "bn": lambda: BatchNormalization(momentum=0.8),
     "brn": lambda: BatchNormalization(momentum=0.8, renorm=True),
+    "eval_norm": lambda: EvalNorm(momentum=0.8),
     "rbn": lambda: RBN(momentum=0.8),
 }
 
@@ -122,7 +127,7 @@ def test_unsynchronized_moments_are_the_mean_of_the_replicas():
 
 
 @pytest.mark.parametrize("synchronized", [False, True])
-@pytest.mark.parametrize("cls", [BatchNormalization, RBN])
+@pytest.mark.parametrize("cls", [BatchNormalization, EvalNorm, RBN])
 def test_an_empty_share_changes_nothing(cls, synchronized):
     x = np.random.default_rng(0).normal(2.0, 3.0, (5, 4, 3)).astype("float32")
     alone = cls(momentum=0.7)

@@ -73,6 +73,10 @@ class BatchNormalization(BatchStatisticsLayer):
     >>> keras.ops.convert_to_numpy(y)[:, 0].tolist()
     [-1.0, 1.0]
 
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
     Relations:
         On one device it equals `keras.layers.BatchNormalization`. Two replicas
         with `synchronized` equal one device at the same global batch.

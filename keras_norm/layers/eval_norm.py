@@ -85,6 +85,10 @@ class EvalNorm(BatchStatisticsLayer):
     >>> keras.ops.convert_to_numpy(layer(x)).ravel().tolist()
     [-1.0, 1.0]
 
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
     Relations:
         With both scalars 0 it equals `BatchNormalization`; with both 1 it
         evaluates as instance normalization.

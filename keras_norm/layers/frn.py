@@ -87,6 +87,10 @@ class FRN(AffineChannelLayer):
     >>> [f"{v:.4f}" for v in keras.ops.convert_to_numpy(y).ravel()]
     ['0.8485', '1.1314']
 
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
     Relations:
         The output of a sample is the same in any batch. `FRN(s * x) = FRN(x)`
         for `s > 0` and `epsilon=0`. A plane of zeros gives `beta`. With

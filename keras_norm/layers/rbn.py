@@ -91,6 +91,10 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
     >>> [f"{v:.4f}" for v in keras.ops.convert_to_numpy(y).ravel()]
     ['-0.7311', '0.7311']
 
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
     Relations:
         With both statistics None it equals `BatchNormalization`, or Keras'
         `GroupNormalization` for `"instance"` and `"group"`. A new RBN is a

@@ -58,6 +58,10 @@ class TLU(ChannelLayer):
     >>> keras.ops.convert_to_numpy(z)[0].tolist()
     [-1.0, -0.5, 1.0]
 
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
     Relations:
         `TLU(y) = relu(y - tau) + tau`. A new TLU equals `relu`.
 

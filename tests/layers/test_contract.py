@@ -127,6 +127,24 @@ def test_masked_positions_count_in_no_statistic(name, training):
 
 
 @each_masked_member
+def test_gradients_of_masked_inputs_equal_the_oracle(name):
+    member = MEMBERS[name]
+    layer = member.build(SHAPE)
+    weights = weights_of(layer)
+    x, upstream = draw(), draw(seed=2)
+    mask = np.random.default_rng(3).uniform(size=SHAPE[:-1]) < 0.6
+    _, input_gradient, _ = value_and_gradients(
+        layer, x, upstream, mask=mask, training=True
+    )
+    expected = reference.gradients(
+        lambda at: member.expected(at["x"], weights, mask=mask, training=True),
+        {"x": x.astype(np.float64)},
+        upstream,
+    )
+    assert_close(input_gradient, expected["x"])
+
+
+@each_masked_member
 def test_a_fully_masked_sample_stays_finite(name):
     member = MEMBERS[name]
     mask = np.ones(SHAPE[:-1], bool)

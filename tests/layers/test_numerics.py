@@ -108,6 +108,17 @@ def test_the_variance_of_any_plane_has_its_digits(axes):
     assert (keras.ops.convert_to_numpy(count) == size).all()
 
 
+def test_the_variance_of_equal_values_is_never_negative():
+    levels = np.random.default_rng(0).uniform(-100.0, 100.0, (8, 1, 1, 128))
+    x = np.broadcast_to(levels, (8, 1, 3000, 128)).astype("float32")
+    _, variance, _ = moments.plane_moments(
+        keras.ops.convert_to_tensor(x), (1, 2)
+    )
+    variance = keras.ops.convert_to_numpy(variance)
+    assert variance.min() >= 0.0
+    assert variance.max() < 1e-8
+
+
 @each_independent_normalizer
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_bad_sample_stays_alone_in_training(name, bad):
