@@ -19,7 +19,7 @@ def plane_sums(terms, tensors, axes):
 
     Args:
         terms: Elementwise `f(*tensors)` that gives a list of tensors.
-        tensors: List of tensors `(N, H, W, C)`, or of length 1 along some axes.
+        tensors: List of tensors `(N, H, W, C)`, or `(N, H, W, 1)`.
         axes: Tuple of the axes to sum over, `(1, 2)` for planes. May be empty.
 
     Returns:
@@ -27,7 +27,7 @@ def plane_sums(terms, tensors, axes):
     """
     if not axes:
         return list(terms(*tensors))
-    sizes = [max(t.shape[i] or 0 for t in tensors) for i in axes]
+    sizes = [tensors[0].shape[axis] or 0 for axis in axes]
     if math.prod(sizes) > 0 and _is_xla_on_cpu(tensors[0]):
         return _sums_on_xla_cpu(terms, tensors, axes, sizes)
     return [
@@ -103,7 +103,7 @@ def _num_slabs(size, plane_size):
 
 def _slabs(tensors, axis, start, stop):
     index = (slice(None),) * axis + (slice(start, stop),)
-    return [x if x.shape[axis] == 1 else x[index] for x in tensors]
+    return [x[index] for x in tensors]
 
 
 def _add(left, right):

@@ -75,7 +75,7 @@ def test_no_position_is_left_out_or_counted_twice(size, mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_tensors_of_length_1_along_an_axis_are_repeated(mode):
+def test_a_tensor_of_one_channel_goes_with_all(mode):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(2, 9, 8, 3)).astype("float32")
     y = generator.normal(size=(2, 9, 8, 1)).astype("float32")
