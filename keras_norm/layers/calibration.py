@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm import kernels
 from keras_norm import moments
 
 STATISTICS = ("mean", "std")
@@ -179,5 +180,7 @@ def _of_normalized(statistic, x, axes, mean, variance, center, factor, offset):
         return functional.scale_and_shift(mean, center, factor, offset)
     if statistic == "std":
         return moments.plane_std(variance) * factor
-    features = functional.scale_and_shift(x, center, factor, offset)
+    # By the same few operations wherever XLA repeats them: the gradient of a
+    # maximum looks for the value that is equal to it.
+    features = kernels.affine(x, axes, center, factor, offset)
     return statistic(features, axis=axes, keepdims=True)
