@@ -1,32 +1,58 @@
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
+TORCH := .venv-torch
 RUN := $(VENV)/bin/python
+PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: help demo test test-backends lint format clean
+LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py
+BACKEND_TESTS := $(LAYERS) tests/test_compat.py tests/test_analysis.py
+
+.PHONY: help demo test test-backends test-jax test-torch test-oldest bench \
+	lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
 	@echo "make test           run the tests"
-	@echo "make test-backends  run the layers' tests on JAX, after make test on TensorFlow"
+	@echo "make test-backends  run the layers' tests on JAX and on torch: the next two"
+	@echo "make test-jax       run the layers' tests on JAX"
+	@echo "make test-torch     run the layers' tests on torch, in an environment of its own"
+	@echo "make test-oldest    run the layers' tests with the oldest Keras and TensorFlow"
+	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
-	@echo "make clean          remove the environment, runs and caches"
+	@echo "make clean          remove the environments, runs and caches"
 
-# Everything the other targets need, in one environment.
-$(VENV)/ready: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --upgrade pip
-	$(RUN) -m pip install -e '.[dev]'
+# Environments, each with one extra of setup.cfg. All but two targets share one.
+$(VENV)/ready: EXTRA := dev
+$(OLDEST)/ready: EXTRA := oldest
+$(TORCH)/ready: EXTRA := torch
+
+%/ready: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --upgrade pip
+	$*/bin/python -m pip install -e '.[$(EXTRA)]'
 	touch $@
 
 demo: $(VENV)/ready
 	$(RUN) recipes/imagenet.py --preset=digits --workdir=runs/demo
 
 test: $(VENV)/ready
-	$(RUN) -m pytest
+	$(RUN) $(PYTEST)
 
-test-backends: $(VENV)/ready
-	KERAS_BACKEND=jax $(RUN) -m pytest tests/layers tests/test_registry.py
+test-backends: test-jax test-torch
+
+test-jax: $(VENV)/ready
+	KERAS_BACKEND=jax $(RUN) $(PYTEST) $(BACKEND_TESTS)
+
+test-torch: $(TORCH)/ready
+	KERAS_BACKEND=torch $(TORCH)/bin/python $(PYTEST) $(BACKEND_TESTS)
+
+test-oldest: $(OLDEST)/ready
+	$(OLDEST)/bin/python $(PYTEST) $(LAYERS)
+
+bench: $(VENV)/ready
+	$(RUN) benchmarks/layers.py --json=runs/layers.json --figure=runs/layers.png
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .
@@ -37,4 +63,4 @@ format: $(VENV)/ready
 	$(RUN) -m ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(TORCH) runs build *.egg-info .pytest_cache .ruff_cache

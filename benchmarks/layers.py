@@ -110,6 +110,8 @@ def main():
     environment = layers_report.environment()
     report = layers_report.summarize(rows)
     print(layers_report.as_text(report, environment))
+    for path in filter(None, (options.json, options.figure)):
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     if options.json:
         content = {"environment": environment, "report": report, "rows": rows}
         pathlib.Path(options.json).write_text(json.dumps(content, indent=1))
