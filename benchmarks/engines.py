@@ -110,9 +110,7 @@ class Torch:
     modes = ("eager",)
 
     def tensor(self, array):
-        import torch
-
-        return torch.tensor(array, device=keras.src.backend.torch.get_device())
+        return keras.ops.convert_to_tensor(array)
 
     def wait(self, results):
         import torch
