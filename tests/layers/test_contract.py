@@ -307,6 +307,16 @@ def test_another_number_of_channels_is_refused(name):
 
 
 @each_batch_member
+@pytest.mark.parametrize(
+    ("policy", "dtype"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")],
+)
+def test_moving_moments_are_float32_or_wider(name, policy, dtype):
+    layer = MEMBERS[name].build(SHAPE, dtype=policy)
+    assert {v.dtype for v in layer.non_trainable_variables} == {dtype}
+
+
+@each_batch_member
 def test_not_trainable_means_inference(name):
     member = MEMBERS[name]
     layer = member.build(SHAPE)
