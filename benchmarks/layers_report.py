@@ -97,7 +97,7 @@ def summarize(rows):
                     "theirs": theirs,
                     "mode": mode,
                     "goal": goal if "graph" in modes else None,
-                    "ratio": math.exp(sum(map(math.log, ratios)) / len(ratios)),
+                    "ratio": _geometric_mean(ratios),
                     "by_shape": ratios,
                 }
             )
@@ -115,6 +115,11 @@ def summarize(rows):
         "temporary_tensors": temporary,
         "comparisons": comparisons,
     }
+
+
+def _geometric_mean(ratios):
+    logarithms = [math.log(ratio) for ratio in ratios]
+    return math.exp(sum(logarithms) / len(logarithms))
 
 
 def _best(times, contender, label, modes):
@@ -195,12 +200,9 @@ def draw(report, environment, path):
     bars = {}
     for row in report["times"]:
         if row["pass"] == BOTH and row["contender"] != "limit":
-            ratios = [
-                math.log(value / least)
+            bars[f"{row['contender']}, {row['mode']}"] = _geometric_mean(
+                value / least
                 for value, least in zip(row["milliseconds"], limit, strict=True)
-            ]
-            bars[f"{row['contender']}, {row['mode']}"] = math.exp(
-                sum(ratios) / len(ratios)
             )
     names = sorted(bars, key=bars.get, reverse=True)
     ours = ("FRN", "RBN,", "BN,")

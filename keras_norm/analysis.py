@@ -230,8 +230,9 @@ def _recorder(layer, path, records):
 
 def _record(layer, inputs):
     """The arrays of one call, or None inside a compiled function."""
+    features = layer.features(inputs)
     try:
-        arrays = {k: _array(v) for k, v in layer.features(inputs).items()}
+        arrays = {key: _array(value) for key, value in features.items()}
     except (NotImplementedError, TypeError):  # of TensorFlow, of JAX
         return None
     axis, others = layer._channel_axis, (0, *layer._plane_axes)

@@ -49,9 +49,8 @@ def plane_moments(x, axes, valid=None):
 
     A value near the mean is subtracted before anything is squared, the mean of
     a few rows: the mean of n out of N values is at most sqrt(N / n) standard
-    deviations away from that of all, so that no more than
-    N / n times the rounding error is lost where the mean is large against the
-    spread.
+    deviations away from that of all, so that no more than N / n times the
+    rounding error is lost where the mean is large against the spread.
 
     Args:
         x: Tensor `(N, H, W, C)`.
@@ -66,22 +65,22 @@ def plane_moments(x, axes, valid=None):
     if not axes:
         x = keep_valid(x, valid)
         return x, ops.zeros_like(x), count
-    shift = ops.stop_gradient(_near_mean(x, axes, valid))
+    divisor = ops.maximum(count, 1.0)
+    shift = ops.stop_gradient(_near_mean(x, axes, valid, divisor))
     if valid is not None:
         valid = ops.cast(valid, x.dtype)
     sums = kernels.shifted_sums(x, shift, axes, valid)
-    deviation, variance = (s / ops.maximum(count, 1.0) for s in sums)
+    deviation, variance = (s / divisor for s in sums)
     variance = variance - ops.square(deviation)
     positive = variance > 0
     variance = ops.where(positive, variance, ops.zeros_like(variance))
     return shift + deviation, variance, count
 
 
-def _near_mean(x, axes, valid):
-    """The mean of some rows of every plane, or of all that is valid."""
+def _near_mean(x, axes, valid, count):
+    """The mean of some rows of every plane, or of all `count` valid values."""
     if valid is not None:
         rows = keep_valid(x, valid)
-        count = ops.maximum(valid_count(x, axes, valid), 1.0)
     else:
         size = x.shape[axes[0]] or 1
         length = -(-size // 32)
@@ -103,10 +102,11 @@ def plane_mean_square(x, axes, valid=None):
     Returns:
         Tensor `(N, 1, 1, C)`.
     """
-    count = plane_count(x, axes)
-    if valid is not None:
-        x = keep_valid(x, valid)
+    if valid is None:
+        count = plane_count(x, axes)
+    else:
         count = ops.maximum(valid_count(x, axes, valid), 1.0)
+        x = keep_valid(x, valid)
     return kernels.mean_square(x, axes, count)
 
 

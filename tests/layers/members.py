@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import keras
 import numpy as np
+import pytest
 
 from keras_norm import FRN
 from keras_norm import RBN
@@ -105,3 +106,8 @@ MEMBERS = {
     "rbn_instance": _rbn(statistics="instance", center_statistic=None),
     "rbn_group": _rbn(statistics="group", groups=1),
 }
+
+each_member = pytest.mark.parametrize("name", MEMBERS)
+each_batch_member = pytest.mark.parametrize(
+    "name", [name for name, member in MEMBERS.items() if member.uses_batch]
+)

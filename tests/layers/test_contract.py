@@ -7,12 +7,14 @@ import pytest
 from tests import reference
 from tests.gradient import value_and_gradients
 from tests.layers.members import MEMBERS
+from tests.layers.members import each_batch_member
+from tests.layers.members import each_member
 from tests.layers.members import weights_of
+from tests.numbers import assert_close
 
 SHAPE = (2, 5, 7, 3)
 FLOATS = ("float32", "float64")
 
-each_member = pytest.mark.parametrize("name", MEMBERS)
 each_normalizer = pytest.mark.parametrize(
     "name", [name for name, member in MEMBERS.items() if member.normalizes]
 )
@@ -27,22 +29,11 @@ each_masked_member = pytest.mark.parametrize(
         if member.normalizes and name != "rbn_function"
     ],
 )
-each_batch_member = pytest.mark.parametrize(
-    "name", [name for name, member in MEMBERS.items() if member.uses_batch]
-)
 
 
 def draw(shape=SHAPE, dtype="float32", seed=0):
     generator = np.random.default_rng(seed)
     return generator.normal(0.7, 1.3, shape).astype(dtype)
-
-
-def assert_close(actual, expected, rtol=1e-5):
-    """Relative to each value, and to the largest where they cancel."""
-    actual = keras.ops.convert_to_numpy(actual)
-    np.testing.assert_allclose(
-        actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max()
-    )
 
 
 @each_member

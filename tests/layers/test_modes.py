@@ -15,12 +15,13 @@ from tests.gradient import MODES
 from tests.gradient import gradient_of_gradient
 from tests.gradient import value_and_gradients
 from tests.layers.members import MEMBERS
+from tests.layers.members import each_member
 from tests.layers.members import weights_of
+from tests.numbers import assert_close
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SHAPE = (2, 5, 7, 3)
 
-each_member = pytest.mark.parametrize("name", MEMBERS)
 only_jax = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="a transformation of JAX"
 )
@@ -29,12 +30,6 @@ only_jax = pytest.mark.skipif(
 def draw(shape=SHAPE, seed=0, dtype="float32"):
     generator = np.random.default_rng(seed)
     return generator.normal(0.7, 1.3, shape).astype(dtype)
-
-
-def assert_close(actual, expected, rtol=1e-5):
-    np.testing.assert_allclose(
-        actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max()
-    )
 
 
 @pytest.mark.skipif(len(MODES) == 1, reason="one mode is there")

@@ -7,15 +7,14 @@ import pytest
 from keras_norm import moments
 from tests.gradient import value_and_gradients
 from tests.layers.members import MEMBERS
+from tests.layers.members import each_batch_member
+from tests.layers.members import each_member
 from tests.layers.members import weights_of
+from tests.numbers import assert_close
 
 SHAPE = (4, 12, 14, 3)
 HALF = ("bfloat16", "float16")
 
-each_member = pytest.mark.parametrize("name", MEMBERS)
-each_batch_member = pytest.mark.parametrize(
-    "name", [name for name, member in MEMBERS.items() if member.uses_batch]
-)
 each_independent_normalizer = pytest.mark.parametrize(
     "name",
     [n for n, m in MEMBERS.items() if m.normalizes and not m.uses_batch],
@@ -32,13 +31,6 @@ def rounded(x, dtype):
     narrow = keras.ops.cast(x, dtype)
     wide = keras.ops.convert_to_numpy(keras.ops.cast(narrow, "float32"))
     return narrow, wide.astype("float64")
-
-
-def assert_close(actual, expected, rtol):
-    actual = keras.ops.convert_to_numpy(actual)
-    np.testing.assert_allclose(
-        actual, expected, rtol=rtol, atol=rtol * np.abs(expected).max()
-    )
 
 
 @each_member
