@@ -1,0 +1,5 @@
+"""What a user can mend: one line that says what came and how to mend it."""
+
+
+class ConversionError(ValueError):
+    """A model, a file or an option that cannot be converted as it is."""
