@@ -139,6 +139,10 @@ class ChannelLayer(keras.layers.Layer):
             ndim=rank, axes={channel_axis: num_channels}
         )
 
+    def _has_single_values(self, input_shape):
+        """Whether every plane is one value; an unknown size is more than 1."""
+        return all(input_shape[axis] == 1 for axis in self._plane_axes)
+
     def _check_groups(self, groups):
         if groups is not None and self._num_channels % groups:
             raise ValueError(

@@ -12,6 +12,7 @@ from keras_norm.layers.channel_layer import check_choice
 from keras_norm.layers.channel_layer import check_groups
 
 LEARNED_EPSILON_START = 1e-4
+LEARNED_EPSILONS = (False, True, "channel", "auto")
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -44,6 +45,8 @@ class FRN(AffineChannelLayer):
             scalar on top of it; `"channel"` to learn one value a channel. Where
             a plane has one value only (dense layers, 1x1 maps) the fixed form
             is `sign(x)`, whose gradient vanishes: learn epsilon there.
+            `"auto"` is True there and False elsewhere; an unknown size counts
+            as more than 1. Defaults to False.
         activation: None, or `"tlu"` for `max(y, tau)` in the same pass over
             memory: the function of `FRN` and `TLU` in a row, faster.
         groups: None to average over planes; an integer that divides the
@@ -142,7 +145,7 @@ class FRN(AffineChannelLayer):
             **kwargs,
         )
         self._learns_epsilon = check_choice(
-            "learned_epsilon", learned_epsilon, (False, True, "channel")
+            "learned_epsilon", learned_epsilon, LEARNED_EPSILONS
         )
         self.activation = check_choice("activation", activation, (None, "tlu"))
         self.groups = check_groups(groups)
@@ -166,10 +169,14 @@ class FRN(AffineChannelLayer):
     def build(self, input_shape):
         self._build_axes(input_shape, max_rank=5)
         self._check_groups(self.groups)
-        self._check_planes(input_shape)
+        learns_epsilon = self._learns_epsilon
+        if learns_epsilon == "auto":
+            learns_epsilon = self._has_single_values(input_shape)
+        elif not learns_epsilon:
+            self._check_planes(input_shape)
         self._build_affine()
-        if self._learns_epsilon:
-            shape = None if self._learns_epsilon == "channel" else ()
+        if learns_epsilon:
+            shape = None if learns_epsilon == "channel" else ()
             self.learned_epsilon = self._create_weight("learned_epsilon", shape)
         if self.activation == "tlu":
             self.tau = self._create_weight("tau")
@@ -177,20 +184,19 @@ class FRN(AffineChannelLayer):
 
     def _check_planes(self, input_shape):
         num_together = self._num_channels // (self.groups or self._num_channels)
-        sizes = {input_shape[axis] for axis in self._plane_axes}
-        if self._learns_epsilon or sizes - {1} or num_together > 1:
+        if num_together > 1 or not self._has_single_values(input_shape):
             return
         if len(input_shape) == 2:
             raise ValueError(
                 "FRN of rank-2 inputs has one value a plane: with a fixed "
                 "epsilon that is sign(x), whose gradient vanishes. Pass "
-                "learned_epsilon=True. Received: "
+                "learned_epsilon=True or 'auto'. Received: "
                 f"input_shape={tuple(input_shape)}, learned_epsilon=False"
             )
         warnings.warn(
             f"FRN {self.name!r} sees 1x1 maps, input_shape="
             f"{tuple(input_shape)}: with a fixed epsilon that is sign(x), "
-            "whose gradient vanishes. Pass learned_epsilon=True.",
+            "whose gradient vanishes. Pass learned_epsilon=True or 'auto'.",
             stacklevel=2,
         )
 

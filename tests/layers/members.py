@@ -86,6 +86,7 @@ MEMBERS = {
     "frn_tlu": _frn(activation="tlu"),
     "frn_scalar_epsilon": _frn(learned_epsilon=True),
     "frn_channel_epsilon": _frn(learned_epsilon="channel", activation="tlu"),
+    "frn_auto_epsilon": _frn(learned_epsilon="auto"),
     "frn_no_affine": _frn(center=False, scale=False),
     "frn_tlu_no_affine": _frn(center=False, scale=False, activation="tlu"),
     "gfrn": _frn(groups=3),

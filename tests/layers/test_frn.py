@@ -90,6 +90,32 @@ def test_static_1x1_maps_warn():
     FRN().build((None, None, None, 4))
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "learned"),
+    [
+        ((None, 4), -1, True),
+        ((None, 1, 1, 4), -1, True),
+        ((None, 4, 1, 1), 1, True),
+        ((None, 2, 1, 4), -1, False),
+        ((None, None, None, 4), -1, False),
+        ((None, 1, None, 4), -1, False),
+    ],
+)
+def test_auto_learns_a_scalar_where_a_plane_has_one_value(shape, axis, learned):
+    layer = FRN(axis=axis, learned_epsilon="auto")
+    config = layer.get_config()
+    assert config["learned_epsilon"] == "auto"
+    layer.build(shape)
+    assert layer.get_config() == config
+    plain = FRN(axis=axis, learned_epsilon=learned)
+    plain.build(shape)
+    expected = [(v.name, tuple(v.shape)) for v in plain.weights]
+    assert [(v.name, tuple(v.shape)) for v in layer.weights] == expected
+    assert ("learned_epsilon" in {v.name for v in layer.weights}) == learned
+    x = draw(tuple(size or 3 for size in shape))
+    assert_array_equal(layer(x), plain(x))
+
+
 def test_rank_6_is_refused():
     with pytest.raises(ValueError, match="rank 2 to 5"):
         FRN()(draw((1, 1, 2, 2, 2, 3)))
