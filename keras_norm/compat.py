@@ -143,7 +143,7 @@ class TLU(tlu.TLU):
 
     Args:
         affine: Whether `alpha` is learned as well. Defaults to False.
-        **kwargs: As in `keras_norm.TLU`, but for `axis`.
+        **kwargs: As in `keras_norm.TLU`, but for `axis` and `max_value`.
 
     Call arguments:
         inputs: Float tensor.
@@ -156,7 +156,7 @@ class TLU(tlu.TLU):
         The input's shape, in the compute dtype of the layer's policy.
 
     Raises:
-        TypeError: for `axis`, which TFA did not have.
+        TypeError: for `axis` or `max_value`, which TFA did not have.
         ValueError: for an unknown keyword, a rank below 2, or an unknown size.
 
     Example:
@@ -172,7 +172,7 @@ class TLU(tlu.TLU):
     """
 
     def __init__(self, affine=False, **kwargs):
-        super().__init__(axis=-1, affine=affine, **kwargs)
+        super().__init__(axis=-1, affine=affine, max_value=None, **kwargs)
 
     def _build_axes(self, input_shape, max_rank=None):
         sizes = tuple(input_shape[1:])
@@ -195,5 +195,5 @@ class TLU(tlu.TLU):
 
     def get_config(self):
         config = super().get_config()
-        del config["axis"]
+        del config["axis"], config["max_value"]
         return config

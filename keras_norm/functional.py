@@ -42,6 +42,13 @@ def threshold(x, tau):
     return ops.where(x < tau, tau, x)
 
 
+def cap(x, max_value):
+    """`min(x, max_value)` for a float; a tie and a NaN go to `x`."""
+    # As a tensor: torch would round a float to float32 first.
+    top = ops.convert_to_tensor(max_value, x.dtype)
+    return ops.where(x > top, top, x)
+
+
 def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
     """The corrections of Batch Renormalization (Ioffe 2017, algorithm 1).
 

@@ -51,10 +51,9 @@ def frn(x, weights, epsilon=1e-6, mask=None, groups=None, subtract_mean=False):
     return np.maximum(y, weights["tau"]) if "tau" in weights else y
 
 
-def tlu(y, weights, mask=None):
-    if "alpha" in weights:
-        return np.maximum(y, weights["alpha"] * y + weights["tau"])
-    return np.maximum(y, weights["tau"])
+def tlu(y, weights, mask=None, max_value=np.inf):
+    below = weights.get("alpha", 0.0) * y + weights["tau"]
+    return np.minimum(np.maximum(y, below), max_value)
 
 
 def batch_norm(x, weights, epsilon=1e-3, training=True, mask=None):

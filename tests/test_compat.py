@@ -384,6 +384,8 @@ def test_options_that_tfa_did_not_have_are_refused(name):
         compat.FilterResponseNormalization(**{name: "x"})
     with pytest.raises(TypeError, match="axis"):
         compat.TLU(axis=1)
+    with pytest.raises(TypeError, match="max_value"):
+        compat.TLU(max_value=6)
     with pytest.raises(ValueError, match="learned_epsilon='channel'"):
         compat.FilterResponseNormalization(learned_epsilon="channel")
 

@@ -6,6 +6,7 @@ from keras_norm import functional
 from keras_norm import kernels
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import ChannelLayer
+from keras_norm.layers.channel_layer import check_number
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -20,12 +21,16 @@ class TLU(ChannelLayer):
         z = max(y, alpha * y + tau)     affine=True
 
     `y` and `z` are `(batch, H, W, C)`; there is one `tau` and one `alpha` a
-    channel. Where `y = tau` the gradient goes to `y`.
+    channel. Where `y = tau` the gradient goes to `y`. With `max_value` the
+    output is `min(z, max_value)`; above it neither `y` nor a weight has a
+    gradient.
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
         affine: Whether the threshold depends linearly on the input. Defaults to
             False.
+        max_value: Float, at least 0, the cap of the output; None for no cap.
+            Defaults to None.
         tau_initializer: Defaults to `"zeros"`.
         alpha_initializer: Defaults to `"zeros"`.
         tau_regularizer: Optional regularizer of `tau`.
@@ -46,8 +51,8 @@ class TLU(ChannelLayer):
         The input's shape, in the compute dtype of the layer's policy.
 
     Raises:
-        ValueError: for an unknown keyword, a bad `axis`, a rank below 2, or
-            channels of unknown size.
+        ValueError: for an unknown keyword, a bad `axis` or `max_value`, a rank
+            below 2, or channels of unknown size.
 
     Example:
 
@@ -63,7 +68,8 @@ class TLU(ChannelLayer):
         `jax.jacfwd`) raises a TypeError.
 
     Relations:
-        `TLU(y) = relu(y - tau) + tau`. A new TLU equals `relu`.
+        `TLU(y) = relu(y - tau) + tau`. A new TLU equals `relu`, and with
+        `max_value=6` `relu6`.
 
     Reference:
         Singh and Krishnan, "Filter Response Normalization Layer", CVPR 2020,
@@ -74,6 +80,7 @@ class TLU(ChannelLayer):
         self,
         axis=-1,
         affine=False,
+        max_value=None,
         tau_initializer="zeros",
         alpha_initializer="zeros",
         tau_regularizer=None,
@@ -84,6 +91,9 @@ class TLU(ChannelLayer):
     ):
         super().__init__(axis=axis, **kwargs)
         self.affine = affine
+        if max_value is not None:
+            max_value = check_number("max_value", max_value, low=0)
+        self.max_value = max_value
         self._declare_weight(
             "tau", tau_initializer, tau_regularizer, tau_constraint
         )
@@ -108,9 +118,11 @@ class TLU(ChannelLayer):
         else:
             alpha = self._per_channel(self.alpha, y.dtype)
             z = functional.threshold(y, alpha * y + tau)
+        if self.max_value is not None:
+            z = functional.cap(z, self.max_value)
         return functional.cast_finite(z, self.compute_dtype)
 
     def get_config(self):
         config = super().get_config()
-        config["affine"] = self.affine
+        config.update(affine=self.affine, max_value=self.max_value)
         return config

@@ -81,6 +81,11 @@ def _frn(**kwargs):
     return Member(FRN, reference.frn, kwargs, oracle_kwargs)
 
 
+def _tlu(**kwargs):
+    oracle_kwargs = {k: v for k, v in kwargs.items() if k == "max_value"}
+    return Member(TLU, reference.tlu, kwargs, oracle_kwargs, normalizes=False)
+
+
 MEMBERS = {
     "frn": _frn(),
     "frn_tlu": _frn(activation="tlu"),
@@ -93,10 +98,10 @@ MEMBERS = {
     "lfrn": _frn(groups=1, activation="tlu"),
     "frn_centered": _frn(subtract_mean=True, activation="tlu"),
     "gfrn_centered": _frn(groups=1, subtract_mean=True),
-    "tlu": Member(TLU, reference.tlu, normalizes=False),
-    "tlu_affine": Member(
-        TLU, reference.tlu, {"affine": True}, normalizes=False
-    ),
+    "tlu": _tlu(),
+    "tlu_affine": _tlu(affine=True),
+    "tlu_capped": _tlu(max_value=0.7),
+    "tlu_affine_capped": _tlu(affine=True, max_value=0.7),
     "bn": Member(BatchNormalization, reference.batch_norm, uses_batch=True),
     "eval_norm": Member(EvalNorm, reference.eval_norm, uses_batch=True),
     "rbn": _rbn(),

@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 
 from keras_norm import TLU
 from tests.gradient import value_and_gradients
@@ -31,10 +32,47 @@ def test_at_a_tie_the_gradient_goes_to_the_input():
     assert_array_equal(gradients["tau"], [5.0, 0.0, 0.0])
 
 
-def test_nan_is_not_hidden_by_the_threshold():
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_new_capped_tlu_is_a_capped_relu(affine):
+    x = np.random.default_rng(0).normal(0.0, 6.0, (2, 30, 4)).astype("float32")
+    layer = TLU(affine=affine, max_value=6)
+    assert_array_equal(layer(x), keras.ops.relu6(x))
+    assert_array_equal(layer(x), keras.layers.ReLU(max_value=6)(x))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_above_the_cap_nothing_has_a_gradient(affine):
+    layer = TLU(affine=affine, max_value=2.0, tau_initializer="ones")
+    layer.build((None, 5))
+    x = np.array([[-1.0, 1.0, 1.5, 2.0, 9.0]], "float32")
+    upstream = np.array([[5.0, 7.0, 11.0, 13.0, 17.0]], "float32")
+    output, to_x, to_weights = value_and_gradients(layer, x, upstream)
+    assert_array_equal(output, [[1.0, 1.0, 1.5, 2.0, 2.0]])
+    assert_array_equal(to_x, [[0.0, 7.0, 11.0, 13.0, 0.0]])
+    assert_array_equal(to_weights["tau"], [5.0, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_a_threshold_above_the_cap_learns_nothing():
+    layer = TLU(max_value=2.0, tau_initializer=keras.initializers.Constant(3.0))
+    layer.build((None, 2))
+    x = np.array([[-1.0, 9.0]], "float32")
+    output, to_x, to_weights = value_and_gradients(layer, x, np.ones_like(x))
+    assert_array_equal(output, [[2.0, 2.0]])
+    assert_array_equal(to_x, [[0.0, 0.0]])
+    assert_array_equal(to_weights["tau"], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("max_value", [-1, float("inf"), "6", True])
+def test_a_bad_cap_is_named(max_value):
+    with pytest.raises(ValueError, match=f"max_value={max_value!r}"):
+        TLU(max_value=max_value)
+
+
+@pytest.mark.parametrize(("max_value", "top"), [(None, np.inf), (6.0, 6.0)])
+def test_nan_is_not_hidden_by_the_threshold(max_value, top):
     x = np.array([[np.nan, np.inf, -np.inf]], "float32")
-    output = to_numpy(TLU()(x))
-    assert_array_equal(output, [[np.nan, np.inf, 0.0]])
+    output = to_numpy(TLU(max_value=max_value)(x))
+    assert_array_equal(output, [[np.nan, top, 0.0]])
 
 
 def test_infinity_is_not_hidden_in_float16():
