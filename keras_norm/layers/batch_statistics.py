@@ -7,8 +7,8 @@ from keras_norm import functional
 from keras_norm import moments
 from keras_norm import replicas
 from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.channel_layer import check_number
 from keras_norm.layers.channel_layer import widened
+from keras_norm.layers.checks import check_number
 
 RENORM_CLIPS = ("rmin", "rmax", "dmax")
 

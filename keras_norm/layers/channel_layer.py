@@ -1,6 +1,5 @@
 """What every layer here shares: a channel axis and weights along it."""
 
-import math
 import numbers
 
 import keras
@@ -8,20 +7,9 @@ from keras import ops
 
 from keras_norm import functional
 from keras_norm import kernels
+from keras_norm.layers.checks import check_number
 
 PACKAGE = "keras_norm"
-
-
-def check_number(name, value, low, high=math.inf):
-    """Returns `value` as a finite float in `[low, high]` or raises."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        upper = "" if high == math.inf else f" and at most {high}"
-        raise ValueError(
-            f"`{name}` must be a number of at least {low}{upper}. "
-            f"Received: {name}={value!r}"
-        )
-    return float(value)
 
 
 def widened(dtype):
@@ -29,29 +17,6 @@ def widened(dtype):
     dtype = keras.backend.standardize_dtype(dtype)
     # `keras.backend.result_type` makes float32 of both on JAX and torch.
     return dtype if dtype == "float64" else "float32"
-
-
-def check_choice(name, value, choices):
-    """Returns `value` if it is one of `choices` or raises."""
-    if not any(value is c or value == c for c in choices):
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}. "
-            f"Received: {name}={value!r}"
-        )
-    return value
-
-
-def check_groups(groups):
-    """Returns `groups`, a positive integer or None, or raises."""
-    is_integer = isinstance(groups, numbers.Integral)
-    if groups is not None and (
-        not is_integer or isinstance(groups, bool) or groups < 1
-    ):
-        raise ValueError(
-            "`groups` must be a positive integer or None. "
-            f"Received: groups={groups!r}"
-        )
-    return groups if groups is None else int(groups)
 
 
 class ChannelLayer(keras.layers.Layer):
@@ -142,13 +107,6 @@ class ChannelLayer(keras.layers.Layer):
     def _has_single_values(self, input_shape):
         """Whether every plane is one value; an unknown size is more than 1."""
         return all(input_shape[axis] == 1 for axis in self._plane_axes)
-
-    def _check_groups(self, groups):
-        if groups is not None and self._num_channels % groups:
-            raise ValueError(
-                "`groups` must divide the number of channels. Received: "
-                f"groups={groups}, channels={self._num_channels}"
-            )
 
     def _widen(self, inputs):
         """Casts to float32, or leaves what is wider."""

@@ -8,7 +8,7 @@ from keras_norm import moments
 from keras_norm import replicas
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import check_number
+from keras_norm.layers.checks import check_number
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

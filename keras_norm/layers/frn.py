@@ -8,8 +8,9 @@ from keras import ops
 from keras_norm import moments
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.channel_layer import check_choice
-from keras_norm.layers.channel_layer import check_groups
+from keras_norm.layers.checks import check_choice
+from keras_norm.layers.checks import check_divides
+from keras_norm.layers.checks import check_groups
 
 LEARNED_EPSILON_START = 1e-4
 LEARNED_EPSILONS = (False, True, "channel", "auto")
@@ -168,7 +169,7 @@ class FRN(AffineChannelLayer):
 
     def build(self, input_shape):
         self._build_axes(input_shape, max_rank=5)
-        self._check_groups(self.groups)
+        check_divides(self.groups, self._num_channels)
         learns_epsilon = self._learns_epsilon
         if learns_epsilon == "auto":
             learns_epsilon = self._has_single_values(input_shape)

@@ -8,8 +8,9 @@ from keras_norm import moments
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.calibration import CalibrationMixin
 from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import check_choice
-from keras_norm.layers.channel_layer import check_groups
+from keras_norm.layers.checks import check_choice
+from keras_norm.layers.checks import check_divides
+from keras_norm.layers.checks import check_groups
 
 STATISTICS = ("batch", "instance", "group")
 
@@ -190,7 +191,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         if self.statistics == "batch":
             self._build_moving()
         elif self.statistics == "group":
-            self._check_groups(self.groups)
+            check_divides(self.groups, self._num_channels)
         self._build_calibration()
         self.built = True
 

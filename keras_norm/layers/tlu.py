@@ -6,7 +6,7 @@ from keras_norm import functional
 from keras_norm import kernels
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import ChannelLayer
-from keras_norm.layers.channel_layer import check_number
+from keras_norm.layers.checks import check_number
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
