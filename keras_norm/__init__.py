@@ -3,6 +3,7 @@
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
+from keras_norm.layers.group_norm import GroupNormalization
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
 from keras_norm.registry import Norm
@@ -16,6 +17,7 @@ __all__ = [
     "TLU",
     "BatchNormalization",
     "EvalNorm",
+    "GroupNormalization",
     "Norm",
     "__version__",
     "get",

@@ -51,6 +51,17 @@ def frn(x, weights, epsilon=1e-6, mask=None, groups=None, subtract_mean=False):
     return np.maximum(y, weights["tau"]) if "tau" in weights else y
 
 
+def group_norm(x, weights, epsilon=1e-3, mask=None, groups=None):
+    channels = x.shape[-1]
+    if groups is None:
+        groups = max(n for n in range(1, 33) if 32 % n == channels % n == 0)
+    groups = channels if groups == -1 else groups
+    mean = group_mean(x, groups, mask)
+    variance = group_mean((x - mean) ** 2, groups, mask)
+    xhat = (x - mean) / np.sqrt(variance + epsilon)
+    return weights.get("gamma", 1.0) * xhat + weights.get("beta", 0.0)
+
+
 def tlu(y, weights, mask=None, max_value=np.inf):
     below = weights.get("alpha", 0.0) * y + weights["tau"]
     return np.minimum(np.maximum(y, below), max_value)

@@ -13,6 +13,7 @@ from keras_norm import RBN
 from keras_norm import TLU
 from keras_norm import BatchNormalization
 from keras_norm import EvalNorm
+from keras_norm import GroupNormalization
 from tests import reference
 
 
@@ -86,6 +87,10 @@ def _tlu(**kwargs):
     return Member(TLU, reference.tlu, kwargs, oracle_kwargs, normalizes=False)
 
 
+def _group_norm(**kwargs):
+    return Member(GroupNormalization, reference.group_norm, kwargs, kwargs)
+
+
 MEMBERS = {
     "frn": _frn(),
     "frn_tlu": _frn(activation="tlu"),
@@ -104,6 +109,9 @@ MEMBERS = {
     "tlu_affine_capped": _tlu(affine=True, max_value=0.7),
     "bn": Member(BatchNormalization, reference.batch_norm, uses_batch=True),
     "eval_norm": Member(EvalNorm, reference.eval_norm, uses_batch=True),
+    "gn": _group_norm(),
+    "in": _group_norm(groups=-1),
+    "ln": _group_norm(groups=1),
     "rbn": _rbn(),
     "rbn_std": _rbn(center_statistic="std", scale_statistic="std"),
     "rbn_function": _rbn(center_statistic=largest, scale_statistic=largest),

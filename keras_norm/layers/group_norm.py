@@ -1,0 +1,162 @@
+"""Group normalization, with instance and layer normalization as its ends."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_norm import moments
+from keras_norm.layers.channel_layer import PACKAGE
+from keras_norm.layers.channel_layer import AffineChannelLayer
+from keras_norm.layers.checks import check_divides
+from keras_norm.layers.checks import check_groups
+
+MAX_GROUPS = 32
+INSTANCE = -1
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+class GroupNormalization(AffineChannelLayer):
+    """Group normalization: standardizes groups of channels of each sample.
+
+    Use it in place of batch normalization, activation unchanged. It keeps no
+    running statistics: training and inference are the same function, a sample
+    never sees another one, and neither the batch size nor the number of
+    replicas changes the result. It computes what
+    `keras.layers.GroupNormalization` does; it also takes masks and `training`,
+    chooses the groups by itself, and reads its input once for its moments.
+
+    With the moments over the positions and channels of a group of a sample:
+
+        y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
+
+    `x` and `y` are `(batch, H, W, C)`, the moments `(batch, 1, 1, C)`, equal
+    within a group; there is one `gamma` and one `beta` a channel.
+
+    Args:
+        groups: A positive integer that divides the channels; 1 is layer
+            normalization, over all of a sample. -1 for one group a channel,
+            which is instance normalization. None for as many as divide the
+            channels, at most 32: their greatest common divisor. Defaults to
+            None.
+        axis: Integer, the channel axis. Defaults to -1.
+        epsilon: Float, at least 0. Defaults to 1e-3.
+        center: Whether to add `beta`. Defaults to True.
+        scale: Whether to multiply by `gamma`. Defaults to True.
+        beta_initializer: Defaults to `"zeros"`.
+        gamma_initializer: Defaults to `"ones"`.
+        beta_regularizer: Optional regularizer of `beta`.
+        gamma_regularizer: Optional regularizer of `gamma`.
+        beta_constraint: Optional constraint of `beta`.
+        gamma_constraint: Optional constraint of `gamma`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: Float tensor.
+        training: Ignored; taken so that the layer replaces batch normalization.
+        mask: Optional boolean tensor, the shape of `inputs` without the channel
+            axis. Positions that are False do not count in the moments.
+
+    Input shape:
+        `(batch, ..., channels)`, rank 2 or higher, or `channels` at `axis`;
+        sizes of positions may be unknown. More than one value a group.
+
+    Output shape:
+        The input's shape, in the compute dtype of the layer's policy.
+
+    Raises:
+        ValueError: for an unknown keyword, a bad `axis`, `epsilon` or `groups`,
+            a rank below 2, channels of unknown size, or groups of one value.
+
+    Example:
+
+    >>> import keras, keras_norm
+    >>> x = keras.ops.array([[1.0, 3.0, 10.0, 30.0]])  # one sample
+    >>> y = keras_norm.GroupNormalization(groups=2, epsilon=0.0)(x)
+    >>> keras.ops.convert_to_numpy(y)[0].tolist()
+    [-1.0, 1.0, -1.0, 1.0]
+
+    Derivatives:
+        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
+        `jax.jacfwd`) raises a TypeError.
+
+    Relations:
+        It equals `keras.layers.GroupNormalization` with the same groups, and
+        `FRN(subtract_mean=True)` with the same groups and epsilon. The output
+        of a sample is the same in any batch.
+
+    Departures from the paper:
+        None in the formula. The paper's 32 groups give way where they do not
+        divide the channels.
+
+    Reference:
+        Wu and He, "Group Normalization", ECCV 2018,
+        https://arxiv.org/abs/1803.08494, equations 1, 2 and 7; Ulyanov, Vedaldi
+        and Lempitsky, "Instance Normalization: The Missing Ingredient for Fast
+        Stylization", 2016, https://arxiv.org/abs/1607.08022.
+    """
+
+    def __init__(
+        self,
+        groups=None,
+        axis=-1,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(
+            axis=axis,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta=(beta_initializer, beta_regularizer, beta_constraint),
+            gamma=(gamma_initializer, gamma_regularizer, gamma_constraint),
+            **kwargs,
+        )
+        self.groups = check_groups(groups, others=(INSTANCE, None))
+
+    def build(self, input_shape):
+        self._build_axes(input_shape)
+        self._num_groups = self._count_groups(input_shape)
+        self._build_affine()
+        self.built = True
+
+    def _count_groups(self, input_shape):
+        num_channels = self._num_channels
+        if self.groups is None:
+            num_groups = math.gcd(MAX_GROUPS, num_channels)
+        elif self.groups == INSTANCE:
+            num_groups = num_channels
+        else:
+            num_groups = self.groups
+            check_divides(num_groups, num_channels)
+        if num_groups == num_channels and self._has_single_values(input_shape):
+            raise ValueError(
+                "Normalization of one value a plane, each channel by itself, "
+                "is 0 whatever the input: it needs positions, as in a feature "
+                "map, or fewer groups than channels. Received: "
+                f"groups={self.groups}, input_shape={tuple(input_shape)}"
+            )
+        return num_groups
+
+    def call(self, inputs, training=None, mask=None):
+        x = self._widen(inputs)
+        mean, variance, _ = moments.plane_moments(
+            x, self._plane_axes, self._valid(x, mask)
+        )
+        if self._num_groups != self._num_channels:
+            mean, variance = moments.group_moments(
+                mean, variance, self._num_groups
+            )
+        factor = ops.rsqrt(variance + self.epsilon)
+        return self._transform(x, mean, factor)
+
+    def get_config(self):
+        return {**super().get_config(), "groups": self.groups}
