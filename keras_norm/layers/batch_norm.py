@@ -24,8 +24,10 @@ class BatchNormalization(BatchStatisticsLayer):
         moving <- momentum * moving + (1 - momentum) * moment
 
     At inference, and where `trainable` is False, the moving moments take the
-    place of those of the batch. With `synchronized` the moments are those of
-    the global batch. Without it every replica normalizes with its own, and the
+    place of those of the batch. That is Keras' own operation, bit by bit: on
+    TensorFlow and JAX it loses digits where a mean is large against the spread,
+    which training does not. With `synchronized` the moments are those of the
+    global batch. Without it every replica normalizes with its own, and the
     moving moments take in the mean of all replicas' moments, weighted by their
     number of values.
 
@@ -74,12 +76,13 @@ class BatchNormalization(BatchStatisticsLayer):
     [-1.0, 1.0]
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        In training by hand, and differentiable again; JAX's forward mode
+        (`jax.jvp`, `jax.jacfwd`) raises a TypeError there.
 
     Relations:
-        On one device it equals `keras.layers.BatchNormalization`. Two replicas
-        with `synchronized` equal one device at the same global batch.
+        On one device it equals `keras.layers.BatchNormalization`, to rounding
+        in training, bit by bit at inference in float32. Two replicas with
+        `synchronized` equal one device at the same global batch.
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", ICML 2015,
@@ -133,11 +136,11 @@ class BatchNormalization(BatchStatisticsLayer):
 
     def call(self, inputs, training=None, mask=None):
         x = self._widen(inputs)
-        planes = None
-        if self._learns_statistics(training):
-            planes = moments.plane_moments(
-                x, self._plane_axes, self._valid(x, mask)
-            )
+        if not self._learns_statistics(training):
+            return self._infer(x, mask)
+        planes = moments.plane_moments(
+            x, self._plane_axes, self._valid(x, mask)
+        )
         center, factor, offset = self._standardization(planes, x.dtype)
         return self._transform(x, center, factor, offset)
 

@@ -6,14 +6,13 @@ from keras import ops
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import replicas
-from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.channel_layer import widened
 from keras_norm.layers.checks import check_number
+from keras_norm.layers.moving_moments import MovingMomentsLayer
 
 RENORM_CLIPS = ("rmin", "rmax", "dmax")
 
 
-class BatchStatisticsLayer(AffineChannelLayer):
+class BatchStatisticsLayer(MovingMomentsLayer):
     """A layer that standardizes with batch moments or with moving ones.
 
     A subclass turns its input into moments of planes, asks
@@ -24,8 +23,6 @@ class BatchStatisticsLayer(AffineChannelLayer):
     def __init__(
         self,
         momentum,
-        moving_mean_initializer,
-        moving_variance_initializer,
         synchronized,
         renorm=False,
         renorm_clipping=None,
@@ -34,12 +31,6 @@ class BatchStatisticsLayer(AffineChannelLayer):
     ):
         super().__init__(**kwargs)
         self.momentum = check_number("momentum", momentum, low=0, high=1)
-        self.moving_mean_initializer = keras.initializers.get(
-            moving_mean_initializer
-        )
-        self.moving_variance_initializer = keras.initializers.get(
-            moving_variance_initializer
-        )
         self.synchronized = synchronized
         self.renorm = renorm
         self.renorm_clipping = _check_clipping(renorm_clipping)
@@ -48,30 +39,17 @@ class BatchStatisticsLayer(AffineChannelLayer):
         )
 
     def _build_moving(self):
+        super()._build_moving()
         mean = self.moving_mean_initializer
         variance = self.moving_variance_initializer
 
         def stddev(shape, dtype=None):
             return ops.sqrt(_fresh(variance)(shape, dtype=dtype))
 
-        self.moving_mean = self._add_moving("moving_mean", mean)
-        self.moving_variance = self._add_moving("moving_variance", variance)
         if self.renorm:
             self.moving_stddev = self._add_moving("moving_stddev", stddev)
             self.renorm_mean = self._add_moving("renorm_mean", _fresh(mean))
             self.renorm_stddev = self._add_moving("renorm_stddev", stddev)
-
-    def _add_moving(self, name, initializer, shape=None):
-        # At least float32: the variance of float16 values overflows float16.
-        # No aggregation: what is assigned is equal on every replica already.
-        return self.add_weight(
-            name=name,
-            shape=(self._num_channels,) if shape is None else shape,
-            initializer=initializer,
-            dtype=widened(self.variable_dtype),
-            trainable=False,
-            autocast=False,
-        )
 
     def _learns_statistics(self, training):
         return bool(training and self.trainable)
@@ -104,12 +82,6 @@ class BatchStatisticsLayer(AffineChannelLayer):
         self._update_moving(mean, variance, count)
         return mean, factor, offset
 
-    def _moving_moments(self, dtype):
-        return (
-            self._per_channel(self.moving_mean, dtype),
-            self._per_channel(self.moving_variance, dtype),
-        )
-
     def _update_moving(self, mean, variance, count):
         """Moves on by the replicas' moments, weighted by their counts."""
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
@@ -137,16 +109,7 @@ class BatchStatisticsLayer(AffineChannelLayer):
 
     def get_config(self):
         config = super().get_config()
-        config.update(
-            momentum=self.momentum,
-            moving_mean_initializer=keras.initializers.serialize(
-                self.moving_mean_initializer
-            ),
-            moving_variance_initializer=keras.initializers.serialize(
-                self.moving_variance_initializer
-            ),
-            synchronized=self.synchronized,
-        )
+        config.update(momentum=self.momentum, synchronized=self.synchronized)
         return config
 
     def _renorm_config(self):

@@ -31,6 +31,8 @@ class ChannelLayer(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
     """
 
+    _trains_weights = True
+
     def __init__(self, axis=-1, **kwargs):
         super().__init__(**kwargs)
         is_integer = isinstance(axis, numbers.Integral)
@@ -64,6 +66,7 @@ class ChannelLayer(keras.layers.Layer):
             initializer=getattr(self, f"{name}_initializer"),
             regularizer=getattr(self, f"{name}_regularizer"),
             constraint=getattr(self, f"{name}_constraint"),
+            trainable=self._trains_weights,
             autocast=False,
         )
 
@@ -123,18 +126,21 @@ class ChannelLayer(keras.layers.Layer):
 
     def _valid(self, inputs, mask):
         """The mask with a channel axis, or None."""
+        self._check_mask_rank(inputs, mask)
         if mask is None:
             return None
-        if len(mask.shape) != len(inputs.shape) - 1:
+        mask = ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
+        # One value a position, also where the mask has length 1 for many.
+        one_channel = (slice(None),) * self._channel_axis + (slice(0, 1),)
+        return ops.logical_and(mask, ops.ones_like(inputs[one_channel], "bool"))
+
+    def _check_mask_rank(self, inputs, mask):
+        if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 "`mask` must have the shape of the inputs without the channel "
                 f"axis. Received: mask.shape={tuple(mask.shape)}, "
                 f"inputs.shape={tuple(inputs.shape)}"
             )
-        mask = ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
-        # One value a position, also where the mask has length 1 for many.
-        one_channel = (slice(None),) * self._channel_axis + (slice(0, 1),)
-        return ops.logical_and(mask, ops.ones_like(inputs[one_channel], "bool"))
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)

@@ -1,6 +1,7 @@
 """The table of layers that every contract test runs over."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from keras_norm import RBN
 from keras_norm import TLU
 from keras_norm import BatchNormalization
 from keras_norm import EvalNorm
+from keras_norm import FrozenBatchNormalization
 from keras_norm import GroupNormalization
 from tests import reference
 
@@ -108,6 +110,10 @@ MEMBERS = {
     "tlu_capped": _tlu(max_value=0.7),
     "tlu_affine_capped": _tlu(affine=True, max_value=0.7),
     "bn": Member(BatchNormalization, reference.batch_norm, uses_batch=True),
+    "frozen": Member(
+        FrozenBatchNormalization,
+        functools.partial(reference.batch_norm, training=False),
+    ),
     "eval_norm": Member(EvalNorm, reference.eval_norm, uses_batch=True),
     "gn": _group_norm(),
     "in": _group_norm(groups=-1),
