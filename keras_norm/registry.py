@@ -3,7 +3,7 @@
 A model builder takes a `Norm`, asks it for layers, and never asks which one it
 is:
 
-    y = norm.layer(y.shape, name="norm1")(y)
+    y = norm.layer(name="norm1")(y)
     y = norm.activation(name="relu1")(y)
 
 A normalization at the end of a residual branch has no activation of its own:
@@ -12,7 +12,6 @@ the builder leaves the second line out, and calls it after the addition.
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -21,6 +20,8 @@ import keras
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
+from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
+from keras_norm.layers.group_norm import GroupNormalization
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
 
@@ -43,8 +44,7 @@ class Norm:
 
     Attributes:
         name: What it is called in flags and reports.
-        make_layer: `f(shape, axis, **kwargs)` gives a layer for inputs of that
-            shape, `None` for an unknown size.
+        make_layer: `f(axis=..., **kwargs)` gives a layer.
         make_activation: `f(axis=..., name=...)` gives the activation.
         kwargs: Keyword arguments of every layer it makes.
     """
@@ -54,19 +54,24 @@ class Norm:
     make_activation: Callable[..., keras.layers.Layer]
     kwargs: Mapping = dataclasses.field(default_factory=dict)
 
-    def layer(self, shape, axis=-1, **kwargs):
+    @property
+    def has_own_activation(self):
+        """Whether its activation is another one than plain ReLU."""
+        return self.make_activation is not _relu
+
+    def layer(self, axis=-1, **kwargs):
         """A new normalization layer.
 
         Args:
-            shape: Shape of the inputs, batch included.
             axis: Integer, the channel axis.
             **kwargs: Layer arguments, such as `name` or `dtype`.
 
         Raises:
-            ValueError: where the normalization means nothing for that shape, or
-                an argument is unknown to it.
+            ValueError: for an argument that is unknown to the layer. Where the
+                normalization means nothing for a shape, the layer raises it
+                when it is built.
         """
-        return self.make_layer(shape, axis=axis, **{**self.kwargs, **kwargs})
+        return self.make_layer(axis=axis, **{**self.kwargs, **kwargs})
 
     def activation(self, axis=-1, **kwargs):
         """A new activation, to follow a layer or an addition of layers."""
@@ -92,7 +97,7 @@ def get(identifier, **kwargs):
     >>> import keras, keras_norm
     >>> norm = keras_norm.get("frn", epsilon=1e-5)
     >>> x = keras.Input((8, 8, 16))
-    >>> y = norm.layer(x.shape, name="norm")(x)
+    >>> y = norm.layer(name="norm")(x)
     >>> type(norm.activation(name="act")).__name__
     'TLU'
     """
@@ -100,9 +105,7 @@ def get(identifier, **kwargs):
         norm = identifier
     elif callable(identifier):
         norm = Norm(
-            getattr(identifier, "__name__", "custom"),
-            lambda shape, axis, **options: identifier(axis=axis, **options),
-            _relu,
+            getattr(identifier, "__name__", "custom"), identifier, _relu
         )
     elif identifier in _NORMS:
         norm = _NORMS[identifier]
@@ -125,55 +128,40 @@ def _relu(axis=-1, **kwargs):
     return keras.layers.ReLU(**kwargs)
 
 
-def _batch_norm(shape, **kwargs):
+def _batch_norm(**kwargs):
     return BatchNormalization(**{**BATCH_DEFAULTS, **kwargs})
 
 
-def _eval_norm(shape, **kwargs):
+def _eval_norm(**kwargs):
     return EvalNorm(**{**BATCH_DEFAULTS, **kwargs})
 
 
-def _rbn(shape, **kwargs):
+def _rbn(**kwargs):
     return RBN(**{**BATCH_DEFAULTS, **kwargs})
 
 
-def _frn(shape, axis=-1, **kwargs):
-    # With a fixed epsilon FRN is sign(x) there.
-    learned = _has_one_value_a_plane(shape, axis)
-    return FRN(axis=axis, **{"learned_epsilon": learned, **kwargs})
-
-
-def _group_norm(shape, axis=-1, groups=32, **kwargs):
-    """At most `groups` groups, as many as divide the channels."""
-    groups = math.gcd(groups, shape[axis]) if groups > 0 else groups
-    return keras.layers.GroupNormalization(groups=groups, axis=axis, **kwargs)
-
-
-def _instance_norm(shape, axis=-1, **kwargs):
-    if _has_one_value_a_plane(shape, axis):
-        raise ValueError(
-            "Instance normalization of one value a plane is 0 whatever the "
-            "input: it needs positions, as in a feature map. "
-            f"Received: shape={tuple(shape)}"
-        )
-    return keras.layers.GroupNormalization(groups=-1, axis=axis, **kwargs)
-
-
-def _layer_norm(shape, axis=-1, **kwargs):
-    # Over all positions and channels of a sample, as both papers compare with;
-    # with one group, gamma and beta stay per channel and sizes may be unknown.
-    return keras.layers.GroupNormalization(groups=1, axis=axis, **kwargs)
-
-
-def _no_norm(shape, axis=-1, **kwargs):
-    return keras.layers.Identity(**kwargs)
-
-
-def _has_one_value_a_plane(shape, axis):
-    channel_axis = axis % len(shape)
-    return all(
-        n == 1 for i, n in enumerate(shape) if i not in (0, channel_axis)
+def _frozen(**kwargs):
+    return FrozenBatchNormalization(
+        **{"epsilon": BATCH_DEFAULTS["epsilon"], **kwargs}
     )
+
+
+def _frn(**kwargs):
+    # With a fixed epsilon FRN is sign(x) where a plane has one value.
+    return FRN(**{"learned_epsilon": "auto", **kwargs})
+
+
+def _instance_norm(**kwargs):
+    return GroupNormalization(groups=-1, **kwargs)
+
+
+def _layer_norm(**kwargs):
+    # Over all positions and channels of a sample, as both papers compare with.
+    return GroupNormalization(groups=1, **kwargs)
+
+
+def _no_norm(axis=-1, **kwargs):
+    return keras.layers.Identity(**kwargs)
 
 
 _NORMS = {
@@ -183,11 +171,12 @@ _NORMS = {
         Norm("sync_bn", _batch_norm, _relu, {"synchronized": True}),
         Norm("brn", _batch_norm, _relu, RENORM_DEFAULTS),
         Norm("eval_norm", _eval_norm, _relu),
-        Norm("gn", _group_norm, _relu),
+        Norm("gn", GroupNormalization, _relu),
         Norm("in", _instance_norm, _relu),
         Norm("ln", _layer_norm, _relu),
         Norm("frn", _frn, TLU),
         Norm("rbn", _rbn, _relu),
+        Norm("frozen", _frozen, _relu),
         Norm("none", _no_norm, _relu),
     )
 }

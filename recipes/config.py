@@ -51,7 +51,8 @@ class Config:
     )
     norm: str = _flag(
         "frn",
-        "The normalization: bn sync_bn brn eval_norm gn in ln frn rbn none.",
+        "The normalization: bn sync_bn brn eval_norm gn in ln frn rbn frozen "
+        "none.",
     )
     norm_kwargs: dict[str, Any] = _flag(
         {}, "Arguments of the norm layers, as JSON: '{\"epsilon\": 1e-5}'."

@@ -154,7 +154,7 @@ def _convolution(filters, name, size=3, strides=1):
 
 
 def _norm(x, norm, name):
-    return norm.layer(x.shape, name=f"{name}_norm")(x)
+    return norm.layer(name=f"{name}_norm")(x)
 
 
 def _norm_and_activation(x, norm, name):

@@ -4,6 +4,7 @@ import pytest
 
 import keras_norm
 from tests.numbers import assert_allclose
+from tests.numbers import assert_array_equal
 from tests.numbers import to_numpy
 
 SHAPE = (2, 6, 6, 48)
@@ -14,7 +15,7 @@ def draw(shape=SHAPE):
 
 
 def test_the_names():
-    expected = "bn sync_bn brn eval_norm gn in ln frn rbn none"
+    expected = "bn sync_bn brn eval_norm gn in ln frn rbn frozen none"
     assert keras_norm.names() == expected.split()
 
 
@@ -24,7 +25,7 @@ def test_every_norm_and_its_activation_build(name, axis):
     norm = keras_norm.get(name)
     shape = SHAPE if axis == -1 else (2, 48, 6, 6)
     x = keras.Input(shape[1:])
-    y = norm.layer(x.shape, axis=axis, name="norm")(x)
+    y = norm.layer(axis=axis, name="norm")(x)
     y = norm.activation(axis=axis, name="act")(y)
     model = keras.Model(x, y)
     output = model.predict(draw(shape), verbose=0)
@@ -35,53 +36,83 @@ def test_every_norm_and_its_activation_build(name, axis):
 
 def test_frn_comes_with_tlu_and_the_others_with_relu():
     for name in keras_norm.names():
+        norm = keras_norm.get(name)
         expected = "TLU" if name == "frn" else "ReLU"
-        assert type(keras_norm.get(name).activation()).__name__ == expected
+        assert type(norm.activation()).__name__ == expected
+        assert norm.has_own_activation is (name == "frn")
+        assert keras_norm.get(norm, name="x").has_own_activation is (
+            norm.has_own_activation
+        )
+    assert not keras_norm.get(keras_norm.FRN).has_own_activation
 
 
 def test_frn_learns_epsilon_where_a_plane_has_one_value():
-    frn = keras_norm.get("frn")
     for shape, learned in (
         ((None, 8), True),
         ((None, 1, 1, 8), True),
         ((None, 2, 1, 8), False),
         ((None, None, None, 8), False),
     ):
-        assert frn.layer(shape).get_config()["learned_epsilon"] is learned
+        layer = keras_norm.get("frn").layer()
+        layer.build(shape)
+        assert (layer.learned_epsilon is not None) is learned
 
 
 @pytest.mark.parametrize(
     ("channels", "groups"), [(64, 32), (16, 16), (48, 16), (7, 1)]
 )
 def test_gn_divides_the_channels(channels, groups):
-    layer = keras_norm.get("gn").layer((None, 4, 4, channels))
-    assert layer.groups == groups
+    x = draw((2, 4, 4, channels))
+    output = keras_norm.get("gn").layer()(x)
+    expected = keras_norm.get("gn", groups=groups).layer()(x)
+    assert_array_equal(output, expected)
+
+
+def test_explicit_groups_that_do_not_divide_are_refused():
+    layer = keras_norm.get("gn", groups=32).layer()
+    with pytest.raises(ValueError, match="as 24 and 48 would"):
+        layer(draw())
 
 
 def test_in_and_ln_normalize_what_they_say():
     x = draw() * 3.0 + 1.0
-    by_plane = to_numpy(keras_norm.get("in").layer(SHAPE)(x))
+    by_plane = to_numpy(keras_norm.get("in").layer()(x))
     assert_allclose(by_plane.mean((1, 2)), 0.0, atol=1e-5)
-    by_sample = to_numpy(keras_norm.get("ln").layer(SHAPE)(x))
+    by_sample = to_numpy(keras_norm.get("ln").layer()(x))
     assert_allclose(by_sample.mean((1, 2, 3)), 0.0, atol=1e-5)
+    assert np.abs(by_sample.mean((1, 2))).max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["in", "ln"])
+def test_the_groups_of_in_and_ln_are_theirs(name):
+    with pytest.raises(TypeError, match="groups"):
+        keras_norm.get(name, groups=2).layer()
 
 
 def test_in_of_a_vector_is_refused():
-    with pytest.raises(ValueError, match=r"shape=\(None, 8\)"):
-        keras_norm.get("in").layer((None, 8))
+    with pytest.raises(ValueError, match=r"input_shape=\(None, 8\)"):
+        keras_norm.get("in").layer().build((None, 8))
+
+
+def test_frozen_takes_the_weights_of_bn():
+    bn, frozen = (keras_norm.get(n).layer() for n in ("bn", "frozen"))
+    bn(draw(), training=True)
+    frozen.build(SHAPE)
+    frozen.set_weights(bn.get_weights())
+    assert_array_equal(frozen(draw(), training=True), bn(draw()))
 
 
 def test_keyword_arguments_reach_every_layer():
     norm = keras_norm.get("rbn", momentum=0.5, epsilon=1e-2)
-    layer = norm.layer(SHAPE, momentum=0.6)
+    layer = norm.layer(momentum=0.6)
     assert (layer.momentum, layer.epsilon) == (0.6, 1e-2)
-    assert keras_norm.get("sync_bn").layer(SHAPE).synchronized
+    assert keras_norm.get("sync_bn").layer().synchronized
 
 
 def test_a_callable_and_a_norm_are_taken_as_they_are():
     norm = keras_norm.get(keras.layers.BatchNormalization, momentum=0.8)
-    assert norm.layer(SHAPE, axis=1).momentum == 0.8
-    assert keras_norm.get(norm).layer(SHAPE).momentum == 0.8
+    assert norm.layer(axis=1).momentum == 0.8
+    assert keras_norm.get(norm).layer().momentum == 0.8
 
 
 def test_an_unknown_name_lists_the_known_and_the_nearest():

@@ -38,9 +38,7 @@ def replace_batch_norm(model, norm):
         if rules.is_batch_norm(layer):
             axis = layer.axis
             if id(layer) not in replaced:
-                replaced[id(layer)] = norm.layer(
-                    args[0].shape, axis=axis, **_identity(layer)
-                )
+                replaced[id(layer)] = norm.layer(axis=axis, **_identity(layer))
             training = {k: v for k, v in kwargs.items() if k == "training"}
             return replaced[id(layer)](*args, **training)
         if rules.is_plain_relu(layer) and _follows(args[0], replaced.values()):
