@@ -1,5 +1,10 @@
 """Normalization for Keras 3 that frees convolutional models from the batch."""
 
+from keras_norm.conversion.convert import convert
+from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.report import ConversionReport
+from keras_norm.conversion.scope import norm_scope
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
@@ -17,11 +22,16 @@ __all__ = [
     "RBN",
     "TLU",
     "BatchNormalization",
+    "ConversionError",
+    "ConversionReport",
     "EvalNorm",
     "FrozenBatchNormalization",
     "GroupNormalization",
     "Norm",
     "__version__",
+    "convert",
     "get",
     "names",
+    "norm_scope",
+    "plan_conversion",
 ]

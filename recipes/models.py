@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from keras_norm.conversion import replace_batch_norm
+from keras_norm.conversion import convert
 from recipes.errors import RecipeError
 from recipes.errors import unknown
 
@@ -74,9 +74,7 @@ def _application(name):
         if "include_preprocessing" in inspect.signature(constructor).parameters:
             options["include_preprocessing"] = False
         model = constructor(**options)
-        model, num_replaced = replace_batch_norm(model, norm)
-        if num_replaced == 0:
-            raise ValueError("it has no batch normalization to replace")
+        model, _ = convert(model, norm, fresh=True)
         logits = _float32(model.output)
         return keras.Model(model.input, logits, name=model.name)
 

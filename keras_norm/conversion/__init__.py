@@ -1,5 +1,8 @@
-"""Rebuilding a model with another normalization."""
+"""Converting models from batch normalization to another normalization."""
 
-from keras_norm.conversion.rebuild import replace_batch_norm
+from keras_norm.conversion.convert import convert
+from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.report import ConversionReport
 
-__all__ = ["replace_batch_norm"]
+__all__ = ["ConversionError", "ConversionReport", "convert", "plan_conversion"]

@@ -1,80 +1,157 @@
 """The walk: a model's graph once more, with other layers in some places."""
 
+import inspect
+
 import keras
 
-from keras_norm.conversion import rules
+from keras_norm.conversion import graph
+from keras_norm.conversion import weights
+from keras_norm.conversion.errors import ConversionError
 
 
-def replace_batch_norm(model, norm):
-    """A new, untrained model with `norm` wherever `model` has batch norm.
-
-    A ReLU that follows a replaced layer, or the addition at the end of a
-    residual block, becomes the norm's own activation (TLU for FRN). Other
-    activations, capped ReLUs among them, stay.
+def rebuild(model, plan):
+    """A new model of the same graph, which shares nothing with the old one.
 
     Args:
-        model: Functional or Sequential Keras model without nested models that
-            hold batch normalization. It is left as it is.
-        norm: A `keras_norm.Norm`.
-
-    Returns:
-        `(model, num_replaced)`: the new model with fresh weights, and how many
-        batch normalizations it replaced.
-
-    Raises:
-        ValueError: for batch normalization inside a nested model or a wrapper,
-            which this walk does not reach.
+        model: The graph model; it stays as it is.
+        plan: A `Plan` for it. Its layers become those of the new model.
     """
-    _refuse_nested(model)
-    shared = {
-        layer.name for layer in model.layers if len(layer._inbound_nodes) > 1
-    }
-    replaced = {}
-    activations = {}
-    axis = -1
-
-    def call(layer, *args, **kwargs):
-        nonlocal axis
-        if rules.is_batch_norm(layer):
-            axis = layer.axis
-            if id(layer) not in replaced:
-                replaced[id(layer)] = norm.layer(axis=axis, **_identity(layer))
-            training = {k: v for k, v in kwargs.items() if k == "training"}
-            return replaced[id(layer)](*args, **training)
-        if rules.is_plain_relu(layer) and _follows(args[0], replaced.values()):
-            if id(layer) not in activations:
-                identity = _identity(layer)
-                if layer.name in shared:
-                    # The layer itself may stay, for its other inputs.
-                    identity["name"] = f"{layer.name}_norm"
-                activations[id(layer)] = norm.activation(axis=axis, **identity)
-            return activations[id(layer)](*args)
-        return layer(*args, **kwargs)
-
-    rebuilt = keras.models.clone_model(model, call_function=call)
-    return rebuilt, len(replaced)
+    walk = _Walk(plan)
+    new = walk.model(model)
+    walk.fill()
+    walk.restore_trainable(model, new)
+    return new
 
 
-def _identity(layer):
-    identity = {"name": layer.name}
-    if isinstance(layer, keras.layers.Layer):
-        identity["dtype"] = layer.dtype_policy
-    return identity
+class _Walk:
+    """Rebuilds models; what was met before is the same again."""
+
+    def __init__(self, plan):
+        self.plan = plan
+        # The old operation is kept beside the new, so that ids stay unique.
+        self.made = {}
+
+    def model(self, model):
+        """The new model of a graph model, nested or not."""
+        tensors = {}
+        new_inputs = keras.tree.map_structure(
+            lambda x: self._input(x, tensors), graph.inputs(model)
+        )
+        operations = [self._call(node, tensors) for node in graph.nodes(model)]
+        if isinstance(model, keras.Sequential):
+            cls = type(model) if graph.keeps_class(model) else keras.Sequential
+            inputs = keras.tree.flatten(new_inputs)
+            return cls([*inputs, *operations], name=model.name)
+        cls = type(model) if graph.keeps_class(model) else keras.Model
+        new_outputs = keras.tree.map_structure(
+            lambda x: tensors[id(x)], graph.outputs(model)
+        )
+        return cls(inputs=new_inputs, outputs=new_outputs, name=model.name)
+
+    def fill(self):
+        """Gives every new layer its weights."""
+        for old, new in self.made.values():
+            transfer = self.plan.transfers.get(id(old))
+            if transfer is not None:
+                weights.assign(new, transfer.values)
+            elif isinstance(old, keras.layers.Layer) and not (
+                graph.is_graph_model(old)
+            ):
+                weights.copy(old, new)
+
+    def restore_trainable(self, model, new):
+        """Sets `trainable` of models and of layers inside layers.
+
+        Outer ones first, as each setting reaches all that is inside.
+        """
+        pairs = [
+            pair
+            for pair in [(model, new), *self.made.values()]
+            if isinstance(pair[0], keras.layers.Layer)
+        ]
+        # A nested model is met before what it lies in is complete.
+        pairs.sort(key=lambda pair: not graph.is_graph_model(pair[0]))
+        for old, ours in pairs:
+            if graph.is_graph_model(old):
+                _set_trainable(old, ours)
+            else:
+                _match_trainable(old, ours)
+
+    def _input(self, tensor, tensors):
+        node, _ = graph.producer(tensor)
+        old = graph.operation(node)
+        new = type(old).from_config(old.get_config())
+        tensors[id(tensor)] = new.output
+        return new.output
+
+    def _call(self, node, tensors):
+        """Calls the new operation where the old one was called."""
+        old = graph.operation(node)
+        args, kwargs = graph.arguments(node, tensors)
+        threshold = self.plan.thresholds.get(id(node))
+        if threshold is not None:
+            new = threshold
+            inputs = graph.input_tensors(node)[0]
+            results = new(tensors[id(inputs)])
+        elif id(old) in self.plan.layers:
+            new = self._keep(old, self.plan.layers[id(old)])
+            results = _call_with(new, old, args, kwargs)
+        else:
+            new = self._operation(old)
+            results = new(*args, **kwargs)
+        flat = keras.tree.flatten(results)
+        for tensor, result in zip(
+            graph.output_tensors(node), flat, strict=True
+        ):
+            tensors[id(tensor)] = result
+        return new
+
+    def _operation(self, old):
+        if id(old) in self.made:
+            return self.made[id(old)][1]
+        if graph.is_graph_model(old):
+            return self._keep(old, self.model(old))
+        if not isinstance(old, keras.layers.Layer):
+            return self._keep(old, graph.copy_operation(old))
+        return self._keep(old, _copy_layer(old))
+
+    def _keep(self, old, new):
+        self.made[id(old)] = old, new
+        return new
 
 
-def _follows(tensor, replaced):
-    """Whether a tensor comes out of a replaced layer or an addition."""
-    producer = tensor._keras_history.operation
-    return rules.is_addition(producer) or any(
-        producer is layer for layer in replaced
-    )
+def _call_with(new, old, args, kwargs):
+    """Calls a layer with those of another's arguments that it knows."""
+    given = inspect.signature(old.call).bind(*args, **kwargs).arguments
+    inputs = given.pop("inputs")
+    parameters = inspect.signature(new.call).parameters
+    known = {k: v for k, v in given.items() if k in parameters}
+    return new(inputs, **known)
 
 
-def _refuse_nested(model):
-    for layer in model.layers:
-        inner = layer._flatten_layers(include_self=False)
-        if any(rules.is_batch_norm(part) for part in inner):
-            raise ValueError(
-                "Batch normalization inside a nested layer cannot be replaced "
-                f"yet. Received: model={model.name!r} with layer={layer.name!r}"
-            )
+def _copy_layer(layer):
+    """The layer again from its config, with weights of its own."""
+    if type(layer) is keras.layers.Lambda:
+        return graph.copy_lambda(layer)
+    try:
+        return type(layer).from_config(layer.get_config())
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConversionError(
+            f"{layer.name!r}, a {type(layer).__name__}, cannot be made again "
+            f"from its config: {reason}"
+        ) from error
+
+
+def _match_trainable(old, new):
+    """Sets `trainable` of a layer and of what is inside, outer ones first."""
+    theirs, ours = graph.family(old), graph.family(new)
+    if len(theirs) != len(ours):
+        theirs, ours = theirs[:1], ours[:1]
+    for source, target in zip(theirs, ours, strict=True):
+        _set_trainable(source, target)
+
+
+def _set_trainable(old, new):
+    if old.trainable != new.trainable:
+        new.trainable = old.trainable

@@ -1,30 +1,122 @@
-"""What a layer is to the conversion: pure questions about single layers."""
+"""What an operation is to the conversion: pure questions about single ones."""
+
+import math
+import re
 
 import keras
 
-RELU_FUNCTIONS = (keras.activations.relu, keras.ops.relu)
+from keras_norm.layers.batch_norm import BatchNormalization
+
+_STOCK = keras.layers.BatchNormalization
+_RELUS = (keras.activations.relu, keras.ops.relu)
+_CAPPED_RELUS = (keras.activations.relu6, keras.ops.relu6)
+_ACTIVATION_LAYERS = (
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+)
+_IDENTITIES = (
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
 
 
-def is_batch_norm(layer):
-    """Whether it is Keras' own batch normalization, not a subclass of it."""
-    return type(layer) is keras.layers.BatchNormalization
+def is_batch_norm(operation):
+    """Whether it is batch normalization, Keras' own or this package's.
 
-
-def is_plain_relu(layer):
-    """Whether it is `max(x, 0)`: a cap, a slope or a threshold is not."""
-    if isinstance(layer, keras.layers.ReLU):
-        return (
-            layer.max_value is None
-            and not layer.negative_slope
-            and not layer.threshold
-        )
-    if isinstance(layer, keras.layers.Activation):
-        return layer.activation in RELU_FUNCTIONS
-    return type(layer).__name__ == "Relu"
-
-
-def is_addition(operation):
-    """Whether it adds branches, as at the end of a residual block."""
-    return isinstance(operation, keras.layers.Add) or (
-        type(operation).__name__ == "Add"
+    A subclass counts as long as it computes the same: `call` is inherited.
+    """
+    cls = type(operation)
+    return (isinstance(operation, _STOCK) and cls.call is _STOCK.call) or (
+        isinstance(operation, BatchNormalization)
+        and cls.call is BatchNormalization.call
     )
+
+
+def is_other_batch_norm(operation):
+    """Whether it derives from batch normalization but computes its own."""
+    return isinstance(
+        operation, (_STOCK, BatchNormalization)
+    ) and not is_batch_norm(operation)
+
+
+def relu_cap(operation):
+    """The upper bound of a ReLU: infinity for `max(x, 0)`, 6 for ReLU6.
+
+    None for everything else: a slope or a threshold makes another function.
+    """
+    if _has_relu_options(operation):
+        if operation.negative_slope or operation.threshold:
+            return None
+        cap = operation.max_value
+        return math.inf if cap is None else float(cap)
+    if isinstance(operation, keras.layers.Activation):
+        if operation.activation in _RELUS:
+            return math.inf
+        return 6.0 if operation.activation in _CAPPED_RELUS else None
+    return {"relu": math.inf, "relu6": 6.0}.get(_bare_activation(operation))
+
+
+def activation_name(operation):
+    """`"relu"`, `"silu"` and so on; None if it is no activation."""
+    cap = relu_cap(operation)
+    if cap is not None:
+        return "relu" if cap == math.inf else f"relu{cap:g}"
+    if isinstance(operation, keras.layers.Activation):
+        function = operation.activation
+        if function is keras.activations.linear:
+            return None
+        return getattr(function, "__name__", type(function).__name__)
+    if isinstance(operation, _ACTIVATION_LAYERS):
+        return _snake_case(type(operation).__name__)
+    if _has_relu_options(operation):
+        return "leaky_relu" if operation.negative_slope else "threshold"
+    return _bare_activation(operation)
+
+
+def is_addition(operation, num_tensors):
+    """Whether it adds branches, as at the end of a residual block.
+
+    `x + 3`, as in a hard sigmoid written by hand, adds no branch.
+    """
+    adds = isinstance(operation, keras.layers.Add) or (
+        _is_bare(operation) and type(operation).__name__ == "Add"
+    )
+    return adds and num_tensors > 1
+
+
+def is_identity(operation):
+    """Whether it gives what it takes at inference."""
+    if isinstance(operation, keras.layers.Activation):
+        return operation.activation is keras.activations.linear
+    return type(operation) in _IDENTITIES
+
+
+def _has_relu_options(operation):
+    # `keras.activations.relu(x)` is an operation with the layer's options.
+    return isinstance(operation, keras.layers.ReLU) or (
+        _is_bare(operation) and type(operation).__name__ == "ReLU"
+    )
+
+
+def _bare_activation(operation):
+    if not _is_bare(operation):
+        return None
+    name = _snake_case(type(operation).__name__)
+    known = callable(getattr(keras.activations, name, None))
+    return name if known and name != "linear" else None
+
+
+def _is_bare(operation):
+    return not isinstance(operation, keras.layers.Layer) and type(
+        operation
+    ).__module__.startswith("keras.")
+
+
+def _snake_case(name):
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

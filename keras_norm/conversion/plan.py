@@ -1,0 +1,212 @@
+"""What a conversion will do: decided in full before anything is rebuilt."""
+
+import dataclasses
+import inspect
+
+from keras_norm.conversion import activations
+from keras_norm.conversion import graph
+from keras_norm.conversion import replacement
+from keras_norm.conversion import report
+from keras_norm.conversion import rules
+from keras_norm.conversion import selection
+from keras_norm.conversion import thresholds
+from keras_norm.conversion import weights
+from keras_norm.conversion.errors import ConversionError
+
+
+@dataclasses.dataclass
+class Plan:
+    """The decisions, and the new layers that they ask for.
+
+    Attributes:
+        report: The `ConversionReport`.
+        layers: New layer by the id of the batch normalization it replaces.
+        transfers: `Transfer` by the same id.
+        thresholds: New activation by the id of the node it takes the place of.
+    """
+
+    report: report.ConversionReport
+    layers: dict
+    transfers: dict
+    thresholds: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """A batch normalization: where, and if it can be reached its first node."""
+
+    path: str
+    layer: object
+    node: object = None
+    reason: str | None = None
+
+
+def make(model, norm, include, exclude, policy, fresh):
+    """Plans the conversion of a graph model. Arguments: `keras_norm.convert`.
+
+    Raises:
+        ConversionError: for a model that is no graph, or without batch
+            normalization, or an argument that cannot be.
+    """
+    activations.check_policy(policy, replacement.name_of(norm))
+    _require_graph(model)
+    graphs, found = _survey(model)
+    if not found:
+        raise ConversionError(
+            f"{model.name!r} has no batch normalization: nothing to convert."
+        )
+    picked = selection.select(
+        [(f.path, f.layer) for f in found], include, exclude
+    )
+    layers, transfers, entries = {}, {}, []
+    for item in found:
+        entry = _refused(item, picked)
+        if entry is None:
+            entry = _replace(item, norm, fresh, layers, transfers)
+        entries.append(entry)
+    calls = thresholds.find_calls(graphs, layers, norm, policy)
+    made = thresholds.make(graphs, calls, norm)
+    entries = [
+        dataclasses.replace(
+            entry, activations=thresholds.behind(item.layer, calls)
+        )
+        if item.node is not None
+        else entry
+        for item, entry in zip(found, entries, strict=True)
+    ]
+    result = report.ConversionReport(
+        model=model.name,
+        norm=replacement.name_of(norm),
+        entries=entries,
+        num_thresholds=len({id(layer) for layer in made.values()}),
+        num_relus_kept=sum(
+            call.cap is None and rules.relu_cap(call.operation) is not None
+            for call in calls
+        ),
+        notes=_notes(graphs),
+    )
+    return Plan(result, layers, transfers, made)
+
+
+def _require_graph(model):
+    if graph.is_graph_model(model):
+        return
+    name = getattr(model, "name", model)
+    if type(model).__name__ == "Sequential":
+        raise ConversionError(
+            f"The Sequential model {name!r} is not built, so that its shapes "
+            "are unknown: call it on data, or begin it with keras.Input."
+        )
+    raise ConversionError(
+        f"{name!r} has no graph to walk: it is a {type(model).__name__}, whose "
+        "computation is Python code. Build it inside "
+        "`with keras_norm.norm_scope(...)` instead."
+    )
+
+
+def _survey(model, prefix="", seen=None):
+    """Every graph model with its path, and every batch normalization."""
+    seen = set() if seen is None else seen
+    graphs, found = [(prefix, model)], []
+    for node in graph.nodes(model):
+        operation = graph.operation(node)
+        if id(operation) in seen:
+            continue
+        seen.add(id(operation))
+        path = prefix + operation.name
+        if graph.is_graph_model(operation):
+            inner_graphs, inner_found = _survey(operation, f"{path}/", seen)
+            graphs += inner_graphs
+            found += inner_found
+        elif rules.is_batch_norm(operation):
+            found.append(_Found(path, operation, node))
+        else:
+            found += _inside(path, operation)
+    return graphs, found
+
+
+def _inside(path, operation):
+    """What a layer that is no graph holds, or is."""
+    kind = type(operation).__name__
+    if rules.is_other_batch_norm(operation):
+        reason = f"{kind} computes its own, not what its base class does"
+        return [_Found(path, operation, reason=reason)]
+    return [
+        _Found(
+            f"{path}/{part.name}", part, reason=f"inside {path!r}, a {kind}"
+        )
+        for part in graph.parts(operation)
+        if rules.is_batch_norm(part) or rules.is_other_batch_norm(part)
+    ]
+
+
+def _refused(item, picked):
+    """The entry of what is not to be replaced, or cannot be; else None."""
+    facts = {"path": item.path, "layer": type(item.layer).__name__}
+    if item.node is not None:
+        facts["shape"] = _shape(item.node)
+    else:
+        facts["shape"] = None
+    if id(item.layer) not in picked:
+        reason = "left out by include or exclude"
+        return report.Entry(action=report.KEPT, reason=reason, **facts)
+    if item.node is None:
+        return report.Entry(
+            action=report.UNREACHABLE, reason=item.reason, **facts
+        )
+    return None
+
+
+def _replace(item, norm, fresh, layers, transfers):
+    """Makes and builds the new layer; returns the entry."""
+    facts = {
+        "path": item.path,
+        "layer": type(item.layer).__name__,
+        "shape": _shape(item.node),
+    }
+    layer = replacement.make(item.layer, norm, fresh)
+    if layer is None:
+        reason = "kept by the function that makes the new layer"
+        return report.Entry(action=report.KEPT, reason=reason, **facts)
+    try:
+        layer.build(_shape(item.node))
+    except ValueError as error:
+        raise ConversionError(
+            f"{type(layer).__name__} cannot take the place of {item.path!r}: "
+            f"{error}"
+        ) from error
+    plan_weights = weights.plan_fresh if fresh else weights.plan_transfer
+    transfer = plan_weights(item.layer, layer)
+    layers[id(item.layer)] = layer
+    transfers[id(item.layer)] = transfer
+    return report.Entry(
+        action=report.REPLACED,
+        becomes=type(layer).__name__,
+        copied=transfer.copied,
+        created=transfer.created,
+        dropped=transfer.dropped,
+        function=transfer.function,
+        note=_mask_note(item.node, layer),
+        **facts,
+    )
+
+
+def _shape(node):
+    return tuple(graph.input_tensors(node)[0].shape)
+
+
+def _mask_note(node, layer):
+    _, kwargs = graph.arguments(node)
+    takes_mask = "mask" in inspect.signature(layer.call).parameters
+    if kwargs.get("mask") is None or takes_mask:
+        return None
+    return f"{type(layer).__name__} takes no mask: every position counts"
+
+
+def _notes(graphs):
+    return [
+        f"{prefix}{model.name} is a {type(model).__name__}; it comes back as a "
+        "plain Functional model, without the methods of its class."
+        for prefix, model in graphs
+        if not graph.keeps_class(model)
+    ]

@@ -1,0 +1,127 @@
+"""Both models on the same inputs: how far apart are their outputs?"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_norm.conversion import graph
+from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.report import Comparison
+
+# Sizes to try where the model leaves height, width or length open.
+SIZES = (32, 64, 96, 128, 224, 331)
+NUM_SAMPLES = 2
+# Largest difference over the largest output, of a function that was kept.
+FLOAT32_TOLERANCE = 1e-5
+HALF_TOLERANCE = 5e-2
+
+
+def verify(source, converted, report, inputs=None):
+    """Compares both models on random inputs, and on given ones.
+
+    Args:
+        source: The model that was converted.
+        converted: The new model.
+        report: Its `ConversionReport`; the comparisons are added to it.
+        inputs: Optional arrays, as nested as the models take them.
+
+    Raises:
+        ConversionError: if the report says that the function was kept and the
+            outputs differ, or the models cannot be called.
+    """
+    named = {"random": _random_inputs(source)}
+    if inputs is not None:
+        named["given"] = inputs
+    for name, batch in named.items():
+        comparison = compare(source, converted, name, batch)
+        report.comparisons.append(comparison)
+        _require_kept(source, report, comparison)
+
+
+def compare(source, converted, name, inputs):
+    """The largest difference of two models' outputs, at inference."""
+    expected, got = (_call(model, inputs) for model in (source, converted))
+    largest = relative = 0.0
+    for theirs, ours in zip(expected, got, strict=True):
+        if np.array_equal(theirs, ours, equal_nan=True):
+            continue
+        difference = np.max(np.abs(ours - theirs))
+        scale = np.max(np.abs(theirs))
+        largest = _worst(largest, difference)
+        relative = _worst(relative, difference / scale if scale else np.inf)
+    num_samples = len(keras.tree.flatten(inputs)[0])
+    return Comparison(name, num_samples, largest, relative)
+
+
+def _worst(before, now):
+    return max(before, float(now)) if np.isfinite(now) else np.inf
+
+
+def _require_kept(source, report, comparison):
+    if report.function == "changed":
+        return
+    half = any(
+        keras.backend.standardize_dtype(layer.compute_dtype)
+        in ("float16", "bfloat16")
+        for layer in graph.family(source)
+    )
+    if report.function == "exact":
+        passed, wanted = comparison.largest == 0, "0"
+    else:
+        tolerance = HALF_TOLERANCE if half else FLOAT32_TOLERANCE
+        passed = comparison.relative <= tolerance
+        wanted = f"{tolerance} of the largest output"
+    if not passed:
+        raise ConversionError(
+            f"{report.model!r} should have kept its function, but on "
+            f"{comparison.inputs} inputs the outputs differ by "
+            f"{comparison.largest:.3g}, {comparison.relative:.3g} of the "
+            f"largest; at most {wanted} was expected. Nothing is returned."
+        )
+
+
+def _call(model, inputs):
+    outputs = model(keras.tree.map_structure(_tensor, inputs), training=False)
+    return [
+        ops.convert_to_numpy(ops.stop_gradient(x)).astype("float64")
+        for x in keras.tree.flatten(outputs)
+    ]
+
+
+def _tensor(array):
+    return None if array is None else ops.convert_to_tensor(array)
+
+
+def _random_inputs(model):
+    """Standard normal inputs of the first size that the model takes."""
+    reasons = []
+    for size in SIZES:
+        generator = np.random.default_rng(0)
+        batch = keras.tree.map_structure(
+            lambda x, size=size, generator=generator: _draw(x, size, generator),
+            graph.inputs(model),
+        )
+        try:
+            _call(model, batch)
+        except Exception as error:
+            reasons.append(" ".join(str(error).split()))
+            continue
+        return batch
+    raise ConversionError(
+        f"{model.name!r} cannot be verified: it takes no random input. With "
+        f"{size} for unknown sizes it says: {reasons[-1][:300]}"
+    )
+
+
+def _draw(tensor, size, generator):
+    batch, *sizes = tensor.shape
+    shape = [batch or NUM_SAMPLES, *(size if n is None else n for n in sizes)]
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    if "float" in dtype:
+        return ops.cast(generator.normal(size=shape).astype("float32"), dtype)
+    if dtype == "string":
+        raise ConversionError(
+            f"Random text cannot be drawn for the input {tensor.name!r}: "
+            "convert without verifying."
+        )
+    return generator.integers(0, 2, size=shape).astype(dtype)

@@ -1,0 +1,350 @@
+"""One contract over small models, each of which breaks a simpler walk."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import keras_norm
+from keras_norm.conversion import graph
+from tests.conversion import zoo
+
+each_model = pytest.mark.parametrize("name", zoo.ZOO)
+each_norm = pytest.mark.parametrize("norm", ["frn", "rbn", "gn", "bn"])
+
+
+def state(model):
+    """Everything of a model that a conversion might change."""
+    operations = [graph.operation(node) for node in graph.nodes(model)]
+    return (
+        model.to_json() if graph.keeps_class(model) else model.name,
+        [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables],
+        [layer.trainable for layer in zoo.every_layer(model)],
+        [len(o._inbound_nodes) for o in operations],
+        [len(o._outbound_nodes) for o in operations],
+        model.compiled,
+    )
+
+
+def operations(model):
+    return [graph.operation(node).name for node in graph.nodes(model)]
+
+
+def signature(model):
+    def describe(x):
+        node, _ = graph.producer(x)
+        return x.shape, x.dtype, graph.operation(node).name
+
+    return keras.tree.map_structure(describe, graph.inputs(model))
+
+
+def assert_same(before, after):
+    for old, new in zip(before, after, strict=True):
+        if isinstance(old, list) and old and isinstance(old[0], np.ndarray):
+            for x, y in zip(old, new, strict=True):
+                np.testing.assert_array_equal(x, y)
+        else:
+            assert old == new
+
+
+@each_model
+@pytest.mark.parametrize("norm", ["bn", "sync_bn", "brn", "frozen"])
+def test_the_exact_kinds_keep_every_bit(name, norm):
+    model = zoo.build(name)
+    converted, report = keras_norm.convert(model, norm)
+    inputs = zoo.draw(model)
+    expected = zoo.call(model, inputs, training=False)
+    got = zoo.call(converted, inputs, training=False)
+    for theirs, ours in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert report.function == ("rounding" if name == "mixed" else "exact")
+
+
+@each_model
+def test_rbn_keeps_the_function(name):
+    model = zoo.build(name)
+    converted, report = keras_norm.convert(model, "rbn")
+    inputs = zoo.draw(model)
+    expected = zoo.call(model, inputs, training=False)
+    got = zoo.call(converted, inputs, training=False)
+    tolerance = 5e-2 if name == "mixed" else 1e-5
+    for theirs, ours in zip(expected, got, strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * scale)
+    assert report.function == "rounding"
+
+
+@each_model
+@each_norm
+def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
+    model = zoo.build(name)
+    num = len(zoo.stock(model))
+    converted, report = keras_norm.convert(model, norm)
+    assert len(report.replaced) == len(report.entries) == num > 0
+    assert not zoo.stock(converted)
+    inputs = zoo.draw(model)
+    outputs = zoo.call(converted, inputs, training=False)
+    assert all(np.isfinite(x).all() for x in outputs)
+    if name == "with_lambda":
+        return
+    converted.save(tmp_path / "converted.keras")
+    reloaded = keras.saving.load_model(tmp_path / "converted.keras")
+    again = zoo.call(reloaded, inputs, training=False)
+    for ours, theirs in zip(again, outputs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@each_model
+@each_norm
+def test_the_source_stays_and_shares_nothing(name, norm):
+    model = zoo.build(name)
+    before = state(model)
+    converted, _ = keras_norm.convert(model, norm)
+    for variable in converted.variables:
+        if "float" in str(variable.dtype):
+            variable.assign(keras.ops.zeros_like(variable))
+    assert_same(before, state(model))
+    theirs = {id(layer) for layer in zoo.every_layer(model)}
+    assert not theirs & {id(layer) for layer in zoo.every_layer(converted)}
+
+
+@each_model
+@pytest.mark.parametrize("norm", ["rbn", "gn", "none"])
+def test_names_dtypes_and_trainable_carry_over(name, norm):
+    model = zoo.build(name)
+    converted, _ = keras_norm.convert(model, norm)
+    old, new = zoo.every_layer(model), zoo.every_layer(converted)
+    assert [x.name for x in new] == [x.name for x in old]
+    assert [x.trainable for x in new] == [x.trainable for x in old]
+    pairs = list(zip(old, new, strict=True))
+    for theirs, ours in pairs[1:]:
+        assert ours.dtype_policy.name == theirs.dtype_policy.name, ours.name
+    if (name, norm) != ("masked", "none"):  # where no one asks for the mask
+        assert operations(converted) == operations(model)
+    assert signature(converted) == signature(model)
+
+
+@each_model
+def test_weights_outside_the_norms_are_copied(name):
+    model = zoo.build(name)
+    converted, _ = keras_norm.convert(model, "frn")
+
+    def others(model):
+        return [
+            (layer.name, v.name, keras.ops.convert_to_numpy(v))
+            for layer in zoo.every_layer(model)
+            if not isinstance(
+                layer,
+                (
+                    keras.layers.BatchNormalization,
+                    keras_norm.FRN,
+                    keras_norm.TLU,
+                ),
+            )
+            for v in layer._trainable_variables
+        ]
+
+    for theirs, ours in zip(others(model), others(converted), strict=True):
+        assert ours[:2] == theirs[:2]
+        np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+@each_model
+def test_the_plan_says_what_the_conversion_does(name):
+    model = zoo.build(name)
+    before = state(model)
+    plan = keras_norm.plan_conversion(model, "frn")
+    assert_same(before, state(model))
+    _, report = keras_norm.convert(model, "frn")
+    assert plan.to_dict() == report.to_dict()
+
+
+@pytest.mark.parametrize("name", ["frozen_nested", "inference_calls"])
+@pytest.mark.parametrize("training", [None, True])
+def test_a_call_with_training_false_stays_one(name, training):
+    # Keras overrules the recorded False by a True from outside.
+    model = zoo.build(name)
+    converted, _ = keras_norm.convert(model, "bn")
+    inputs = zoo.draw(model)
+    for each in (model, converted):
+        each(inputs, training=training)
+    for theirs, ours in zip(model.variables, converted.variables, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    recorded = [
+        graph.arguments(node)[1].get("training")
+        for each in (model, converted)
+        for node in graph.nodes(each)
+    ]
+    assert recorded.count(False) == 2
+
+
+def test_a_mask_is_used_or_its_loss_is_said():
+    model = zoo.build("masked")
+    inputs = zoo.draw(model)
+    inputs[:, 4:] = 0.0
+    converted, report = keras_norm.convert(model, "gn")
+    assert report.entries[0].note is None
+    longer = np.concatenate([inputs, 0 * inputs], axis=1)[:, :7]
+    np.testing.assert_array_equal(
+        zoo.call(converted, inputs)[0], zoo.call(converted, longer)[0]
+    )
+    _, report = keras_norm.convert(
+        model, lambda bn: keras.layers.LayerNormalization(name=bn.name)
+    )
+    assert "takes no mask" in report.entries[0].note
+    assert "takes no mask" in str(report)
+
+
+def test_shared_layers_stay_shared():
+    model = zoo.build("shared_norm")
+    converted, report = keras_norm.convert(model, "frn")
+    assert len(report.entries) == 1
+    layer = converted.get_layer("bn")
+    threshold = converted.get_layer("relu")
+    assert type(layer) is keras_norm.FRN and len(layer._inbound_nodes) == 2
+    assert type(threshold) is keras_norm.TLU
+    assert len(threshold._inbound_nodes) == 2
+    x = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
+    np.testing.assert_array_equal(zoo.call(converted, [x, x])[0], 0.0)
+
+
+def test_a_nested_model_called_twice_is_one_model():
+    model = zoo.build("siamese")
+    converted, _ = keras_norm.convert(model, "frn")
+    x = zoo.draw(model)["left"]
+    same = zoo.call(converted, {"left": x, "right": x})
+    np.testing.assert_allclose(same[1], 2 * same[0], rtol=1e-6)
+    assert set(converted.output) == {"sum", "left"}
+
+
+def test_a_functional_subclass_comes_back_plain_and_the_report_says_so():
+    model = zoo.build("backbone")
+    converted, report = keras_norm.convert(model, "frn")
+    assert type(model) is zoo.Backbone
+    assert type(converted) is type(zoo.residual())
+    assert "backbone is a Backbone; it comes back as a plain" in report.notes[0]
+    assert report.notes[0] in str(report)
+
+
+def test_classes_built_from_a_graph_are_kept():
+    @keras.saving.register_keras_serializable(package="keras_norm_tests")
+    class Own(keras.Model):
+        pass
+
+    x = keras.Input((6, 6, 3))
+    model = Own(x, zoo.conv_block(x, "stem"))
+    converted, report = keras_norm.convert(model, "frn")
+    assert type(converted) is Own and not report.notes
+
+
+def test_an_optional_input_stays_optional():
+    model = zoo.build("optional_input")
+    converted, _ = keras_norm.convert(model, "bn")
+    x = zoo.draw(model)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = zoo.call(model, [x, None])
+        np.testing.assert_array_equal(
+            zoo.call(converted, [x, None])[0], expected[0]
+        )
+
+
+def test_a_lambda_calls_the_same_function():
+    model = zoo.build("with_lambda")
+    converted, _ = keras_norm.convert(model, "bn")
+    theirs, ours = (m.get_layer("lambda") for m in (model, converted))
+    assert ours is not theirs and ours.function is theirs.function
+
+
+def test_regularizers_constraints_and_numbers_carry_over():
+    model = zoo.build("options")
+    for norm in ("bn", "rbn", "eval_norm", "brn"):
+        converted, _ = keras_norm.convert(model, norm)
+        layer = converted.get_layer("bn")
+        assert (layer.momentum, layer.epsilon) == (0.7, 2e-3)
+        assert layer.gamma_regularizer.l2 == pytest.approx(0.1)
+        assert isinstance(layer.beta_constraint, keras.constraints.NonNeg)
+    layer = keras_norm.convert(model, "frn")[0].get_layer("bn")
+    assert layer.epsilon == 1e-6
+    assert layer.gamma_regularizer.l2 == pytest.approx(0.1)
+    assert isinstance(layer.gamma_initializer, keras.initializers.Zeros)
+    assert layer.gamma.regularizer is layer.gamma_regularizer
+
+
+def test_arguments_come_before_what_carries_over():
+    model = zoo.build("options")
+    converted, report = keras_norm.convert(
+        model, "bn", epsilon=1e-4, momentum=0.5, gamma_regularizer=None
+    )
+    layer = converted.get_layer("bn")
+    assert (layer.epsilon, layer.momentum) == (1e-4, 0.5)
+    assert layer.gamma_regularizer is None
+    assert report.function == "changed"
+
+
+@pytest.mark.parametrize("name", ["positive_axis", "channels_first"])
+def test_the_axis_carries_over(name):
+    model = zoo.build(name)
+    axis = model.get_layer("bn").axis
+    converted, _ = keras_norm.convert(model, "frn")
+    assert converted.get_layer("bn").axis == axis
+    assert converted.get_layer("relu").axis == axis
+    assert converted.get_layer("relu").tau.shape == (3,)
+
+
+def test_vectors_get_a_learned_epsilon():
+    converted, report = keras_norm.convert(zoo.build("vectors"), "frn")
+    assert converted.get_layer("bn").learned_epsilon is not None
+    assert report.entries[0].created == ("learned_epsilon",)
+    converted, _ = keras_norm.convert(zoo.build("residual"), "frn")
+    assert converted.get_layer("first_bn").learned_epsilon is None
+
+
+def test_a_dead_or_exploding_channel_is_kept():
+    model = zoo.build("positive_axis")
+    layer = model.get_layer("bn")
+    layer.gamma.assign([0.0, -1.5, 2.0])
+    layer.moving_variance.assign([0.0, 1e-36, 1e4])
+    inputs = zoo.draw(model)
+    for norm in ("bn", "frozen", "rbn"):
+        converted, _ = keras_norm.convert(model, norm, verify=True)
+        np.testing.assert_allclose(
+            zoo.call(converted, inputs)[0],
+            zoo.call(model, inputs)[0],
+            rtol=1e-5,
+            atol=1e-5,
+        )
+
+
+def test_fresh_is_a_new_network():
+    model = zoo.build("options")
+    converted, report = keras_norm.convert(model, "rbn", fresh=True)
+    layer = converted.get_layer("bn")
+    assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+    np.testing.assert_array_equal(layer.gamma, 0.0)
+    np.testing.assert_array_equal(layer.beta, 0.0)
+    assert not report.entries[0].copied
+
+
+def test_a_model_trained_with_our_norm_converts_too():
+    model = zoo.build("residual")
+    ours, _ = keras_norm.convert(model, "sync_bn")
+    converted, report = keras_norm.convert(ours, "rbn", verify=True)
+    assert len(report.replaced) == 3
+    assert report.entries[0].layer == "BatchNormalization"
+    assert type(converted.get_layer("first_bn")) is keras_norm.RBN
+
+
+def test_a_layer_that_cannot_be_made_again_is_named():
+    class NoConfig(keras.layers.Layer):
+        def __init__(self, required, **kwargs):
+            super().__init__(**kwargs)
+
+        def call(self, x):
+            return x
+
+    x = keras.Input((6, 6, 3))
+    y = zoo.conv_block(NoConfig(object(), name="stubborn")(x), "stem")
+    with pytest.raises(keras_norm.ConversionError, match="'stubborn'"):
+        keras_norm.convert(keras.Model(x, y), "frn")
