@@ -1,0 +1,129 @@
+"""Files as Keras 2 wrote them, made from models of Keras 3."""
+
+import json
+import zipfile
+
+import h5py
+import keras
+from keras.src.saving import serialization_lib
+
+VERSION = "2.9.0"
+HOMES = {"Functional": "keras.src.engine.functional", "Sequential": "keras"}
+MODELS = ("Functional", "Model", "Sequential")
+
+
+def write_hdf5(path, model, has_input=True, edit=None):
+    """What `model.save("name.h5")` wrote.
+
+    Args:
+        path: Path that ends in .h5.
+        model: Keras model.
+        has_input: Whether a Sequential lists its input, as since TF 2.2.
+        edit: Function that changes the config in place, or None.
+    """
+    keras.saving.save_model(model, path)
+    with h5py.File(path, "r+") as file:
+        config = _old(json.loads(file.attrs["model_config"]), has_input)
+        if edit:
+            edit(config)
+        file.attrs["model_config"] = json.dumps(config).encode()
+        file.attrs["keras_version"] = VERSION
+
+
+def write_archive(path, model):
+    """What `model.save("name.keras")` wrote since TF 2.12."""
+    keras.saving.save_model(model, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = _old(json.loads(members["config.json"]), True, "keras.layers")
+    members["config.json"] = json.dumps(config)
+    members["metadata.json"] = json.dumps({"keras_version": VERSION})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def _old(saved, has_input, module=None):
+    """The config of a layer or a model, in the words of Keras 2."""
+    kind, config = saved["class_name"], dict(saved["config"])
+    old = {"class_name": kind, "config": config}
+    if module:
+        old |= {"module": HOMES.get(kind, module), "registered_name": None}
+        if kind == "Functional":
+            old["registered_name"] = kind
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    if kind == "InputLayer":
+        config["batch_input_shape"] = config.pop("batch_shape")
+        config["ragged"] = False
+    if kind == "BatchNormalization":
+        config["axis"] = [config["axis"]]
+    if kind == "DepthwiseConv2D":
+        config["groups"] = 1
+    if kind == "LSTM":
+        config["time_major"] = False
+    if kind == "TimeDistributed":
+        config["layer"] = _old(config["layer"], has_input, module)
+    if kind == "Sequential":
+        _make_sequential(config, has_input, module)
+    elif kind in MODELS:
+        _make_graph(config, has_input, module)
+    return old
+
+
+def _make_sequential(config, has_input, module):
+    config["layers"] = [
+        _old(layer, has_input, module) for layer in config["layers"]
+    ]
+    config.pop("build_input_shape", None)
+    source, first = config["layers"][:2]
+    if first["class_name"] not in MODELS:
+        shape = source["config"]["batch_input_shape"]
+        first["config"]["batch_input_shape"] = shape
+    if not has_input:
+        del config["layers"][0]
+
+
+def _make_graph(config, has_input, module):
+    """Calls of nested models count from one; tensors are listed by name."""
+    layers = [_old(x, has_input, module) for x in config["layers"]]
+    nested = [x["config"]["name"] for x in layers if x["class_name"] in MODELS]
+
+    def reference(tensor):
+        name, call, index = tensor["config"]["keras_history"]
+        return [name, call + (name in nested), index, {}]
+
+    for saved, layer in zip(config["layers"], layers, strict=True):
+        layer["name"] = saved["name"]
+        layer["inbound_nodes"] = [
+            [reference(tensor) for tensor in _tensors(node["args"])]
+            for node in saved["inbound_nodes"]
+        ]
+    config["layers"] = layers
+    for key in "input_layers", "output_layers":
+        ends = config[key]
+        ends = [ends] if isinstance(ends[0], str) else ends
+        kinds = {x["name"]: x["class_name"] for x in layers}
+        # Keras 3 counts those of a functional model from one, too.
+        config[key] = [
+            [name, call + (kinds[name] == "Sequential"), index]
+            for name, call, index in ends
+        ]
+
+
+def _tensors(arguments):
+    for argument in arguments:
+        if isinstance(argument, list):
+            yield from _tensors(argument)
+        else:
+            yield argument
+
+
+def in_safe_mode():
+    """Keras' own flag: True, False, or None where nobody has set it."""
+    return serialization_lib.in_safe_mode()
+
+
+def unsafe_scope():
+    """As after `keras.config.enable_unsafe_deserialization()`."""
+    return serialization_lib.SafeModeScope(safe_mode=False)
