@@ -132,9 +132,7 @@ def _inside(path, operation):
         reason = f"{kind} computes its own, not what its base class does"
         return [_Found(path, operation, reason=reason)]
     return [
-        _Found(
-            f"{path}/{part.name}", part, reason=f"inside {path!r}, a {kind}"
-        )
+        _Found(f"{path}/{part.name}", part, reason=f"inside {path!r}, a {kind}")
         for part in graph.parts(operation)
         if rules.is_batch_norm(part) or rules.is_other_batch_norm(part)
     ]

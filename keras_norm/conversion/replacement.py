@@ -37,9 +37,7 @@ def standardize_norm(norm, kwargs):
     Raises:
         ConversionError: for an unknown name, or arguments for a function.
     """
-    is_function = callable(norm) and not isinstance(
-        norm, (registry.Norm, type)
-    )
+    is_function = callable(norm) and not isinstance(norm, (registry.Norm, type))
     if is_function and kwargs:
         raise ConversionError(
             "A function that makes the new layer takes the old layer and no "

@@ -130,7 +130,9 @@ class GroupNormalization(AffineChannelLayer):
 
     def _count_groups(self, input_shape):
         num_channels = self._num_channels
-        if self.groups is None:
+        if self.groups is None and self._has_single_values(input_shape):
+            num_groups = 1
+        elif self.groups is None:
             num_groups = math.gcd(MAX_GROUPS, num_channels)
         elif self.groups == INSTANCE:
             num_groups = num_channels

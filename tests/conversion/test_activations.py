@@ -129,9 +129,7 @@ def test_a_relu_that_serves_other_tensors_stays_for_them():
     assert converted.get_layer("relu_wide_bn").tau.shape == (7,)
     assert (report.num_thresholds, report.num_relus_kept) == (2, 1)
     x = zoo.draw(model)
-    np.testing.assert_array_equal(
-        zoo.call(converted, x)[2], np.maximum(x, 0.0)
-    )
+    np.testing.assert_array_equal(zoo.call(converted, x)[2], np.maximum(x, 0.0))
 
 
 def test_names_of_new_thresholds_do_not_clash():
@@ -190,9 +188,7 @@ def test_a_bare_relu_takes_dtype_and_axis_of_its_norm():
     model = keras.Model(x, ops.relu(y))
     converted, _ = keras_norm.convert(model, "frn")
     threshold = next(
-        layer
-        for layer in converted.layers
-        if isinstance(layer, keras_norm.TLU)
+        layer for layer in converted.layers if isinstance(layer, keras_norm.TLU)
     )
     assert threshold.axis == 1 and threshold.tau.shape == (4,)
     assert threshold.dtype_policy.name == "mixed_bfloat16"

@@ -1,5 +1,7 @@
 """One contract over small models, each of which breaks a simpler walk."""
 
+import inspect
+import sys
 import warnings
 
 import keras
@@ -96,7 +98,7 @@ def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
 
 
 @each_model
-@each_norm
+@pytest.mark.parametrize("norm", ["frn", "bn"])
 def test_the_source_stays_and_shares_nothing(name, norm):
     model = zoo.build(name)
     before = state(model)
@@ -194,6 +196,22 @@ def test_a_mask_is_used_or_its_loss_is_said():
     )
     assert "takes no mask" in report.entries[0].note
     assert "takes no mask" in str(report)
+
+
+def test_a_deep_model_is_walked_without_recursion():
+    model = zoo.chain(300)
+    limit = sys.getrecursionlimit()
+    # Keras itself recurses as deep as the graph, some calls a node.
+    frames = len(inspect.stack())
+    plan = keras_norm.plan_conversion(model, "frn")
+    sys.setrecursionlimit(frames + 120)
+    try:
+        again = keras_norm.plan_conversion(model, "frn")
+    finally:
+        sys.setrecursionlimit(limit)
+    assert plan.to_dict() == again.to_dict()
+    converted, _ = keras_norm.convert(model, "bn", verify=True)
+    assert len(graph.nodes(converted)) == 302
 
 
 def test_shared_layers_stay_shared():
