@@ -22,6 +22,7 @@ from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 from keras_norm.layers.group_norm import GroupNormalization
+from keras_norm.layers.no_norm import NoNormalization
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
 
@@ -160,10 +161,6 @@ def _layer_norm(**kwargs):
     return GroupNormalization(groups=1, **kwargs)
 
 
-def _no_norm(axis=-1, **kwargs):
-    return keras.layers.Identity(**kwargs)
-
-
 _NORMS = {
     norm.name: norm
     for norm in (
@@ -177,6 +174,6 @@ _NORMS = {
         Norm("frn", _frn, TLU),
         Norm("rbn", _rbn, _relu),
         Norm("frozen", _frozen, _relu),
-        Norm("none", _no_norm, _relu),
+        Norm("none", NoNormalization, _relu),
     )
 }

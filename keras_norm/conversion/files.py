@@ -4,46 +4,22 @@ import contextlib
 import difflib
 import inspect
 import io
-import json
 import os
 import pathlib
 import re
-import shutil
 import tempfile
 import uuid
 import warnings
 import zipfile
 
-import h5py
 import keras
 
 import keras_norm.compat  # noqa: F401 (registers the layers of TFA)
+from keras_norm.conversion import archive
 from keras_norm.conversion.errors import ConversionError
 
 APPLICATIONS = "applications:"
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ZIP_MAGIC = b"PK\x03\x04"
 LONGEST = 400
-SEPARABLE = (
-    "groups",
-    "kernel_initializer",
-    "kernel_regularizer",
-    "kernel_constraint",
-)
-# What Keras 2 wrote and the layer of Keras 3 does not take.
-NO_ARGUMENTS = {
-    "Conv1DTranspose": ("groups",),
-    "Conv2DTranspose": ("groups",),
-    "Conv3DTranspose": ("groups",),
-    "DepthwiseConv1D": ("groups",),
-    "DepthwiseConv2D": ("groups",),
-    "SeparableConv1D": SEPARABLE,
-    "SeparableConv2D": SEPARABLE,
-    "GRU": ("time_major",),
-    "LSTM": ("time_major",),
-    "SimpleRNN": ("time_major",),
-}
-MODELS = ("Functional", "Model", "Sequential")
 # As Keras says it, with the name and the registered name of the thing.
 UNKNOWN = re.compile(
     r"(?:Could not (?:locate|deserialize) (?:class|function)|Unknown [\w ]+:)"
@@ -80,7 +56,7 @@ def load_model(source, unsafe=False, weights=None):
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                path = _stage(pathlib.Path(source), folder, unsafe, notes)
+                path = archive.stage(source, folder, unsafe, notes)
                 model = keras.saving.load_model(
                     path, compile=False, safe_mode=not unsafe
                 )
@@ -176,213 +152,6 @@ def _application(source, weights, notes):
     if weights is None:
         notes.append(f"{name} has fresh random weights.")
     return function(weights=weights)
-
-
-def _stage(path, folder, unsafe, notes):
-    """The path of what Keras is to load: the file, or a mended copy."""
-    name = repr(str(path))
-    if (path / "saved_model.pb").exists():
-        raise ConversionError(
-            f"{name} is a SavedModel, which holds no Keras layers to convert: "
-            "save the Keras model itself, as .keras"
-        )
-    if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
-        raise ConversionError(
-            f"{name} {what}: name a .keras or .h5 file, or {APPLICATIONS}NAME"
-        )
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head == HDF5_MAGIC:
-        suffixes = (".h5", ".hdf5")
-        config, version = _read_hdf5(path)
-    elif head.startswith(ZIP_MAGIC):
-        suffixes = (".keras",)
-        config, version = _read_archive(path)
-    else:
-        what = "neither a .keras archive nor an HDF5 file" if head else "empty"
-        raise ConversionError(
-            f"{name} is {what}: save the Keras model again, as .keras"
-        )
-    old = version.startswith(("1.", "2."))
-    if old or head == HDF5_MAGIC:
-        notes.append(
-            f"Saved by Keras {version}, in an old format: loaded without "
-            "compiling."
-        )
-    if unsafe:
-        notes.append(f"Python code in {name} was allowed to run (unsafe).")
-    elif _holds_code(config):
-        # Keras 3.8 runs the code of an HDF5 file in safe mode, too.
-        raise ValueError("safe_mode")
-    if not old and path.suffix in suffixes:
-        return path
-    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
-    shutil.copyfile(path, copy)
-    if old:
-        write = _write_hdf5 if head == HDF5_MAGIC else _write_archive
-        write(path, copy, json.dumps(_mend(config, notes)))
-    return copy
-
-
-def _read_hdf5(path):
-    with h5py.File(path) as file:
-        config = file.attrs.get("model_config")
-        version = file.attrs.get("keras_version", "1.0")
-    if config is None:
-        raise ConversionError(
-            f"{str(path)!r} holds no model, at most weights: load them into "
-            "the model with model.load_weights, then save it whole, as .keras"
-        )
-    # TensorFlow 2.0 to 2.2 wrote bytes.
-    version = version.decode() if isinstance(version, bytes) else version
-    return json.loads(config), version
-
-
-def _read_archive(path):
-    with zipfile.ZipFile(path) as archive:
-        # A checksum counts only once all of a member was read.
-        damaged = archive.testzip()
-        if damaged:
-            raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
-        if "config.json" not in archive.namelist():
-            raise ConversionError(
-                f"{str(path)!r} is a zip archive without a Keras model, it has "
-                "no config.json: name a .keras or .h5 file"
-            )
-        config = json.loads(archive.read("config.json"))
-        metadata = {}
-        if "metadata.json" in archive.namelist():
-            metadata = json.loads(archive.read("metadata.json"))
-    # With compile=False it is not read, so no code in it would run.
-    config.pop("compile_config", None)
-    return config, metadata.get("keras_version", "3.0")
-
-
-def _write_hdf5(path, copy, config):
-    with h5py.File(copy, "r+") as file:
-        file.attrs["model_config"] = config.encode()
-
-
-def _write_archive(path, copy, config):
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        new.writestr("config.json", config)
-        for name in old.namelist():
-            if name != "config.json":
-                with old.open(name) as source, new.open(name, "w") as target:
-                    shutil.copyfileobj(source, target)
-
-
-def _holds_code(config):
-    """Whether a config holds Python code, as Keras 2 or 3 wrote it."""
-    if isinstance(config, list):
-        return any(map(_holds_code, config))
-    return isinstance(config, dict) and (
-        config.get("class_name") == "__lambda__"
-        or config.get("function_type") == "lambda"
-        or isinstance(config.get("function"), list)
-        or any(map(_holds_code, config.values()))
-    )
-
-
-def _mend(saved, notes):
-    """A config of Keras 2 as Keras 3 reads it."""
-    if isinstance(saved, list):
-        return [_mend(value, notes) for value in saved]
-    if not isinstance(saved, dict):
-        return saved
-    kind, config = saved.get("class_name"), saved.get("config")
-    if kind in ("TFOpLambda", "SlicingOpLambda"):
-        raise ConversionError(
-            f"the file holds {config['name']!r}, an operation of TensorFlow "
-            "that is no layer, and Keras 3 cannot load it: put a layer in its "
-            "place where the model was made"
-        )
-    if kind == "Sequential":
-        saved["config"] = config = _with_input(config, notes)
-    elif kind in MODELS:
-        _mend_graph(config)
-        saved["class_name"] = "Model"
-    if kind in MODELS:
-        if "module" in saved:
-            saved |= {"module": "keras", "registered_name": None}
-    elif kind and isinstance(config, dict):
-        shape = config.pop("batch_input_shape", None)
-        if kind == "InputLayer" and shape:
-            config["batch_shape"] = shape
-        if kind == "BatchNormalization" and isinstance(config["axis"], list):
-            (config["axis"],) = config["axis"]
-        for name in NO_ARGUMENTS.get(kind, ()):
-            # time_major=True changes the layer: left for Keras to refuse.
-            if config.get(name) is not True:
-                config.pop(name, None)
-        if isinstance(config.get("layer"), dict):
-            # Wrappers look up classes by module, which Keras 2.12 brought.
-            kind = config["layer"]["class_name"]
-            wrapped = {"module": "keras.layers", "registered_name": kind}
-            config["layer"] = wrapped | config["layer"]
-    return {key: _mend(value, notes) for key, value in saved.items()}
-
-
-def _with_input(config, notes):
-    """The config of a Sequential that starts with an input, if it can."""
-    if isinstance(config, list):
-        config = {"name": "sequential", "layers": config}
-    first = config["layers"][0]
-    shape = first["config"].get("batch_input_shape")
-    if shape and first["class_name"] != "InputLayer":
-        name = first["config"]["name"]
-        config["layers"].insert(
-            0,
-            {
-                "module": "keras.layers",
-                "class_name": "InputLayer",
-                "config": {"batch_shape": shape, "name": f"{name}_input"},
-                "registered_name": None,
-            },
-        )
-        notes.append(
-            f"The Sequential model {config['name']!r} of Keras 2 starts with "
-            f"{name!r}: rebuilt on a keras.Input of shape {tuple(shape)}."
-        )
-    return config
-
-
-def _mend_graph(config):
-    """Mends how a functional model names its tensors, in place."""
-    layers = config["layers"]
-    for layer in layers:
-        if layer["class_name"] not in MODELS:
-            continue
-        inner, ends = (
-            [ref for ref in _references(nodes) if ref[0] == layer["name"]]
-            for nodes in (
-                [other["inbound_nodes"] for other in layers],
-                config["output_layers"],
-            )
-        )
-        if max(ref[1] for ref in inner + ends) < len(layer["inbound_nodes"]):
-            continue
-        # Keras 2 counts the calls of a nested model from one; so does Keras 3,
-        # where it names the outputs and the nested model is functional.
-        for ref in inner + (
-            ends if layer["class_name"] == "Sequential" else []
-        ):
-            ref[1] -= 1
-    for key in "input_layers", "output_layers":
-        if isinstance(config[key], list) and len(config[key]) == 1:
-            (config[key],) = config[key]
-
-
-def _references(nodes):
-    """The lists `[name, call, tensor, ...]` within lists and dicts."""
-    if isinstance(nodes, dict):
-        nodes = list(nodes.values())
-    if isinstance(nodes, list):
-        if [type(part) for part in nodes[:3]] == [str, int, int]:
-            yield nodes
-        for part in nodes:
-            yield from _references(part)
 
 
 def _explained(name, error):

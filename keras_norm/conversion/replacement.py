@@ -86,9 +86,11 @@ def make(batch_norm, norm, fresh=False):
 
 def identity(layer):
     """What a layer keeps whatever becomes of it: name, dtype, trainable."""
+    policy = layer.dtype_policy
     kept = {
         "name": layer.name,
-        "dtype": layer.dtype_policy,
+        # By name, where that says it all: some layers save no policy object.
+        "dtype": policy.name if type(policy) is keras.DTypePolicy else policy,
         "trainable": layer.trainable,
     }
     if layer.activity_regularizer is not None:

@@ -11,25 +11,62 @@ STYLES = {"replaced": "", "kept": "dim", "unreachable": "bold red"}
 
 def show(report, console):
     """Prints a report: the table, then what holds for the whole model."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, highlight=False)
-    table.add_column("batch normalization", overflow="fold")
-    table.add_column("becomes", overflow="fold")
-    table.add_column("activation", overflow="fold")
-    table.add_column("weights", justify="center")
-    table.add_column("function", no_wrap=True)
+    table = _table("becomes", "activation", "weights", "function")
     letters = {}
     for entry in report.entries:
-        table.add_row(
-            *(escape(cell) for cell in _cells(entry, letters)),
-            style=STYLES[entry.action],
-        )
-    console.print(table)
+        cells = (escape(cell) for cell in _cells(entry, letters))
+        table.add_row(*cells, style=STYLES[entry.action])
     lines = [f"weights {letter}: {text}" for text, letter in letters.items()]
     lines += [report.summary(), *report.notes]
     lines += [f"{e.path}: {e.note}" for e in report.entries if e.note]
     lines += [_comparison(c) for c in report.comparisons]
+    _print(console, table, lines)
+
+
+def show_model(model, report, console):
+    """Prints what there is to convert in a model.
+
+    Args:
+        model: The model.
+        report: A report of a conversion that keeps everything.
+        console: Where to.
+    """
+    table = _table("input", "activation", "reached")
+    for entry in report.entries:
+        reached = entry.action != "unreachable"
+        cells = (
+            entry.path,
+            "" if entry.shape is None else _shape(entry.shape),
+            "\n".join(f"{a.path}: {a.was}" for a in entry.activations),
+            "yes" if reached else f"no: {entry.reason}",
+        )
+        style = STYLES["replaced" if reached else entry.action]
+        table.add_row(*(escape(cell) for cell in cells), style=style)
+    num = len(report.entries)
+    line = (
+        f"{model.name} ({type(model).__name__}): {model.count_params():,} "
+        f"parameters, {num} batch normalization{'s' if num != 1 else ''}, "
+        f"{len(report.unreachable)} not reached by a graph walk, "
+        f"{report.num_relus_kept} ReLU"
+    )
+    _print(console, table, [line, *report.notes])
+
+
+def _table(*columns):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, highlight=False)
+    for column in ("batch normalization", *columns):
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(console, table, lines):
+    console.print(table)
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _shape(shape):
+    return " x ".join("?" if n is None else str(n) for n in shape[1:])
 
 
 def _cells(entry, letters):

@@ -33,7 +33,13 @@ def verify(source, converted, report, inputs=None):
     if inputs is not None:
         named["given"] = inputs
     for name, batch in named.items():
-        comparison = compare(source, converted, name, batch)
+        try:
+            comparison = compare(source, converted, name, batch)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ConversionError(
+                f"{source.name!r} does not take the {name} inputs: {reason}"
+            ) from error
         report.comparisons.append(comparison)
         _require_kept(source, report, comparison)
 

@@ -5,6 +5,7 @@ import numbers
 import keras
 from keras import ops
 
+from keras_norm import birthmark
 from keras_norm import functional
 from keras_norm import kernels
 from keras_norm.layers.checks import check_number
@@ -141,6 +142,9 @@ class ChannelLayer(keras.layers.Layer):
                 f"axis. Received: mask.shape={tuple(mask.shape)}, "
                 f"inputs.shape={tuple(inputs.shape)}"
             )
+
+    def load_own_variables(self, store):
+        super().load_own_variables(birthmark.read(self, store))
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)

@@ -37,8 +37,8 @@ class GroupNormalization(AffineChannelLayer):
         groups: A positive integer that divides the channels; 1 is layer
             normalization, over all of a sample. -1 for one group a channel,
             which is instance normalization. None for as many as divide the
-            channels, at most 32: their greatest common divisor. Defaults to
-            None.
+            channels, at most 32: their greatest common divisor; for one group
+            where a plane has one value (vectors, 1x1 maps). Defaults to None.
         axis: Integer, the channel axis. Defaults to -1.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.

@@ -98,7 +98,6 @@ def test_channels_of_a_vector_are_normalized_in_groups():
     [
         (-1, (None, 12)),
         (12, (None, 12)),
-        (None, (None, 16)),
         (-1, (None, 1, 1, 12)),
         (None, (None, 1, 1)),
     ],
@@ -126,3 +125,9 @@ def test_groups_that_do_not_divide_are_named_with_the_nearest(groups, nearest):
 def test_bad_groups_are_named(groups):
     with pytest.raises(ValueError, match=f"-1 or None. .*groups={groups!r}"):
         GroupNormalization(groups=groups)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (3, 1, 1, 8)])
+def test_without_positions_one_group_is_the_default(shape):
+    x = draw(shape)
+    assert_array_equal(GroupNormalization()(x), GroupNormalization(1)(x))

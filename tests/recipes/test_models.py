@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import keras_norm
-from keras_norm.conversion import replace_batch_norm
 from recipes import models
 from recipes.errors import RecipeError
 
@@ -85,38 +84,10 @@ def test_applications_are_built_with_the_norm(name, num_norms, num_thresholds):
         assert counts["ReLU"] == 35
 
 
-def test_replacing_leaves_the_source_alone_and_keeps_names():
-    source = keras.applications.MobileNet(
-        weights=None, input_shape=SHAPE, classes=10
-    )
-    before = [layer.name for layer in source.layers]
-    rebuilt, num = replace_batch_norm(source, keras_norm.get("rbn"))
-    assert num == kinds(source)["BatchNormalization"] == kinds(rebuilt)["RBN"]
-    assert [layer.name for layer in source.layers] == before
-    assert [layer.name for layer in rebuilt.layers[1:]] == before[1:]
-    ours = {id(v) for v in rebuilt.variables}
-    assert not ours & {id(v) for v in source.variables}
-
-
-def test_a_relu_that_also_serves_another_tensor_stays_for_that_tensor():
-    relu = keras.layers.ReLU(name="shared")
-    inputs = keras.Input((4, 4, 2))
-    normalized = relu(keras.layers.BatchNormalization(name="bn")(inputs))
-    model = keras.Model(inputs, [normalized, relu(inputs)])
-    rebuilt, _ = replace_batch_norm(model, keras_norm.get("frn"))
-    x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
-    _, plain = rebuilt.predict(x, verbose=0)
-    np.testing.assert_array_equal(plain, np.maximum(x, 0))
-    assert kinds(rebuilt)["TLU"] == 1 and kinds(rebuilt)["ReLU"] == 1
-
-
-def test_batch_norm_in_a_nested_model_is_refused_by_name():
-    inner = keras.Sequential(
-        [keras.Input((4,)), keras.layers.BatchNormalization()], name="inner"
-    )
-    outer = keras.Sequential([keras.Input((4,)), inner])
-    with pytest.raises(ValueError, match="layer='inner'"):
-        replace_batch_norm(outer, keras_norm.get("frn"))
+def test_a_network_starts_with_the_norms_own_numbers():
+    layer = make("ResNet50", "rbn").get_layer("conv1_bn")
+    assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+    np.testing.assert_array_equal(layer.gamma, 1.0)
 
 
 def test_logits_are_float32_under_every_policy():
@@ -131,7 +102,7 @@ def test_logits_are_float32_under_every_policy():
     [
         ("resnet18_cifar", "frn", "Did you mean 'resnet8_cifar'"),
         ("ResNet50v2", "frn", "Did you mean 'ResNet50V2'"),
-        ("VGG16", "frn", "no batch normalization to replace"),
+        ("VGG16", "frn", "has no batch normalization"),
         ("vgg_a", "in", "one value a plane"),
     ],
 )

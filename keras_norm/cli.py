@@ -1,0 +1,152 @@
+"""What the program keras-norm does; its arguments: `keras_norm_cli`."""
+
+import importlib
+import json
+import os
+import sys
+
+import keras
+import numpy as np
+from rich.console import Console
+
+from keras_norm.conversion import files
+from keras_norm.conversion import report_table
+from keras_norm.conversion.convert import convert
+from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.errors import ConversionError
+
+
+def main(options):
+    """Runs a command; returns the exit code.
+
+    Args:
+        options: As `keras_norm_cli` parses them.
+    """
+    try:
+        for module in options.modules:
+            _import(module)
+        {"inspect": _inspect, "convert": _convert}[options.command](options)
+        sys.stdout.flush()
+    except ConversionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("\nstopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _inspect(options):
+    model = _load(options)
+    # A function that keeps every layer makes a report of what is there.
+    report = plan_conversion(model, lambda layer: None)
+    if options.json:
+        print(json.dumps(_describe(model, report), indent=2))
+    else:
+        report_table.show_model(model, report, _console())
+
+
+def _convert(options):
+    if options.plan == (options.out is not None):
+        raise ConversionError(
+            "name OUT, the file to write, or give --plan to write nothing. "
+            f"Received: OUT={options.out}, --plan={options.plan}"
+        )
+    if not options.plan:
+        files.check_target(options.out, options.overwrite)
+    inputs = _read_inputs(options.inputs) if options.inputs else None
+    model = _load(options)
+    choices = {
+        "include": options.include,
+        "exclude": options.exclude,
+        "activation": options.activation,
+        **dict(options.arg),
+    }
+    if options.plan:
+        report = plan_conversion(model, options.to, **choices)
+    else:
+        with _working(f"converting {model.name} to {options.to}"):
+            converted, report = convert(
+                model,
+                options.to,
+                strict=not options.keep_unreachable,
+                verify=options.verify,
+                inputs=inputs,
+                **choices,
+            )
+            files.save_model(converted, options.out, options.overwrite)
+    if options.json:
+        print(report.to_json())
+    else:
+        report_table.show(report, _console())
+    if not options.plan:
+        _say(f"wrote {options.out}")
+
+
+def _load(options):
+    with _working(f"loading {options.model}"):
+        model, notes = files.load_model(
+            options.model, options.unsafe, options.weights
+        )
+    for note in notes:
+        _say(note)
+    return model
+
+
+def _read_inputs(path):
+    try:
+        inputs = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConversionError(
+            f"--inputs takes an .npy or .npz file of inputs: {error}. "
+            f"Received: {path}"
+        ) from error
+    if isinstance(inputs, np.ndarray):
+        return inputs
+    return {name: inputs[name] for name in inputs.files}
+
+
+def _describe(model, report):
+    return {
+        "model": model.name,
+        "class": type(model).__name__,
+        "keras": keras.__version__,
+        "parameters": model.count_params(),
+        "batch_normalizations": [
+            {
+                key: entry[key]
+                for key in ("path", "layer", "shape", "action", "activations")
+            }
+            for entry in report.to_dict()["entries"]
+        ],
+    }
+
+
+def _import(module):
+    sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ConversionError(
+            f"--import {module} failed: {reason}. It takes the dotted name of "
+            "a module, to be found from this folder or installed."
+        ) from error
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def _say(message):
+    print(message, file=sys.stderr)
+
+
+def _console():
+    # A pipe or a file has no width of its own.
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _working(message):
+    return Console(stderr=True).status(message)

@@ -1,0 +1,203 @@
+"""keras-norm: the program's arguments.
+
+What does the work, `keras_norm.cli`, is imported only when there is work: Keras
+takes seconds to start, and help should not.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+
+EXAMPLES = """\
+examples:
+  # which batch normalization a model has, and what follows it
+  keras-norm inspect model.keras
+  # what would become of it; nothing is written
+  keras-norm convert model.keras --to frn --plan
+  # RBN computes the same until it is trained: proved on random inputs
+  keras-norm convert model.keras calibrated.keras --to rbn --verify
+  # group normalization in all but the stem
+  keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
+"""
+MODEL = (
+    "a .keras file, a legacy .h5 file (of Keras 2 too), or applications:NAME, "
+    "a network of keras.applications such as applications:ResNet50"
+)
+PATTERNS = (
+    "a name or path with * and ?; the name of a nested model stands for all "
+    "inside it"
+)
+
+
+def main(arguments=None):
+    """Runs the program; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    with _quiet_start():
+        from keras_norm import cli
+    return cli.main(options)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-norm",
+        description="Shows the batch normalization of a Keras model, and "
+        "converts it to another normalization.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND"
+    )
+    _define_inspect(commands)
+    _define_convert(commands)
+    return parser
+
+
+def _define_inspect(commands):
+    command = commands.add_parser(
+        "inspect",
+        help="show the batch normalization of a model",
+        description="Lists every batch normalization of a model: where it is, "
+        "its shape, which activations follow it, whether `convert` reaches it.",
+    )
+    command.add_argument("model", metavar="MODEL", help=MODEL)
+    _define_common(command)
+
+
+def _define_convert(commands):
+    command = commands.add_parser(
+        "convert",
+        help="replace batch normalization by another norm",
+        description="Writes a new model with another normalization. The old "
+        "file stays as it is; a table says what became of every layer.",
+    )
+    command.add_argument("model", metavar="IN", help=MODEL)
+    command.add_argument(
+        "out",
+        metavar="OUT",
+        nargs="?",
+        help="the .keras file to write; not with --plan",
+    )
+    command.add_argument(
+        "--to",
+        metavar="NORM",
+        required=True,
+        help="frn, rbn, eval_norm, bn, sync_bn, brn, gn, in, ln, frozen, none",
+    )
+    command.add_argument(
+        "--arg",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        type=_argument,
+        help="an argument of the new layers, such as epsilon=1e-5; repeatable",
+    )
+    command.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help=f"convert these alone: {PATTERNS}; repeatable",
+    )
+    command.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="leave these alone; repeatable",
+    )
+    command.add_argument(
+        "--activation",
+        choices=("auto", "keep", "tlu"),
+        default="auto",
+        help="the ReLUs that follow: auto, TLU for frn and as they are for "
+        "all others; keep, as they are; tlu, TLU for any norm, a ReLU6 "
+        "min(TLU, 6) (default: auto)",
+    )
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="run both models on random inputs and report the largest "
+        "difference; an error where the function should have been kept",
+    )
+    command.add_argument(
+        "--inputs",
+        metavar="FILE.npy",
+        help="verify on these inputs too: an array, or an .npz file of arrays "
+        "by the names of the inputs",
+    )
+    command.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what would become of the model, and write nothing",
+    )
+    command.add_argument(
+        "--keep-unreachable",
+        action="store_true",
+        help="keep batch normalization inside wrappers and composite layers, "
+        "instead of ending with an error",
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace OUT if it exists"
+    )
+    _define_common(command)
+
+
+def _define_common(command):
+    command.add_argument(
+        "--json", action="store_true", help="print JSON instead of a table"
+    )
+    command.add_argument(
+        "--weights",
+        metavar="imagenet",
+        choices=("imagenet",),
+        help="trained weights for applications:NAME, downloaded; fresh random "
+        "ones without",
+    )
+    command.add_argument(
+        "--import",
+        metavar="MODULE",
+        dest="modules",
+        action="append",
+        default=[],
+        help="import a Python module first, which registers custom layers; "
+        "repeatable",
+    )
+    command.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="let Python code in the file run, as Lambda layers need; only "
+        "for files that you trust",
+    )
+
+
+def _argument(text):
+    """`KEY=VALUE` as a pair; a value that is JSON is read as JSON."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form KEY=VALUE, such as epsilon=1e-5"
+        )
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """Keeps what TensorFlow prints when it starts off the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
