@@ -1,16 +1,11 @@
 """The configuration of a run: what flags and presets say, checked once."""
 
 import dataclasses
-import json
 import pathlib
-import tempfile
 from typing import Any
 
 from recipes.errors import RecipeError
 from recipes.errors import unknown
-
-# What a rerun in the same workdir may change.
-NOT_OF_THE_RUN = ("workdir", "mode", "log_every_steps", "data_dir")
 
 
 def _flag(default, help, choices=None, low=None, high=None):
@@ -48,6 +43,17 @@ class Config:
     model: str = _flag(
         "ResNet50V2",
         "A keras.applications model by name, resnet{8,20,32,56}_cifar, vgg_a.",
+    )
+    init_model: str | None = _flag(
+        None,
+        "Start from this .keras or .h5 file, trained on images in [-1, 1], "
+        "instead of --model and --norm. A head of another number of classes "
+        "is replaced by a fresh one.",
+    )
+    convert_to: str | None = _flag(
+        None,
+        "Convert the batch norm of --init_model to this norm first, weights "
+        "kept; --norm_kwargs are its arguments.",
     )
     norm: str = _flag(
         "frn",
@@ -119,6 +125,11 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.convert_to is not None and self.init_model is None:
+            raise RecipeError(
+                "--convert_to converts the model of --init_model: give that "
+                f"too, or --norm. Received: convert_to={self.convert_to}"
+            )
         if (self.train_steps is None) == (self.train_epochs is None):
             raise RecipeError(
                 "training needs a length: either train_epochs or train_steps. "
@@ -132,7 +143,15 @@ class Config:
         if self.workdir is not None:
             return pathlib.Path(self.workdir).expanduser()
         dataset = self.dataset.replace(":", "-").replace("/", "-")
-        return pathlib.Path("runs") / f"{dataset}-{self.model}-{self.norm}"
+        return pathlib.Path("runs") / f"{dataset}-{'-'.join(self.network)}"
+
+    @property
+    def network(self):
+        """The names of the network and of its norm."""
+        if self.init_model is None:
+            return self.model, self.norm
+        name = pathlib.Path(self.init_model).stem
+        return (name, self.convert_to) if self.convert_to else (name,)
 
     @property
     def peak_learning_rate(self):
@@ -176,65 +195,4 @@ def _check(field, value):
         raise RecipeError(
             f"--{field.name} must be at least {low}{upper}. "
             f"Received: {field.name}={value}"
-        )
-
-
-def check_workdir(config):
-    """Makes the workdir, unless it is that of another run.
-
-    Raises:
-        RecipeError: if it cannot be written, or holds another config.
-    """
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=config.folder):
-            pass
-    except OSError as error:
-        raise RecipeError(
-            f"cannot write to the workdir {config.folder}: {error.strerror}. "
-            "Choose another --workdir."
-        ) from error
-    kept = stored(config.folder)
-    if kept:
-        _require_same(kept, config)
-
-
-def stored(workdir):
-    """The field values of the run in a workdir; empty if there is none.
-
-    Raises:
-        RecipeError: if there is a config.json that is no config.
-    """
-    path = pathlib.Path(workdir).expanduser() / "config.json"
-    try:
-        values = json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            f"{path} is not a config: {error}. Choose another --workdir."
-        ) from error
-    fields = {field.name for field in dataclasses.fields(Config)}
-    if not isinstance(values, dict) or set(values) - fields:
-        raise RecipeError(
-            f"{path} is not a config of this program. Choose another --workdir."
-        )
-    return values
-
-
-def save(config):
-    """Writes config.json, which makes the workdir that of this run."""
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    (config.folder / "config.json").write_text(text)
-
-
-def _require_same(kept, config):
-    given = json.loads(json.dumps(config.to_dict()))
-    differences = [
-        f"{key} is {kept.get(key)!r} there and {given[key]!r} now"
-        for key in given
-        if key not in NOT_OF_THE_RUN and kept.get(key) != given[key]
-    ]
-    if differences:
-        raise RecipeError(
-            f"the workdir {config.folder} holds a run of another config: "
-            f"{'; '.join(differences)}. Choose another --workdir."
         )

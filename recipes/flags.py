@@ -8,6 +8,7 @@ from absl import flags
 
 from recipes import config as config_lib
 from recipes import presets
+from recipes import workdir
 from recipes.config import Config
 from recipes.errors import RecipeError
 
@@ -50,9 +51,9 @@ def to_config(values):
     }
     if "norm_kwargs" in given:
         given["norm_kwargs"] = _parse_json(given["norm_kwargs"])
-    if set(given) <= set(config_lib.NOT_OF_THE_RUN) and "workdir" in given:
+    if set(given) <= set(workdir.NOT_OF_THE_RUN) and "workdir" in given:
         # Nothing said of the run itself: it is the one in the workdir, if any.
-        return config_lib.make(config_lib.stored(given["workdir"]), given)
+        return config_lib.make(workdir.stored(given["workdir"]), given)
     return config_lib.make(presets.get(given.get("preset")), given)
 
 

@@ -42,17 +42,17 @@ flags.adopt_module_key_flags(recipe_flags)
 def run(config):
     """Config to result: devices, data, model, loop, report."""
     from recipes import bad_images
-    from recipes import config as config_lib
     from recipes import data
     from recipes import loop
     from recipes import report
     from recipes import strategy
+    from recipes import workdir
 
-    config_lib.check_workdir(config)
+    workdir.check(config)
     replicas = strategy.make(config)
     batches = data.make(config)
     trainer = loop.build(config, batches, replicas)
-    config_lib.save(config)
+    workdir.save(config)
     with bad_images.named(config):
         result = loop.run(config, batches, trainer, replicas)
     print(report.describe(result))

@@ -7,6 +7,7 @@ import keras
 
 import keras_norm
 from recipes import callbacks
+from recipes import init_model
 from recipes import models
 from recipes import schedules
 from recipes.checkpoint import Checkpoints
@@ -37,14 +38,8 @@ def build(config, data, strategy):
     """
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    try:
-        norm = keras_norm.get(config.norm, **config.norm_kwargs)
-    except ValueError as error:
-        raise RecipeError(f"--norm: {error}") from error
     with strategy.scope():
-        model = models.make(
-            config.model, norm, data.image_shape, data.num_classes
-        )
+        model = _network(config, data.image_shape, data.num_classes)
         trainer = Trainer(
             model,
             config.weight_decay,
@@ -57,6 +52,28 @@ def build(config, data, strategy):
             jit_compile=False,
         )
     return trainer
+
+
+def _network(config, image_shape, num_classes):
+    if config.init_model is None:
+        norm = _norm("norm", config)
+        return models.make(config.model, norm, image_shape, num_classes)
+    model, notes = init_model.load(
+        config.init_model,
+        None if config.convert_to is None else _norm("convert_to", config),
+        image_shape,
+        num_classes,
+        config.precision,
+    )
+    print("\n".join(notes))
+    return model
+
+
+def _norm(flag, config):
+    try:
+        return keras_norm.get(getattr(config, flag), **config.norm_kwargs)
+    except ValueError as error:
+        raise RecipeError(f"--{flag}: {error}") from error
 
 
 def run(config, data, trainer, strategy):

@@ -46,6 +46,14 @@ def make(name, norm, image_shape, num_classes):
         ) from error
 
 
+def with_float32_logits(model):
+    """The model, its output in float32 under every dtype policy."""
+    logits = keras.layers.Activation(
+        "linear", dtype="float32", name="logits_float32"
+    )(model.outputs[0])
+    return keras.Model(model.inputs[0], logits, name=model.name)
+
+
 def names():
     """The names that `make` knows."""
     cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
@@ -75,8 +83,7 @@ def _application(name):
             options["include_preprocessing"] = False
         model = constructor(**options)
         model, _ = convert(model, norm, fresh=True)
-        logits = _float32(model.output)
-        return keras.Model(model.input, logits, name=model.name)
+        return with_float32_logits(model)
 
     return build
 
@@ -96,7 +103,8 @@ def _resnet_cifar(depth):
                 x = _residual_block(x, filters, strides, norm, name)
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         x = keras.layers.Dense(num_classes, name="logits")(x)
-        return keras.Model(inputs, _float32(x), name=f"resnet{depth}_cifar")
+        model = keras.Model(inputs, x, name=f"resnet{depth}_cifar")
+        return with_float32_logits(model)
 
     return build
 
@@ -136,7 +144,7 @@ def _vgg_a(norm, image_shape, num_classes):
         )(x)
         x = _norm_and_activation(x, norm, name)
     x = keras.layers.Dense(num_classes, name="logits")(x)
-    return keras.Model(inputs, _float32(x), name="vgg_a")
+    return with_float32_logits(keras.Model(inputs, x, name="vgg_a"))
 
 
 def _convolution(filters, name, size=3, strides=1):
@@ -157,9 +165,3 @@ def _norm(x, norm, name):
 
 def _norm_and_activation(x, norm, name):
     return norm.activation(name=f"{name}_act")(_norm(x, norm, name))
-
-
-def _float32(logits):
-    return keras.layers.Activation(
-        "linear", dtype="float32", name="logits_float32"
-    )(logits)

@@ -46,7 +46,7 @@ def write(config, result):
     )
     page = template.render(
         config=config.to_dict(),
-        title=f"{config.model} with {config.norm} on {config.dataset}",
+        title=f"{' with '.join(config.network)} on {config.dataset}",
         summary=result.summary,
         tiles=_tiles(result.summary),
         figure=_figure(result.records),

@@ -5,10 +5,10 @@ import pytest
 from absl import flags
 
 import keras_norm
-from recipes import config as config_lib
 from recipes import flags as recipe_flags
 from recipes import imagenet  # noqa: F401, defines the flags
 from recipes import presets
+from recipes import workdir
 from recipes.config import Config
 from recipes.errors import RecipeError
 
@@ -87,25 +87,25 @@ def test_a_bad_value_is_one_line_that_says_so(arguments, message):
 
 def test_the_config_in_the_workdir_is_the_run(tmp_path):
     config = Config(workdir=str(tmp_path), norm="rbn")
-    config_lib.check_workdir(config)
-    config_lib.save(config)
+    workdir.check(config)
+    workdir.save(config)
     kept = json.loads((tmp_path / "config.json").read_text())
     assert kept == config.to_dict()
-    config_lib.check_workdir(dataclasses.replace(config, mode="eval"))
+    workdir.check(dataclasses.replace(config, mode="eval"))
     other = dataclasses.replace(config, norm="frn", seed=1)
     message = "norm is 'rbn' there and 'frn' now; seed is 0 there and 1 now"
     with pytest.raises(RecipeError, match=message):
-        config_lib.check_workdir(other)
+        workdir.check(other)
 
 
 def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
     config = parse("--preset=digits", "--norm=rbn", f"--workdir={tmp_path}")
-    config_lib.check_workdir(config)
-    config_lib.save(config)
+    workdir.check(config)
+    workdir.save(config)
     again = parse(f"--workdir={tmp_path}", "--mode=eval")
     assert again == dataclasses.replace(config, mode="eval")
     with pytest.raises(RecipeError, match="norm is 'rbn' there and 'gn' now"):
-        config_lib.check_workdir(
+        workdir.check(
             parse("--preset=digits", "--norm=gn", f"--workdir={tmp_path}")
         )
     assert parse(f"--workdir={tmp_path / 'new'}").norm == Config().norm
@@ -117,7 +117,7 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
     with pytest.raises(RecipeError, match="config.json is not a config"):
         parse(f"--workdir={tmp_path}")
     with pytest.raises(RecipeError, match="config.json is not a config"):
-        config_lib.check_workdir(Config(workdir=str(tmp_path)))
+        workdir.check(Config(workdir=str(tmp_path)))
 
 
 def test_help_names_every_norm():
@@ -129,7 +129,7 @@ def test_a_workdir_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     config = Config(workdir=str(tmp_path / "file" / "run"))
     with pytest.raises(RecipeError, match="cannot write to the workdir"):
-        config_lib.check_workdir(config)
+        workdir.check(config)
 
 
 def test_the_default_workdir_tells_runs_apart():

@@ -1,0 +1,111 @@
+"""A network to start from: a saved model, converted if asked, with our head."""
+
+import keras
+
+import keras_norm
+from keras_norm.conversion import files
+from keras_norm.conversion import graph
+from recipes import models
+from recipes.errors import RecipeError
+
+HEAD = "logits"
+
+
+def load(path, norm, image_shape, num_classes, precision):
+    """A network from images to logits, out of a saved classifier or backbone.
+
+    Softmax and other activations at the end go. A Dense layer of `num_classes`
+    units keeps its weights; any other head gives way to a fresh Dense layer,
+    after global pooling where there is none.
+
+    Args:
+        path: Path of a `.keras` or legacy HDF5 file.
+        norm: A `keras_norm.Norm` to convert batch normalization to, or None.
+        image_shape: `(height, width, channels)`.
+        num_classes: Number of logits.
+        precision: Name of the dtype policy that the run asks for.
+
+    Returns:
+        `(model, notes)`: the network, and sentences on what became of the file.
+
+    Raises:
+        RecipeError: for a file that cannot be read, converted, or fed.
+    """
+    try:
+        model, notes = files.load_model(path)
+        if norm is not None:
+            model, report = keras_norm.convert(model, norm)
+            notes = [*notes, report.summary(), *report.notes]
+    except keras_norm.ConversionError as error:
+        raise RecipeError(f"--init_model={path}: {error}") from error
+    _check(path, model, image_shape, precision)
+    model, note = _with_head(model, num_classes)
+    if not model.trainable_variables:
+        raise RecipeError(
+            f"--init_model={path}: every weight is frozen (trainable=False), "
+            "nothing would be trained. Set trainable before saving it."
+        )
+    return model, [*notes, note]
+
+
+def _check(path, model, image_shape, precision):
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise RecipeError(
+            f"--init_model={path} must have one input and one output, and has "
+            f"{len(model.inputs)} and {len(model.outputs)}."
+        )
+    wanted = model.inputs[0].shape[1:]
+    fits = len(wanted) == 3 and all(
+        size in (None, ours)
+        for size, ours in zip(wanted, image_shape, strict=True)
+    )
+    if not fits:
+        raise RecipeError(
+            f"--init_model={path} takes images of {wanted}, and this dataset "
+            f"gives {tuple(image_shape)}: change --image_size or the dataset."
+        )
+    policies = {
+        layer.dtype_policy.name
+        for layer in graph.family(model)
+        if layer.weights and not isinstance(layer, keras.Model)
+    }
+    if policies and precision not in policies:
+        raise RecipeError(
+            f"--precision={precision}, but --init_model={path} was saved in "
+            f"{', '.join(sorted(policies))}: ask for that."
+        )
+
+
+def _with_head(model, num_classes):
+    """The model up to `num_classes` logits, and what became of its head."""
+    features = model.outputs[0]
+    last, inputs = _made_by(features)
+    while isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
+        features = inputs
+        last, inputs = _made_by(features)
+    kept = tuple(features.shape) == (None, num_classes)
+    if isinstance(last, keras.layers.Dense):
+        head = keras.layers.Dense(
+            num_classes, use_bias=last.use_bias, name=last.name
+        )
+        logits = head(inputs)
+        if kept:
+            head.set_weights(last.get_weights())
+    elif kept:
+        logits = features
+    else:
+        if len(features.shape) == 4:
+            features = keras.layers.GlobalAveragePooling2D()(features)
+        logits = keras.layers.Dense(num_classes, name=HEAD)(features)
+    what = "keeps its head" if kept else "gets a fresh head"
+    network = keras.Model(model.inputs, logits, name=model.name)
+    return (
+        models.with_float32_logits(network),
+        f"{model.name} {what} of {num_classes} logits.",
+    )
+
+
+def _made_by(tensor):
+    """The layer that gives a tensor, and the first tensor that it takes."""
+    node, _ = graph.producer(tensor)
+    return graph.operation(node), next(iter(graph.input_tensors(node)), None)
