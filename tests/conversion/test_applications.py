@@ -67,6 +67,8 @@ for norm in sys.argv[2:]:
 
 
 def build(name):
+    if "NASNet" in name and keras.backend.backend() == "torch":
+        pytest.skip("Keras does not build NASNet on torch")
     size = SMALLEST.get(name, 32)
     model = getattr(keras.applications, name)(
         weights=None, input_shape=(size, size, 3), classes=10

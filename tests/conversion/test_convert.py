@@ -12,6 +12,9 @@ import keras_norm
 from keras_norm.conversion import report as report_lib
 from keras_norm.conversion import verify
 from tests.conversion import zoo
+from tests.numbers import assert_allclose
+from tests.numbers import assert_array_equal
+from tests.numbers import to_numpy
 
 PATHS = ["middle/middle_bn", "middle/inner/bn"]
 
@@ -214,12 +217,10 @@ def test_weights_are_the_old_ones():
         new = keras_norm.convert(model, norm)[0].get_layer("first_bn")
         for weight in ("gamma", "beta", *MOVING):
             if hasattr(new, weight):
-                np.testing.assert_array_equal(
-                    getattr(new, weight), getattr(old, weight), weight
-                )
+                assert_array_equal(getattr(new, weight), getattr(old, weight))
     new = keras_norm.convert(model, "rbn")[0].get_layer("first_bn")
     level = 1.0 / (1.0 + np.exp(-1.0))
-    np.testing.assert_allclose(new.gamma * level, old.gamma, rtol=1e-6)
+    assert_allclose(to_numpy(new.gamma) * level, old.gamma)
 
 
 @pytest.mark.parametrize("norm", ["frn", "rbn", "gn"])

