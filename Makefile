@@ -6,17 +6,19 @@ RUN := $(VENV)/bin/python
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
 LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py
-BACKEND_TESTS := $(LAYERS) tests/test_compat.py tests/test_analysis.py
+BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
+	tests/test_compat.py tests/test_analysis.py
 
-.PHONY: help demo test test-backends test-jax test-torch test-oldest bench \
-	lint format clean
+.PHONY: help demo test test-long test-backends test-jax test-torch \
+	test-oldest bench lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
 	@echo "make test           run the tests"
-	@echo "make test-backends  run the layers' tests on JAX and on torch: the next two"
-	@echo "make test-jax       run the layers' tests on JAX"
-	@echo "make test-torch     run the layers' tests on torch, in an environment of its own"
+	@echo "make test-long      convert every network of keras.applications, half an hour"
+	@echo "make test-backends  run the tests of layers and conversion on JAX and torch: the next two"
+	@echo "make test-jax       run them on JAX"
+	@echo "make test-torch     run them on torch, in an environment of its own"
 	@echo "make test-oldest    run the layers' tests with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make lint           check format and style"
@@ -39,6 +41,9 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(RUN) $(PYTEST)
+
+test-long: $(VENV)/ready
+	$(RUN) $(PYTEST) -m long
 
 test-backends: test-jax test-torch
 

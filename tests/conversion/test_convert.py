@@ -314,7 +314,7 @@ def test_a_report_is_a_table_and_json():
     for part in ("stem_bn", "FRN", "relu1: TLU", "relu2: TLU", "changed"):
         assert part in text
     assert "weights a: copied gamma, beta; dropped moving_mean" in text
-    assert "consumers: 1 batch normalization: 1 to FRN. 2 TLU made" in text
+    assert "consumers, 1 batch normalization: 1 to FRN. 2 TLU made" in text
     assert max(map(len, text.splitlines())) <= 120
     data = json.loads(report.to_json())
     assert data["num_replaced"] == 1 and data["function"] == "changed"

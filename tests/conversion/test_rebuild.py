@@ -11,6 +11,7 @@ import pytest
 import keras_norm
 from keras_norm.conversion import graph
 from tests.conversion import zoo
+from tests.numbers import to_numpy
 
 each_model = pytest.mark.parametrize("name", zoo.ZOO)
 each_norm = pytest.mark.parametrize("norm", ["frn", "rbn", "gn", "bn"])
@@ -317,6 +318,41 @@ def test_vectors_get_a_learned_epsilon():
     assert report.entries[0].created == ("learned_epsilon",)
     converted, _ = keras_norm.convert(zoo.build("residual"), "frn")
     assert converted.get_layer("first_bn").learned_epsilon is None
+
+
+def test_a_learned_epsilon_starts_at_the_variance():
+    model = zoo.build("vectors")
+    old = model.get_layer("bn")
+
+    def epsilon(**kwargs):
+        converted, _ = keras_norm.convert(model, "frn", **kwargs)
+        return to_numpy(converted.get_layer("bn").learned_epsilon)
+
+    expected = np.mean(to_numpy(old.moving_variance)) + old.epsilon
+    np.testing.assert_allclose(epsilon(), expected, rtol=1e-6)
+    np.testing.assert_allclose(epsilon(fresh=True), 1e-4, rtol=1e-6)
+    for kwargs in (
+        {"learned_epsilon": True},
+        {"learned_epsilon_initializer": keras.initializers.Constant(0.3)},
+    ):
+        start = 1e-4 if "learned_epsilon" in kwargs else 0.3
+        np.testing.assert_allclose(epsilon(**kwargs), start, rtol=1e-6)
+
+
+def test_gradients_through_many_single_values_stay_finite():
+    x = y = keras.Input((16,))
+    for _ in range(60):
+        y = keras.layers.Dense(16)(y)
+        y = keras.layers.BatchNormalization()(y)
+    model = keras.Model(x, y)
+    converted, _ = keras_norm.convert(model, "frn")
+    converted.compile(
+        optimizer=keras.optimizers.SGD(1e-3), loss="mse", jit_compile=False
+    )
+    data = np.random.default_rng(0).normal(size=(4, 16)).astype("float32")
+    converted.train_on_batch(data, data)
+    for variable in converted.variables:
+        assert np.isfinite(to_numpy(variable)).all(), variable.path
 
 
 def test_a_dead_or_exploding_channel_is_kept():

@@ -1,7 +1,9 @@
 """A network that others trained, and images that it is right on."""
 
 import io
+import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -14,6 +16,7 @@ import keras_norm
 import keras_norm_cli
 from keras_norm.conversion import files
 
+ROOT = pathlib.Path(__file__).parent.parent.parent
 MODEL = "cifar-10-model==7.4.0"
 IMAGES = "foolbox==3.3.4"
 
@@ -97,3 +100,20 @@ def test_it_converts_from_the_command_line(network, labelled, tmp_path, capfd):
     assert "6 to RBN" in output and "verified on 20 given samples" in output
     model = keras.saving.load_model(tmp_path / "rbn.keras")
     assert num_right(model, images, labels) == 20
+
+
+def test_the_readme_shows_what_is_printed(network, monkeypatch, capfd):
+    text = (ROOT / "README.md").read_text()
+    ((command, shown),) = re.findall(
+        r"```text\n\$ keras-norm ([^\n]*)\n(.*?)```", text, re.DOTALL
+    )
+    monkeypatch.chdir(network.parent)
+    assert keras_norm_cli.main(shlex.split(command)) == 0
+    output, errors = capfd.readouterr()
+    # What the file is comes first on a terminal, what was written last.
+    note, wrote = errors.splitlines()
+    printed = [note, *(line.rstrip() for line in output.splitlines()), wrote]
+    number = r"\d\.\d+e-\d+"
+    assert re.sub(number, "N", shown).splitlines() == [
+        re.sub(number, "N", line) for line in printed
+    ]
