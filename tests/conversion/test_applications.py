@@ -21,19 +21,28 @@ REPRESENTATIVE = (
     "EfficientNetB0",
     "NASNetMobile",
 )
+# A training step compiles for a minute on JAX.
+QUICK = ("MobileNetV2",)
+if keras.backend.backend() != "jax":
+    QUICK = REPRESENTATIVE
 NORMS = ("frn", "rbn", "gn", "bn")
 NAMES = [
     name
     for name, build in vars(keras.applications).items()
     if inspect.isfunction(build) and not name.startswith(WITHOUT_BATCH_NORM)
 ]
-each_name = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=() if n in REPRESENTATIVE else pytest.mark.long)
-        for n in NAMES
-    ],
-)
+
+
+def each(names):
+    """A test for each of the networks; the quick ones in the default run."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
+            for name in names
+        ],
+    )
+
 
 # What becomes of each: batch normalizations, TLUs made, ReLUs kept, to FRN.
 COUNTS = {
@@ -99,7 +108,7 @@ def test_counts(name):
     assert counts == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVE)
+@each(REPRESENTATIVE)
 @pytest.mark.parametrize(
     "norms",
     [
@@ -119,7 +128,7 @@ def test_the_function_is_kept(name, norms):
                 assert comparison.largest == 0.0
 
 
-@each_name
+@each(NAMES)
 def test_it_converts_trains_and_reloads_in_a_fresh_process(name, tmp_path):
     model = build(name)
     inputs = draw(model)
