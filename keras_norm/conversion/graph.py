@@ -5,8 +5,6 @@ Functional model whose class has no `call` of its own. A *node* is one call of
 one operation (a layer, a nested model, or a bare operation such as `x + y`).
 """
 
-import copy
-
 import keras
 from keras.src.models.functional import Functional as _Functional
 
@@ -110,7 +108,9 @@ def family(model):
 
 def copy_operation(operation):
     """A bare operation, which has no weights, without its calls."""
-    copied = copy.copy(operation)
+    # Keras takes `copy.copy` for a save and a load of the whole.
+    copied = object.__new__(type(operation))
+    vars(copied).update(vars(operation))
     copied._inbound_nodes = []
     copied._outbound_nodes = []
     return copied

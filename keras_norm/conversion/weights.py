@@ -1,11 +1,14 @@
 """Weights that change their layer: what is copied, created and dropped."""
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 from keras import ops
 
+from keras_norm.conversion import graph
 from keras_norm.conversion.errors import ConversionError
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.frn import FRN
@@ -98,7 +101,7 @@ def assign(layer, values):
 
 
 def copy(old, new):
-    """Copies every variable of a layer to its copy.
+    """Copies everything that a layer has learned to its copy.
 
     Raises:
         ConversionError: if the two do not hold the same variables, as after a
@@ -113,6 +116,27 @@ def copy(old, new):
         )
     for theirs, ours in zip(old.variables, new.variables, strict=True):
         ours.assign(ops.convert_to_numpy(theirs))
+    for theirs, ours in zip(graph.family(old), graph.family(new), strict=True):
+        _copy_own_state(theirs, ours)
+
+
+def _copy_own_state(old, new):
+    """Copies what a layer saves in a way of its own, as preprocessing does.
+
+    A Normalization computes with what it derived from its variables when they
+    were loaded; a vocabulary is no variable at all.
+    """
+    if (
+        type(new).load_own_variables
+        is not keras.layers.Layer.load_own_variables
+    ):
+        store = {}
+        old.save_own_variables(store)
+        new.load_own_variables(store)
+    if hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
 
 
 def _renorm_values(new, old, epsilon):

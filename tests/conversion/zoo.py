@@ -278,7 +278,11 @@ def without_affine():
 def with_lambda():
     factor = 3.0
     x = image()
-    y = layers.Lambda(lambda t: t * factor, name="lambda")(x)
+    y = layers.Lambda(
+        lambda t, shift: t * factor + shift,
+        arguments={"shift": 0.5},
+        name="lambda",
+    )(x)
     return keras.Model(x, conv_block(y, "stem"), name="lambda_model")
 
 
@@ -290,6 +294,25 @@ def own_weights():
     y = layers.BatchNormalization(name="bn")(y)
     y = layers.PReLU(name="prelu")(y)
     return keras.Model(x, layers.Dropout(0.5)(y), name="weights")
+
+
+def adapted():
+    """Preprocessing that computes with what it was adapted to."""
+    data = np.random.default_rng(3).normal(2.0, 5.0, (8, 6, 6, 3))
+    scaled = layers.Normalization(name="adapted")
+    scaled.adapt(data.astype("float32"))
+    x = image()
+    return keras.Model(x, conv_block(scaled(x), "stem"), name="adapted_model")
+
+
+def composites():
+    """Layers made of layers, without batch normalization in them."""
+    x = keras.Input((7, 4), name="steps")
+    y = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
+    y = layers.BatchNormalization(name="bn")(y)
+    y = layers.MultiHeadAttention(2, 3, name="attention")(y, y)
+    y = layers.TimeDistributed(layers.Dense(3))(y)
+    return keras.Model(x, layers.ReLU()(y), name="composites")
 
 
 def after_activation():
@@ -419,6 +442,8 @@ ZOO = {
         without_affine,
         with_lambda,
         own_weights,
+        adapted,
+        composites,
         after_activation,
         options,
         mixed,
@@ -442,7 +467,7 @@ def fill(model, seed=1):
     """Different values everywhere; gamma and variance as trained ones are."""
     generator = np.random.default_rng(seed)
     for variable in model.variables:
-        if "float" not in str(variable.dtype):
+        if "float" not in str(variable.dtype) or "adapted/" in variable.path:
             continue
         low, high = -0.5, 0.5
         if variable.name in ("gamma", "moving_variance"):
