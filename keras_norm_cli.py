@@ -34,9 +34,15 @@ PATTERNS = (
 def main(arguments=None):
     """Runs the program; returns its exit code."""
     options = parse(arguments)
-    with _quiet_start():
-        from keras_norm import cli
-    return cli.main(options)
+    try:
+        with _quiet_start():
+            from keras_norm import cli
+        return cli.main(options)
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; a file is written whole or not at all", file=sys.stderr
+        )
+        return 130
 
 
 def parse(arguments=None):

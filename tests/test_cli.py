@@ -3,8 +3,10 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 
 import keras
@@ -245,3 +247,19 @@ def test_it_stops_quietly_when_no_one_reads_on(folder):
         check=True,
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("seconds", [1.5, 8.0])
+def test_control_c_leaves_no_trace(seconds, folder):
+    script = pathlib.Path(sys.executable).with_name("keras-norm")
+    arguments = "convert", "applications:EfficientNetB7", "out.keras", "--to=gn"
+    with subprocess.Popen(
+        [script, *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert "Traceback" not in errors
+    assert os.listdir(folder) == ["model.keras"]
