@@ -19,7 +19,7 @@ help:
 	@echo "make test-backends  run the tests of layers and conversion on JAX and torch: the next two"
 	@echo "make test-jax       run them on JAX"
 	@echo "make test-torch     run them on torch, in an environment of its own"
-	@echo "make test-oldest    run the layers' tests with the oldest Keras and TensorFlow"
+	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
@@ -54,7 +54,7 @@ test-torch: $(TORCH)/ready
 	KERAS_BACKEND=torch $(TORCH)/bin/python $(PYTEST) $(BACKEND_TESTS)
 
 test-oldest: $(OLDEST)/ready
-	$(OLDEST)/bin/python $(PYTEST) $(LAYERS)
+	$(OLDEST)/bin/python $(PYTEST) $(LAYERS) tests/conversion
 
 bench: $(VENV)/ready
 	$(RUN) benchmarks/layers.py --json=runs/layers.json --figure=runs/layers.png

@@ -80,7 +80,9 @@ class _Walk:
     def _input(self, tensor, tensors):
         node, _ = graph.producer(tensor)
         old = graph.operation(node)
-        new = type(old).from_config(old.get_config())
+        # Before Keras 3.10 the config says nothing of it.
+        optional = {"optional": True} if old.optional else {}
+        new = type(old).from_config({**old.get_config(), **optional})
         tensors[id(tensor)] = new.output
         return new.output
 

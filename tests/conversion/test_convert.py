@@ -265,6 +265,18 @@ def test_brn_starts_where_batch_norm_is():
     np.testing.assert_allclose(layer.moving_stddev, stddev, rtol=1e-6)
 
 
+def test_synchronization_and_penalties_on_outputs_carry_over():
+    x = zoo.image()
+    y = layers.BatchNormalization(
+        synchronized=True, activity_regularizer="l2", name="bn"
+    )(x)
+    for norm in ("bn", "rbn"):
+        converted, _ = keras_norm.convert(keras.Model(x, y), norm)
+        layer = converted.get_layer("bn")
+        assert layer.synchronized
+        assert isinstance(layer.activity_regularizer, keras.regularizers.L2)
+
+
 def test_verification_measures_and_proves():
     model = zoo.build("residual")
     given = zoo.draw(model, batch=5)
