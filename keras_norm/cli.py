@@ -14,6 +14,7 @@ from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import one_line
 
 
 def main(options):
@@ -98,8 +99,8 @@ def _read_inputs(path):
         inputs = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConversionError(
-            f"--inputs takes an .npy or .npz file of inputs: {error}. "
-            f"Received: {path}"
+            "--inputs takes an .npy or .npz file of inputs: "
+            f"{one_line(error)}. Received: {path}"
         ) from error
     if isinstance(inputs, np.ndarray):
         return inputs
@@ -127,10 +128,9 @@ def _import(module):
     try:
         importlib.import_module(module)
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise ConversionError(
-            f"--import {module} failed: {reason}. It takes the dotted name of "
-            "a module, to be found from this folder or installed."
+            f"--import {module} failed: {one_line(error)}. It takes the "
+            "dotted name of a module, installed or found from this folder."
         ) from error
     finally:
         sys.path.remove(os.getcwd())

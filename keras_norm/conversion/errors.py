@@ -3,3 +3,8 @@
 
 class ConversionError(ValueError):
     """A model, a file or an option that cannot be converted as it is."""
+
+
+def one_line(error):
+    """What an exception says, on one line."""
+    return " ".join(str(error).split())

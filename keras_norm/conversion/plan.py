@@ -12,6 +12,7 @@ from keras_norm.conversion import selection
 from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import one_line
 
 
 @dataclasses.dataclass
@@ -83,7 +84,7 @@ def make(model, norm, include, exclude, policy, fresh):
             call.cap is None and rules.relu_cap(call.operation) is not None
             for call in calls
         ),
-        notes=_notes(graphs),
+        notes=_notes(model, graphs),
     )
     return Plan(result, layers, transfers, made)
 
@@ -138,54 +139,52 @@ def _inside(path, operation):
     ]
 
 
+def _entry(item, action, **facts):
+    return report.Entry(
+        path=item.path,
+        layer=type(item.layer).__name__,
+        shape=None if item.node is None else _shape(item.node),
+        action=action,
+        **facts,
+    )
+
+
 def _refused(item, picked):
     """The entry of what is not to be replaced, or cannot be; else None."""
-    facts = {"path": item.path, "layer": type(item.layer).__name__}
-    if item.node is not None:
-        facts["shape"] = _shape(item.node)
-    else:
-        facts["shape"] = None
     if id(item.layer) not in picked:
         reason = "left out by include or exclude"
-        return report.Entry(action=report.KEPT, reason=reason, **facts)
+        return _entry(item, report.KEPT, reason=reason)
     if item.node is None:
-        return report.Entry(
-            action=report.UNREACHABLE, reason=item.reason, **facts
-        )
+        return _entry(item, report.UNREACHABLE, reason=item.reason)
     return None
 
 
 def _replace(item, norm, fresh, layers, transfers):
     """Makes and builds the new layer; returns the entry."""
-    facts = {
-        "path": item.path,
-        "layer": type(item.layer).__name__,
-        "shape": _shape(item.node),
-    }
     layer = replacement.make(item.layer, norm, fresh)
     if layer is None:
         reason = "kept by the function that makes the new layer"
-        return report.Entry(action=report.KEPT, reason=reason, **facts)
+        return _entry(item, report.KEPT, reason=reason)
     try:
         layer.build(_shape(item.node))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConversionError(
             f"{type(layer).__name__} cannot take the place of {item.path!r}: "
-            f"{error}"
+            f"{one_line(error)}"
         ) from error
     plan_weights = weights.plan_fresh if fresh else weights.plan_transfer
     transfer = plan_weights(item.layer, layer)
     layers[id(item.layer)] = layer
     transfers[id(item.layer)] = transfer
-    return report.Entry(
-        action=report.REPLACED,
+    return _entry(
+        item,
+        report.REPLACED,
         becomes=type(layer).__name__,
         copied=transfer.copied,
         created=transfer.created,
         dropped=transfer.dropped,
         function=transfer.function,
         note=_mask_note(item.node, layer),
-        **facts,
     )
 
 
@@ -201,10 +200,15 @@ def _mask_note(node, layer):
     return f"{type(layer).__name__} takes no mask: every position counts"
 
 
-def _notes(graphs):
-    return [
-        f"{prefix}{model.name} is a {type(model).__name__}; it comes back as a "
+def _notes(model, graphs):
+    notes = [
+        f"{prefix}{part.name} is a {type(part).__name__}; it comes back as a "
         "plain Functional model, without the methods of its class."
-        for prefix, model in graphs
-        if not graph.keeps_class(model)
+        for prefix, part in graphs
+        if not graph.keeps_class(part)
     ]
+    if getattr(model, "compiled", False):
+        notes.append(
+            f"{model.name} is compiled; compile the result for its training."
+        )
+    return notes

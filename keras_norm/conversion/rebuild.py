@@ -7,6 +7,7 @@ import keras
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import one_line
 
 
 def rebuild(model, plan):
@@ -138,10 +139,9 @@ def _copy_layer(layer):
     try:
         return type(layer).from_config(layer.get_config())
     except Exception as error:
-        reason = " ".join(str(error).split())
         raise ConversionError(
             f"{layer.name!r}, a {type(layer).__name__}, cannot be made again "
-            f"from its config: {reason}"
+            f"from its config: {one_line(error)}"
         ) from error
 
 

@@ -6,6 +6,7 @@ import keras
 
 from keras_norm import registry
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import one_line
 
 # What gamma and beta are made with: of a meaning in every normalization.
 WEIGHT_OPTIONS = tuple(
@@ -37,6 +38,11 @@ def standardize_norm(norm, kwargs):
     Raises:
         ConversionError: for an unknown name, or arguments for a function.
     """
+    if isinstance(norm, keras.layers.Layer):
+        raise ConversionError(
+            "A layer would be one and the same in every place: pass its class, "
+            f"or a function that makes a new one. Received: norm={norm!r}"
+        )
     is_function = callable(norm) and not isinstance(norm, (registry.Norm, type))
     if is_function and kwargs:
         raise ConversionError(
@@ -80,7 +86,8 @@ def make(batch_norm, norm, fresh=False):
         return norm.layer(axis=batch_norm.axis, **kwargs)
     except (TypeError, ValueError) as error:
         raise ConversionError(
-            f"{norm.name} cannot take the place of {batch_norm.name!r}: {error}"
+            f"{norm.name} cannot take the place of {batch_norm.name!r}: "
+            f"{one_line(error)}"
         ) from error
 
 

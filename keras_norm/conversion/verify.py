@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_norm.conversion import graph
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import one_line
 from keras_norm.conversion.report import Comparison
 
 # Sizes to try where the model leaves height, width or length open.
@@ -36,9 +37,9 @@ def verify(source, converted, report, inputs=None):
         try:
             comparison = compare(source, converted, name, batch)
         except Exception as error:
-            reason = " ".join(str(error).split())
             raise ConversionError(
-                f"{source.name!r} does not take the {name} inputs: {reason}"
+                f"{source.name!r} does not take the {name} inputs: "
+                f"{one_line(error)}"
             ) from error
         report.comparisons.append(comparison)
         _require_kept(source, report, comparison)
@@ -110,7 +111,7 @@ def _random_inputs(model):
         try:
             _call(model, batch)
         except Exception as error:
-            reasons.append(" ".join(str(error).split()))
+            reasons.append(one_line(error))
             continue
         return batch
     raise ConversionError(

@@ -180,6 +180,8 @@ def test_a_threshold_has_the_dtype_and_the_freedom_of_its_relu():
     base = converted.get_layer("base")
     assert not base.get_layer("base_relu").trainable_weights
     assert len(converted.get_layer("head_relu").trainable_weights) == 1
+    converted, _ = convert("thawed")
+    assert not converted.get_layer("head_relu").trainable_weights
 
 
 def test_a_bare_relu_takes_dtype_and_axis_of_its_norm():

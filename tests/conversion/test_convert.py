@@ -109,6 +109,8 @@ def functional_with_call():
         (zoo.residual, "frn", {"eps": 1}, "'first_bn'.*eps"),
         (zoo.residual, lambda bn: bn.name, {}, "must return a new Keras layer"),
         (zoo.residual, lambda bn: None, {"groups": 1}, "no arguments"),
+        (zoo.residual, keras_norm.FRN(), {}, "one and the same in every"),
+        (zoo.residual, layers.Identity, {}, "'first_bn'.*axis"),
         (zoo.wrapped, "frn", {}, "2 batch normalizations cannot be reached"),
     ],
 )  # fmt: skip
@@ -349,8 +351,8 @@ def test_the_worst_function_is_that_of_the_model():
 
 def test_the_result_is_not_compiled_and_trains():
     model = zoo.build("compiled")
-    converted, _ = keras_norm.convert(model, "frn")
-    assert not converted.compiled
+    converted, report = keras_norm.convert(model, "frn")
+    assert not converted.compiled and "is compiled" in report.notes[0]
     converted.compile(optimizer="sgd", loss="mse")
     x = zoo.draw(model, batch=8)
     history = converted.fit(x, np.zeros((8, 2)), epochs=3, verbose=0)

@@ -484,3 +484,21 @@ def test_a_layer_that_cannot_be_made_again_is_named():
     y = zoo.conv_block(NoConfig(object(), name="stubborn")(x), "stem")
     with pytest.raises(keras_norm.ConversionError, match="'stubborn'"):
         keras_norm.convert(keras.Model(x, y), "frn")
+
+
+def test_a_layer_that_its_config_does_not_tell_is_named():
+    class Grown(keras.layers.Layer):
+        width = 2
+
+        def build(self, shape):
+            self.add_weight(name="extra", shape=(self.width,))
+
+        def call(self, x):
+            return x
+
+    x = keras.Input((3,))
+    y = keras.layers.BatchNormalization()(Grown(name="grown")(x))
+    model = keras.Model(x, y)
+    Grown.width = 3
+    with pytest.raises(keras_norm.ConversionError, match="'grown'.*other wei"):
+        keras_norm.convert(model, "frn")

@@ -90,9 +90,12 @@ def test_the_options_of_the_code_carry_over():
     assert (norm.name, norm.epsilon, norm.momentum) == ("norm", 1e-2, 0.99)
     with keras_norm.norm_scope("gn", groups=2):
         layer = layers.BatchNormalization(
-            axis=1, dtype="mixed_bfloat16", gamma_initializer="zeros"
+            axis=1,
+            dtype="mixed_bfloat16",
+            gamma_initializer="zeros",
+            trainable=False,
         )
-    assert (layer.groups, layer.axis) == (2, 1)
+    assert (layer.groups, layer.axis, layer.trainable) == (2, 1, False)
     assert layer.dtype_policy.name == "mixed_bfloat16"
     assert isinstance(layer.gamma_initializer, keras.initializers.Zeros)
 

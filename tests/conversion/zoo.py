@@ -216,6 +216,18 @@ def frozen_nested():
     return keras.Model(y, conv_block(z, "head"), name="transfer")
 
 
+def thawed():
+    """Frozen as a whole, then one layer and one activation set anew."""
+    x = keras.Input((6, 6, 3))
+    base = keras.Model(x, conv_block(x, "base"), name="base")
+    base.trainable = False
+    base.get_layer("base_conv").trainable = True
+    y = image()
+    model = keras.Model(y, conv_block(base(y), "head"), name="thawed")
+    model.get_layer("head_relu").trainable = False
+    return model
+
+
 def untrainable():
     model = residual()
     model.trainable = False
@@ -432,6 +444,7 @@ ZOO = {
         siamese,
         nested,
         frozen_nested,
+        thawed,
         untrainable,
         partly_frozen,
         inference_calls,
