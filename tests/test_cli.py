@@ -161,6 +161,8 @@ def prepare_bad_files():
         ("model.keras out.keras --to=frn --arg eps=3", "'eps': 3"),
         ("model.keras out.keras --to=frn --include=x", "matches no batch"),
         ("model.keras model.keras --to=frn", "--overwrite"),
+        # Before the work: what is to be read is not even looked for.
+        ("missing.keras model.keras --to=frn", "--overwrite"),
         ("model.keras out.h5 --to=frn", "does not end in .keras"),
         ("model.keras nowhere/out.keras --to=frn", "does not exist"),
         ("model.keras --to=frn", "give --plan"),
