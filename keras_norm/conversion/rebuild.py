@@ -1,5 +1,6 @@
 """The walk: a model's graph once more, with other layers in some places."""
 
+import contextlib
 import inspect
 
 import keras
@@ -34,6 +35,10 @@ class _Walk:
 
     def model(self, model):
         """The new model of a graph model, nested or not."""
+        with _policy_of(model):
+            return self._model(model)
+
+    def _model(self, model):
         tensors = {}
         new_inputs = keras.tree.map_structure(
             lambda x: self._input(x, tensors), graph.inputs(model)
@@ -123,6 +128,20 @@ class _Walk:
         return new
 
 
+@contextlib.contextmanager
+def _policy_of(layer):
+    """Lets what takes Keras' dtype policy of the moment take that of a layer.
+
+    Models do, and layers that composite layers make for themselves.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(getattr(layer, "dtype_policy", before))
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _call_with(new, old, args, kwargs):
     """Calls a layer with those of another's arguments that it knows."""
     given = inspect.signature(old.call).bind(*args, **kwargs).arguments
@@ -137,7 +156,8 @@ def _copy_layer(layer):
     if type(layer) is keras.layers.Lambda:
         return graph.copy_lambda(layer)
     try:
-        return type(layer).from_config(layer.get_config())
+        with _policy_of(layer):
+            return type(layer).from_config(layer.get_config())
     except Exception as error:
         raise ConversionError(
             f"{layer.name!r}, a {type(layer).__name__}, cannot be made again "

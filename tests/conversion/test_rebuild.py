@@ -216,6 +216,19 @@ def test_a_deep_model_is_walked_without_recursion():
     assert len(graph.nodes(converted)) == 302
 
 
+@pytest.mark.parametrize("name", ["sequential", "nested", "composites"])
+@pytest.mark.parametrize("policies", [(1, 0), (0, 1)])
+def test_the_policy_of_the_moment_is_not_taken(name, policies):
+    then, now = (("float32", "mixed_bfloat16")[i] for i in policies)
+    keras.config.set_dtype_policy(then)
+    model = zoo.build(name)
+    keras.config.set_dtype_policy(now)
+    converted, _ = keras_norm.convert(model, "sync_bn", verify=True)
+    assert keras.config.dtype_policy().name == now
+    assert {x.dtype_policy.name for x in zoo.every_layer(model)} == {then}
+    assert {x.dtype_policy.name for x in zoo.every_layer(converted)} == {then}
+
+
 def test_shared_layers_stay_shared():
     model = zoo.build("shared_norm")
     converted, report = keras_norm.convert(model, "frn")
