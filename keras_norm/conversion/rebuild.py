@@ -43,11 +43,14 @@ class _Walk:
         new_inputs = keras.tree.map_structure(
             lambda x: self._input(x, tensors), graph.inputs(model)
         )
-        operations = [self._call(node, tensors) for node in graph.nodes(model)]
         if isinstance(model, keras.Sequential):
+            # It calls its layers itself; twice, they would have no `output`.
             cls = type(model) if graph.keeps_class(model) else keras.Sequential
-            inputs = keras.tree.flatten(new_inputs)
-            return cls([*inputs, *operations], name=model.name)
+            parts = keras.tree.flatten(new_inputs)
+            parts += [self._operation(node) for node in graph.nodes(model)]
+            return cls(parts, name=model.name)
+        for node in graph.nodes(model):
+            self._call(node, tensors)
         cls = type(model) if graph.keeps_class(model) else keras.Model
         new_outputs = keras.tree.map_structure(
             lambda x: tensors[id(x)], graph.outputs(model)
@@ -94,38 +97,37 @@ class _Walk:
 
     def _call(self, node, tensors):
         """Calls the new operation where the old one was called."""
-        old = graph.operation(node)
+        old, new = graph.operation(node), self._operation(node)
         args, kwargs = graph.arguments(node, tensors)
-        threshold = self.plan.thresholds.get(id(node))
-        if threshold is not None:
-            new = threshold
-            inputs = graph.input_tensors(node)[0]
-            results = new(tensors[id(inputs)])
+        if id(node) in self.plan.thresholds:
+            results = new(tensors[id(graph.input_tensors(node)[0])])
         elif id(old) in self.plan.layers:
-            new = self._keep(old, self.plan.layers[id(old)])
             results = _call_with(new, old, args, kwargs)
         else:
-            new = self._operation(old)
             results = new(*args, **kwargs)
         flat = keras.tree.flatten(results)
         for tensor, result in zip(
             graph.output_tensors(node), flat, strict=True
         ):
             tensors[id(tensor)] = result
-        return new
 
-    def _operation(self, old):
-        if id(old) in self.made:
-            return self.made[id(old)][1]
+    def _operation(self, node):
+        """What is called in the new model where a node was in the old."""
+        if id(node) in self.plan.thresholds:
+            return self.plan.thresholds[id(node)]
+        old = graph.operation(node)
+        if id(old) not in self.made:
+            self.made[id(old)] = old, self._copy(old)
+        return self.made[id(old)][1]
+
+    def _copy(self, old):
+        if id(old) in self.plan.layers:
+            return self.plan.layers[id(old)]
         if graph.is_graph_model(old):
-            return self._keep(old, self.model(old))
+            return self.model(old)
         if not isinstance(old, keras.layers.Layer):
-            return self._keep(old, graph.copy_operation(old))
-        return self._keep(old, _copy_layer(old))
-
-    def _keep(self, old, new):
-        self.made[id(old)] = old, new
-        return new
+            return graph.copy_operation(old)
+        return _copy_layer(old)
 
 
 @contextlib.contextmanager

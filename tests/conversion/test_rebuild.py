@@ -229,6 +229,18 @@ def test_the_policy_of_the_moment_is_not_taken(name, policies):
     assert {x.dtype_policy.name for x in zoo.every_layer(converted)} == {then}
 
 
+@each_model
+def test_every_layer_is_called_as_often_as_before(name):
+    model = zoo.build(name)
+    converted, _ = keras_norm.convert(model, "rbn")
+    for old, new in zip(model.layers, converted.layers, strict=True):
+        inside = [
+            node for node in graph.nodes(model) if graph.operation(node) is old
+        ]
+        if inside:  # The source may have been called elsewhere, too.
+            assert len(new._inbound_nodes) == len(inside), new.name
+
+
 def test_shared_layers_stay_shared():
     model = zoo.build("shared_norm")
     converted, report = keras_norm.convert(model, "frn")
