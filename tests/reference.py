@@ -55,6 +55,7 @@ def group_norm(x, weights, epsilon=1e-3, mask=None, groups=None):
     channels = x.shape[-1]
     if groups is None:
         groups = max(n for n in range(1, 33) if 32 % n == channels % n == 0)
+        groups = 1 if x[0].size == channels else groups
     groups = channels if groups == -1 else groups
     mean = group_mean(x, groups, mask)
     variance = group_mean((x - mean) ** 2, groups, mask)

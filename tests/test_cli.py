@@ -255,8 +255,10 @@ def test_it_stops_quietly_when_no_one_reads_on(folder):
 def test_control_c_leaves_no_trace(seconds, folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     arguments = "convert", "applications:EfficientNetB7", "out.keras", "--to=gn"
+    # A shell's background jobs, such as this test may be, ignore it.
+    command = ["env", "--default-signal=INT", script, *arguments]
     with subprocess.Popen(
-        [script, *arguments], stderr=subprocess.PIPE, text=True
+        command, stderr=subprocess.PIPE, text=True
     ) as process:
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)

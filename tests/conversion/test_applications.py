@@ -21,27 +21,17 @@ REPRESENTATIVE = (
     "EfficientNetB0",
     "NASNetMobile",
 )
-# A training step compiles for a minute on JAX.
-QUICK = ("MobileNetV2",)
+# What else is done with them takes long, above all on JAX, which compiles a
+# training step for a minute.
+TRAINED = ("MobileNetV2",)
 if keras.backend.backend() != "jax":
-    QUICK = REPRESENTATIVE
+    TRAINED += ("ResNet50", "MobileNetV3Small", "EfficientNetB0", "Xception")
 NORMS = ("frn", "rbn", "gn", "bn")
 NAMES = [
     name
     for name, build in vars(keras.applications).items()
     if inspect.isfunction(build) and not name.startswith(WITHOUT_BATCH_NORM)
 ]
-
-
-def each(names):
-    """A test for each of the networks; the quick ones in the default run."""
-    return pytest.mark.parametrize(
-        "name",
-        [
-            pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
-            for name in names
-        ],
-    )
 
 
 # What becomes of each: batch normalizations, TLUs made, ReLUs kept, to FRN.
@@ -108,7 +98,7 @@ def test_counts(name):
     assert counts == COUNTS[name]
 
 
-@each(REPRESENTATIVE)
+@pytest.mark.parametrize("name", REPRESENTATIVE)
 @pytest.mark.parametrize(
     "norms",
     [
@@ -128,7 +118,13 @@ def test_the_function_is_kept(name, norms):
                 assert comparison.largest == 0.0
 
 
-@each(NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in TRAINED else pytest.mark.long)
+        for name in NAMES
+    ],
+)
 def test_it_converts_trains_and_reloads_in_a_fresh_process(name, tmp_path):
     model = build(name)
     inputs = draw(model)

@@ -89,16 +89,11 @@ def _tlu(**kwargs):
     return Member(TLU, reference.tlu, kwargs, oracle_kwargs, normalizes=False)
 
 
-def _group_norm(**kwargs):
-    return Member(GroupNormalization, reference.group_norm, kwargs, kwargs)
-
-
 MEMBERS = {
     "frn": _frn(),
     "frn_tlu": _frn(activation="tlu"),
     "frn_scalar_epsilon": _frn(learned_epsilon=True),
     "frn_channel_epsilon": _frn(learned_epsilon="channel", activation="tlu"),
-    "frn_auto_epsilon": _frn(learned_epsilon="auto"),
     "frn_no_affine": _frn(center=False, scale=False),
     "frn_tlu_no_affine": _frn(center=False, scale=False, activation="tlu"),
     "gfrn": _frn(groups=3),
@@ -115,9 +110,7 @@ MEMBERS = {
         functools.partial(reference.batch_norm, training=False),
     ),
     "eval_norm": Member(EvalNorm, reference.eval_norm, uses_batch=True),
-    "gn": _group_norm(),
-    "in": _group_norm(groups=-1),
-    "ln": _group_norm(groups=1),
+    "gn": Member(GroupNormalization, reference.group_norm),
     "rbn": _rbn(),
     "rbn_std": _rbn(center_statistic="std", scale_statistic="std"),
     "rbn_function": _rbn(center_statistic=largest, scale_statistic=largest),
