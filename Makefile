@@ -15,7 +15,7 @@ BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
 	@echo "make test           run the tests"
-	@echo "make test-long      convert every network of keras.applications, half an hour"
+	@echo "make test-long      run what takes long: every network of keras.applications, 40 min"
 	@echo "make test-backends  run the tests of layers and conversion on JAX and torch: the next two"
 	@echo "make test-jax       run them on JAX"
 	@echo "make test-torch     run them on torch, in an environment of its own"

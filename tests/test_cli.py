@@ -251,7 +251,9 @@ def test_it_stops_quietly_when_no_one_reads_on(folder):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("seconds", [1.5, 8.0])
+@pytest.mark.parametrize(
+    "seconds", [1.5, pytest.param(8.0, marks=pytest.mark.long)]
+)
 def test_control_c_leaves_no_trace(seconds, folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     arguments = "convert", "applications:EfficientNetB7", "out.keras", "--to=gn"

@@ -98,7 +98,13 @@ def test_counts(name):
     assert counts == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in TRAINED else pytest.mark.long)
+        for name in REPRESENTATIVE
+    ],
+)
 @pytest.mark.parametrize(
     "norms",
     [

@@ -52,7 +52,7 @@ def assert_same(before, after):
 
 
 @each_model
-@pytest.mark.parametrize("norm", ["bn", "sync_bn", "brn", "frozen"])
+@pytest.mark.parametrize("norm", ["sync_bn", "brn", "frozen"])
 def test_the_exact_kinds_keep_every_bit(name, norm):
     model = zoo.build(name)
     converted, report = keras_norm.convert(model, norm)

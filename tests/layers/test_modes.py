@@ -183,6 +183,7 @@ print(digest.hexdigest())
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="a mode of TensorFlow"
 )
+@pytest.mark.long
 def test_every_operation_has_a_deterministic_form():
     digests = [
         subprocess.run(
