@@ -16,6 +16,7 @@ from keras import layers
 
 import keras_norm
 import keras_norm_cli
+from keras_norm.conversion import files
 from tests.conversion import zoo
 
 
@@ -251,9 +252,22 @@ def test_it_stops_quietly_when_no_one_reads_on(folder):
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(
-    "seconds", [1.5, pytest.param(8.0, marks=pytest.mark.long)]
-)
+def test_control_c_is_one_line(folder, capfd, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "load_model", stop)
+    code, output, errors = run(
+        capfd, "convert", "model.keras", "out.keras", "--to=gn"
+    )
+    assert (code, output) == (130, "")
+    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert os.listdir(folder) == ["model.keras"]
+
+
+# While a library is imported, some code in it may swallow the interrupt.
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [1.5, 8.0])
 def test_control_c_leaves_no_trace(seconds, folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     arguments = "convert", "applications:EfficientNetB7", "out.keras", "--to=gn"
