@@ -11,7 +11,7 @@ POLICIES = ("auto", "keep", "tlu")
 
 
 def check_policy(policy, norm_name):
-    """Returns the policy or raises.
+    """Raises a ConversionError for what is no policy.
 
     Args:
         policy: `"keep"`: every activation stays. `"auto"`: a ReLU behind a
@@ -27,7 +27,6 @@ def check_policy(policy, norm_name):
             "`activation` is one of 'auto', 'keep' and 'tlu'. "
             f"Received: activation={policy!r}, norm={norm_name!r}"
         )
-    return policy
 
 
 def cap_of_threshold(operation, policy, has_own):

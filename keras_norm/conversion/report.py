@@ -133,7 +133,7 @@ class ConversionReport:
         relus = f"{self.num_relus_kept} ReLU kept"
         if self.num_thresholds:
             relus = f"{self.num_thresholds} TLU made, {relus}"
-        noun = _plural(len(self.entries), "batch normalization")
+        noun = plural(len(self.entries), "batch normalization")
         return (
             f"{self.model}, {noun}: {', '.join(parts)}. {relus}. "
             f"{FUNCTIONS[self.function]}"
@@ -171,5 +171,6 @@ FUNCTIONS = {
 }
 
 
-def _plural(number, noun):
+def plural(number, noun):
+    """`"1 sample"`, `"2 samples"`."""
     return f"{number} {noun}" + ("" if number == 1 else "s")

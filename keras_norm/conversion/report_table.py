@@ -6,7 +6,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-STYLES = {"replaced": "", "kept": "dim", "unreachable": "bold red"}
+from keras_norm.conversion.report import KEPT
+from keras_norm.conversion.report import REPLACED
+from keras_norm.conversion.report import UNREACHABLE
+from keras_norm.conversion.report import plural
+
+STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 
 
 def show(report, console):
@@ -33,19 +38,18 @@ def show_model(model, report, console):
     """
     table = _table("input", "activation", "reached")
     for entry in report.entries:
-        reached = entry.action != "unreachable"
+        reached = entry.action != UNREACHABLE
         cells = (
             entry.path,
             "" if entry.shape is None else _shape(entry.shape),
             "\n".join(f"{a.path}: {a.was}" for a in entry.activations),
             "yes" if reached else f"no: {entry.reason}",
         )
-        style = STYLES["replaced" if reached else entry.action]
+        style = STYLES[REPLACED if reached else entry.action]
         table.add_row(*(escape(cell) for cell in cells), style=style)
-    num = len(report.entries)
     line = (
         f"{model.name} ({type(model).__name__}): {model.count_params():,} "
-        f"parameters, {num} batch normalization{'s' if num != 1 else ''}, "
+        f"parameters, {plural(len(report.entries), 'batch normalization')}, "
         f"{len(report.unreachable)} not reached by a graph walk, "
         f"{report.num_relus_kept} ReLU"
     )
@@ -100,9 +104,9 @@ def _activation(activation):
 
 
 def _comparison(comparison):
-    noun = "sample" if comparison.num_samples == 1 else "samples"
+    samples = plural(comparison.num_samples, f"{comparison.inputs} sample")
     return (
-        f"verified on {comparison.num_samples} {comparison.inputs} {noun}: "
+        f"verified on {samples}: "
         f"largest difference {comparison.largest:.3g}, "
         f"{comparison.relative:.3g} of the largest output"
     )
