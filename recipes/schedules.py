@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from recipes.errors import RecipeError
+
 # RBN's recipe divides the rate every 30 of 100 epochs.
 STEP_EVERY = 0.3
 
@@ -51,26 +53,67 @@ def make(config, num_steps, steps_per_epoch):
     """The schedule of a run.
 
     Args:
-        config: A `Config`.
+        config: A `Config`. Its learning rates are those of a global batch of
+            256 and grow with the batch, that of the end too.
         num_steps: Steps of the whole training, ramp included.
         steps_per_epoch: Steps an epoch, which the ramp's length is given in.
+
+    Raises:
+        RecipeError: for an end above the peak.
     """
-    peak = config.peak_learning_rate
+    if config.end_learning_rate > config.learning_rate:
+        raise RecipeError(
+            "--end_learning_rate must be at most --learning_rate. Received: "
+            f"end_learning_rate={config.end_learning_rate}, "
+            f"learning_rate={config.learning_rate}"
+        )
     ramp_steps = min(round(config.warmup_epochs * steps_per_epoch), num_steps)
-    decay_steps = max(num_steps - ramp_steps, 1)
-    schedules = keras.optimizers.schedules
-    if config.schedule == "cosine":
-        schedule = schedules.CosineDecay(peak, decay_steps)
-    elif config.schedule == "step":
-        boundaries = [
-            max(round(i * STEP_EVERY * num_steps) - ramp_steps, 0)
-            for i in (1, 2, 3)
-        ]
-        rates = [peak * 0.1**i for i in range(4)]
-        schedule = schedules.PiecewiseConstantDecay(boundaries, rates)
-    else:
-        # Keras has no constant schedule; this one falls to 1.0 of its start.
-        schedule = schedules.CosineDecay(peak, decay_steps, alpha=1.0)
+    schedule = _SCHEDULES[config.schedule](config, num_steps, ramp_steps)
     if ramp_steps == 0:
         return schedule
     return Ramp(schedule, ramp_steps, config.warmup_shape)
+
+
+def _cosine(config, num_steps, ramp_steps):
+    peak = config.peak_learning_rate
+    end = _end(config) / peak if peak else 0.0
+    decay_steps = max(num_steps - ramp_steps, 1)
+    return keras.optimizers.schedules.CosineDecay(peak, decay_steps, alpha=end)
+
+
+def _polynomial(config, num_steps, ramp_steps):
+    return keras.optimizers.schedules.PolynomialDecay(
+        config.peak_learning_rate,
+        max(num_steps - ramp_steps, 1),
+        end_learning_rate=_end(config),
+        power=config.polynomial_power,
+    )
+
+
+def _step(config, num_steps, ramp_steps):
+    # Its steps are counted from the end of the ramp.
+    boundaries = [
+        max(round(i * STEP_EVERY * num_steps) - ramp_steps, 0)
+        for i in (1, 2, 3)
+    ]
+    rates = [config.peak_learning_rate * 0.1**i for i in range(4)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+
+
+def _constant(config, num_steps, ramp_steps):
+    # Keras has no constant schedule; this one falls to 1.0 of its start.
+    return keras.optimizers.schedules.CosineDecay(
+        config.peak_learning_rate, 1, alpha=1.0
+    )
+
+
+def _end(config):
+    return config.end_learning_rate * config.global_batch_size / 256
+
+
+_SCHEDULES = {
+    "cosine": _cosine,
+    "polynomial": _polynomial,
+    "step": _step,
+    "constant": _constant,
+}

@@ -3,17 +3,58 @@ import numpy as np
 import pytest
 
 from recipes import schedules
+from recipes.errors import RecipeError
 from tests.recipes.runs import make_config
 
 
 def rates(steps, num_steps=100, steps_per_epoch=10, **flags):
-    config = make_config(global_batch_size=256, learning_rate=0.2, **flags)
+    config = make_config(
+        **{"global_batch_size": 256, "learning_rate": 0.2, **flags}
+    )
     schedule = schedules.make(config, num_steps, steps_per_epoch)
     return [float(schedule(step)) for step in steps]
 
 
 def test_cosine_goes_from_the_peak_to_zero():
     assert rates([0, 50, 100]) == pytest.approx([0.2, 0.1, 0.0], abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle"), [("cosine", 0.11), ("polynomial", 0.02 + 0.18 / 8)]
+)
+def test_the_end_is_reached(schedule, middle):
+    got = rates(
+        [0, 50, 100, 120],
+        schedule=schedule,
+        end_learning_rate=0.02,
+        polynomial_power=3.0,
+    )
+    assert got == pytest.approx([0.2, middle, 0.02, 0.02], rel=1e-5)
+
+
+def test_a_polynomial_of_power_one_is_a_straight_line():
+    got = rates([0, 25, 100], schedule="polynomial", polynomial_power=1.0)
+    assert got == pytest.approx([0.2, 0.15, 0.0], abs=1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
+def test_peak_and_end_scale_with_the_global_batch(schedule):
+    got = rates(
+        [0, 100],
+        schedule=schedule,
+        end_learning_rate=0.02,
+        global_batch_size=1024,
+    )
+    assert got == pytest.approx([0.8, 0.08], rel=1e-5)
+
+
+def test_an_end_above_the_peak_is_refused():
+    with pytest.raises(RecipeError, match="end_learning_rate=0.3"):
+        rates([0], end_learning_rate=0.3)
+
+
+def test_a_rate_of_zero_stays_zero():
+    assert rates([0, 50, 100], learning_rate=0.0) == [0.0, 0.0, 0.0]
 
 
 def test_step_divides_by_ten_every_30_percent():
@@ -47,6 +88,20 @@ def test_the_schedule_after_a_ramp_ends_with_the_training():
 def test_steps_of_the_rate_are_counted_from_the_start_with_a_ramp():
     got = rates([30, 31], schedule="step", warmup_epochs=2)
     assert got == pytest.approx([0.2, 0.02])
+
+
+def test_steps_of_the_rate_that_fall_into_the_ramp_are_behind_it():
+    got = rates([70, 71, 90, 91], schedule="step", warmup_epochs=7)
+    assert got == pytest.approx([0.2, 0.002, 0.002, 0.0002])
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
+def test_a_ramp_meets_every_schedule(schedule, shape):
+    flags = {"schedule": schedule, "end_learning_rate": 0.02}
+    got = rates([20, 60, 100], warmup_epochs=2, warmup_shape=shape, **flags)
+    expected = rates([0, 40, 80], num_steps=80, **flags)
+    assert got == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_ramp_reloads():
