@@ -17,6 +17,38 @@ BRIGHTNESS = 32 / 255
 SATURATION = (0.5, 1.5)
 
 
+def check(config, num_channels):
+    """Refuses flags that do not suit the images."""
+
+
+def trainer(config, source):
+    """`f(image, seed)` that gives the augmented training image."""
+    kind = _kind(config, source)
+
+    def augment(image, seed):
+        size = config.image_size
+        return train_image(image, seed, kind, size, source.num_channels)
+
+    return augment
+
+
+def evaluator(config, source):
+    """`f(image)` that gives the evaluation image."""
+    kind = _kind(config, source)
+
+    def prepare(image):
+        size = config.image_size
+        return eval_image(image, kind, size, source.num_channels)
+
+    return prepare
+
+
+def _kind(config, source):
+    if config.augmentation == "auto":
+        return source.augmentation
+    return config.augmentation
+
+
 def train_image(image, seed, augmentation, size, num_channels):
     """An augmented training image.
 

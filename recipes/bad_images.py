@@ -1,41 +1,110 @@
-"""An image that cannot be decoded, as one line that names it."""
+"""Images that cannot be decoded: named, and left out or fatal.
+
+An image fails inside of TensorFlow's input threads, where neither its name nor
+Python is. So it is decoded within a dataset of one element that ignores errors;
+only where nothing comes out does Python run, to find name and reason.
+"""
 
 import contextlib
-import pathlib
-import re
+import threading
 
 import tensorflow as tf
+from absl import logging
 
-from recipes import sources
 from recipes.errors import RecipeError
 
-_REASON = re.compile(r"(?:Invalid|Unknown)[^\n\[]*(?:JPEG|PNG|image)[^\n\[]*")
+
+class _Record:
+    """What this process has come upon since the last `reset`."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.names = {}
+        self.failure = None
+
+
+_record = _Record()
+
+
+def found():
+    """The names of the images that could not be decoded, each once."""
+    with _record.lock:
+        return list(_record.names)
+
+
+def reset():
+    """Forgets what was found."""
+    with _record.lock:
+        _record.names.clear()
+        _record.failure = None
 
 
 @contextlib.contextmanager
 def named(config):
     """Turns TensorFlow's error over an image inside into a `RecipeError`."""
+    reset()
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
-        reason = _REASON.search(str(error))
-        if reason is None:
+    except tf.errors.OpError as error:
+        if _record.failure is None:
             raise
         raise RecipeError(
             f"an image of {config.dataset} cannot be decoded: "
-            f"{reason[0].strip()}{_where(config)}"
+            f"{_record.failure}: remove it or put it right, or go on without "
+            "it: --on_bad_image=skip."
         ) from error
 
 
-def _where(config):
-    """The first file of a folder that cannot be decoded."""
-    kind, _, root = config.dataset.partition(":")
-    if kind != "folder":
-        return ""
-    for path in sorted(pathlib.Path(root).expanduser().rglob("*")):
-        if path.suffix.lower() in sources.IMAGE_ENDINGS:
-            try:
-                tf.io.decode_image(path.read_bytes(), expand_animations=False)
-            except tf.errors.InvalidArgumentError:
-                return f" In {path}: remove it or put it right."
-    return ""
+def guard(prepare, encoded, index, name, on_bad_image):
+    """An image and its weight: 1, or 0 for zeros if it cannot be decoded.
+
+    Args:
+        prepare: `f(encoded)` gives the image, of a static shape, in a graph.
+        encoded: The bytes of the image.
+        index: The number of the example.
+        name: `f(index)` tells where it is.
+        on_bad_image: `"fail"` ends the dataset with an error, which `named`
+            words; `"skip"` gives zeros of weight 0 and logs the name once.
+    """
+    example = tf.data.Dataset.from_tensors(encoded)
+    good = example.map(lambda data: (prepare(data), 1.0)).ignore_errors()
+    shape = good.element_spec[0].shape
+    skips = on_bad_image == "skip"
+
+    def note(index, data):
+        _note(name(int(index)), _why(data), skips)
+        return skips
+
+    def report(data):
+        # An error raised in Python would print its stack.
+        goes_on = tf.numpy_function(note, [index, data], tf.bool)
+        check = tf.debugging.Assert(goes_on, ["an image cannot be decoded"])
+        with tf.control_dependencies([check]):
+            return tf.zeros(shape), tf.constant(0.0)
+
+    return good.concatenate(example.map(report)).take(1).get_single_element()
+
+
+def _note(name, reason, skips):
+    with _record.lock:
+        is_new = name not in _record.names
+        _record.names[name] = reason
+        if not skips:
+            _record.failure = _record.failure or f"{reason}. In {name}"
+    if skips and is_new:
+        logging.warning(
+            "skipped, it cannot be decoded: %s. In %s", reason, name
+        )
+
+
+def _why(data):
+    """TensorFlow's reason, in its first sentence."""
+    if not data:
+        return "it is empty"
+    try:
+        tf.io.decode_image(data, expand_animations=False)
+    except tf.errors.OpError as error:
+        message = error.message.partition("{{")[0]
+        message = message.removeprefix("Unknown image file format.")
+        return (message.strip() or "unknown image format").rstrip(".")
+    return "its header and its pixels do not go together"

@@ -1,4 +1,10 @@
-"""Batches for training and evaluation, with exact sizes."""
+"""Batches for training and evaluation, a pure function of their position.
+
+Position `p` of the training is step `p // B`, row `p % B`, where B is the
+global batch size. Which example stands there, and how it is augmented, follows
+from the seed, the epoch and the place within the epoch, and from nothing else:
+not from where the run went on, nor from the number of replicas or workers.
+"""
 
 import dataclasses
 import time
@@ -7,6 +13,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from recipes import augment
+from recipes import bad_images
+from recipes import mixing
 from recipes import sources
 from recipes.errors import RecipeError
 
@@ -15,24 +23,33 @@ from recipes.errors import RecipeError
 class Data:
     """Batches `(images, labels, weights)` and what is known of them.
 
-    Images are float32 `(global_batch_size, size, size, channels)` in [-1, 1],
-    labels int64, weights 1; padding of the last evaluation batch has weight 0.
+    Images are float32 `(n, size, size, channels)` in [-1, 1], where n is the
+    global batch size, or with a context that of a replica. Labels are int64
+    `(n,)`; in training with mixup or CutMix float32 `(n, num_classes)`.
+    Weights are float32 `(n,)`: 1, but 0 for what fills the last batch and for
+    images that could not be decoded; both are zeros.
 
     Attributes:
-        train: `f(first_epoch)` gives the training batches from there on.
-        evaluation: The evaluation batches, every example once.
+        train: `f(first_step, context=None)` gives the training batches from
+            that step on. `context` is the `tf.distribute.InputContext` that
+            `strategy.distribute_datasets_from_function` hands out: with it
+            come the batches of the replicas of that input pipeline, in order,
+            whose rows together are those of the global batches.
+        evaluation: `f(context=None)` gives the evaluation batches, every
+            example once.
         num_train: Number of training examples.
         num_eval: Number of evaluation examples.
         num_classes: Number of classes.
         image_shape: `(size, size, channels)`.
-        steps_per_epoch: Full batches in an epoch.
+        steps_per_epoch: Batches in an epoch.
         num_steps: Steps of the whole training.
         num_epochs: Epochs that they take, the last one perhaps in part.
-        global_batch_size: Images a batch.
+        num_eval_batches: Global batches of an evaluation.
+        global_batch_size: Images a step.
     """
 
     train: Callable
-    evaluation: tf.data.Dataset
+    evaluation: Callable
     num_train: int
     num_eval: int
     num_classes: int
@@ -40,7 +57,31 @@ class Data:
     steps_per_epoch: int
     num_steps: int
     num_epochs: int
+    num_eval_batches: int
     global_batch_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """The rows of a global batch that one input pipeline makes.
+
+    Attributes:
+        global_batch_size: Rows of a global batch.
+        first_row: The first of this pipeline's.
+        num_rows: How many it makes.
+        replica_batch_size: How many go to each of its replicas.
+        pipeline: The pipeline's number.
+    """
+
+    global_batch_size: int
+    first_row: int
+    num_rows: int
+    replica_batch_size: int
+    pipeline: int
+
+    def step_and_row(self, i):
+        """The step, and the row of the global batch, of its i-th row."""
+        return i // self.num_rows, self.first_row + i % self.num_rows
 
 
 def make(config):
@@ -50,29 +91,43 @@ def make(config):
         RecipeError: if the dataset cannot be had, or does not fill a batch.
     """
     source = sources.open_source(config)
-    steps_per_epoch = source.num_train // config.global_batch_size
+    augment.check(config, source.num_channels)
+    num_train = source.train.num_examples
+    num_eval = source.evaluation.num_examples
+    steps_per_epoch = num_train // config.global_batch_size
+    if not config.drop_remainder:
+        steps_per_epoch = -(-num_train // config.global_batch_size)
     if steps_per_epoch == 0:
         raise RecipeError(
-            f"{config.dataset} has {source.num_train} training images, which "
-            f"do not fill one batch of --global_batch_size="
-            f"{config.global_batch_size}."
+            f"{config.dataset} has {num_train} training images, which do not "
+            f"fill one batch of --global_batch_size="
+            f"{config.global_batch_size}; --nodrop_remainder fills it up."
         )
     num_steps = config.train_steps
     if num_steps is None:
         num_steps = max(round(config.train_epochs * steps_per_epoch), 1)
-    num_epochs = -(-num_steps // steps_per_epoch)
+    num_eval_batches = -(-num_eval // config.global_batch_size)
+
+    def train(first_step, context=None):
+        share = _share(config.global_batch_size, context)
+        steps = (first_step, num_steps)
+        return _train_batches(source, config, steps, steps_per_epoch, share)
+
+    def evaluation(context=None):
+        share = _share(config.global_batch_size, context)
+        return _eval_batches(source, config, num_eval_batches, share)
+
     return Data(
-        train=lambda first_epoch: _train_batches(
-            source, config, first_epoch, num_epochs
-        ),
-        evaluation=_eval_batches(source, config),
-        num_train=source.num_train,
-        num_eval=source.num_eval,
+        train=train,
+        evaluation=evaluation,
+        num_train=num_train,
+        num_eval=num_eval,
         num_classes=source.num_classes,
-        image_shape=(config.image_size, config.image_size, source.num_channels),
+        image_shape=_image_shape(source, config),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        num_epochs=num_epochs,
+        num_epochs=-(-num_steps // steps_per_epoch),
+        num_eval_batches=num_eval_batches,
         global_batch_size=config.global_batch_size,
     )
 
@@ -91,70 +146,97 @@ def measure_rate(data, seconds=1.0):
     return num_batches * data.global_batch_size / elapsed
 
 
-def _augmentation(source, config):
-    if config.augmentation == "auto":
-        return source.augmentation
-    return config.augmentation
+def _image_shape(source, config):
+    return config.image_size, config.image_size, source.num_channels
 
 
-def _train_batches(source, config, first_epoch, num_epochs):
-    augmentation = _augmentation(source, config)
+def _share(size, context):
+    if context is None:
+        return _Share(size, 0, size, size, 0)
+    num_rows = size // context.num_input_pipelines
+    return _Share(
+        global_batch_size=size,
+        first_row=context.input_pipeline_id * num_rows,
+        num_rows=num_rows,
+        replica_batch_size=context.get_per_replica_batch_size(size),
+        pipeline=context.input_pipeline_id,
+    )
 
-    def of_epoch(epoch):
-        order = tf.stack([tf.constant(config.seed, tf.int64), epoch])
 
-        def prepare(index, example):
-            image, label = example
-            seed = tf.random.fold_in(order, index)
-            image = augment.train_image(
-                image,
-                seed,
-                augmentation,
-                config.image_size,
-                source.num_channels,
+def _train_batches(source, config, steps, steps_per_epoch, share):
+    split, image_shape = source.train, _image_shape(source, config)
+    distort = augment.trainer(config, source)
+
+    def example(i):
+        step, row = share.step_and_row(i)
+        epoch = step // steps_per_epoch
+        place = step % steps_per_epoch * share.global_batch_size + row
+        seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
+        seed = tf.random.fold_in(seed, place)
+
+        def prepare(image):
+            return distort(image, seed)
+
+        def fetch():
+            index = sources.shuffled(
+                place, split.num_examples, config.seed, epoch
             )
-            return image, label, 1.0
+            return _fetch(split, index, prepare, config)
 
-        return (
-            source.train(config.seed, epoch)
-            .enumerate()
-            .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-            .batch(config.global_batch_size, drop_remainder=True)
+        return _or_padding(place < split.num_examples, fetch, image_shape)
+
+    rows = tf.data.Dataset.range(
+        steps[0] * share.num_rows, steps[1] * share.num_rows
+    ).map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    mix = mixing.mixer(config, source.num_classes, share.pipeline)
+    if mix is None:
+        batches = rows.batch(share.replica_batch_size, drop_remainder=True)
+    else:
+        batches = (
+            rows.batch(share.num_rows, drop_remainder=True)
+            .enumerate(steps[0])
+            .map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            .rebatch(share.replica_batch_size, drop_remainder=True)
+        )
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _eval_batches(source, config, num_batches, share):
+    split, image_shape = source.evaluation, _image_shape(source, config)
+    center = augment.evaluator(config, source)
+
+    def example(i):
+        step, row = share.step_and_row(i)
+        index = step * share.global_batch_size + row
+        return _or_padding(
+            index < split.num_examples,
+            lambda: _fetch(split, index, center, config),
+            image_shape,
         )
 
-    epochs = tf.data.Dataset.range(first_epoch, num_epochs)
-    return epochs.flat_map(of_epoch).prefetch(tf.data.AUTOTUNE)
-
-
-def _eval_batches(source, config):
-    augmentation = _augmentation(source, config)
-    size = config.global_batch_size
-
-    def prepare(image, label):
-        image = augment.eval_image(
-            image, augmentation, config.image_size, source.num_channels
-        )
-        return image, label, 1.0
-
-    def fill(*batch):
-        missing = size - tf.shape(batch[0])[0]
-        return tuple(_pad(column, missing, size) for column in batch)
-
-    num_batches = -(-source.num_eval // size)
     return (
-        source.evaluation()
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(size)
-        .map(fill)
-        # Fails on a set that holds more or less than it says.
-        .apply(tf.data.experimental.assert_cardinality(num_batches))
+        tf.data.Dataset.range(num_batches * share.num_rows)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(share.replica_batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def _pad(column, missing, size):
-    """Zeros at the end: of the weights too, so that padding counts nothing."""
-    padding = [[0, missing]] + [[0, 0]] * (column.shape.rank - 1)
-    padded = tf.pad(column, padding)
-    padded.set_shape([size, *column.shape[1:]])
-    return padded
+def _fetch(split, index, prepare, config):
+    """Image, label and weight of one example."""
+    image, label = split.read(index)
+    if image.dtype != tf.string:
+        return prepare(image), label, 1.0
+    image, weight = bad_images.guard(
+        prepare, image, index, split.name, config.on_bad_image
+    )
+    return image, label, weight
+
+
+def _or_padding(is_within, fetch, image_shape):
+    """An example, or zeros of weight 0 past the end of the set."""
+    return tf.cond(
+        is_within,
+        fetch,
+        lambda: (tf.zeros(image_shape), tf.constant(0, tf.int64), 0.0),
+    )

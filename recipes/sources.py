@@ -1,6 +1,7 @@
-"""Labelled images by the name of a dataset, in an order set by a seed."""
+"""Labelled images by the name of a dataset, every example by its number."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -16,27 +17,38 @@ NUM_FAKE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
+class Split:
+    """The training or the evaluation examples of a set.
+
+    Attributes:
+        num_examples: How many there are.
+        read: `f(index)` gives image and label of an example in a graph, where
+            `index` is an int64 tensor. An image is uint8 `(height, width,
+            channels)`, or the bytes of a JPEG, PNG, GIF or BMP file.
+        name: `f(index)` tells a person which example that is, and where.
+    """
+
+    num_examples: int
+    read: Callable
+    name: Callable
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """A classification set.
 
     Attributes:
         num_classes: Number of classes.
-        num_channels: Colours of an image, 1 or 3.
-        num_train: Number of training examples.
-        num_eval: Number of evaluation examples.
-        train: `f(seed, epoch)` gives pairs of image and label in the order of
-            that epoch, a pure function of both. An image is uint8
-            `(height, width, channels)`, or the bytes of a JPEG or PNG file.
-        evaluation: `f()` gives the evaluation pairs.
+        num_channels: Colors of an image, 1 or 3.
+        train: The training examples.
+        evaluation: The evaluation examples.
         augmentation: What suits these images, see `augment`.
     """
 
     num_classes: int
     num_channels: int
-    num_train: int
-    num_eval: int
-    train: Callable
-    evaluation: Callable
+    train: Split
+    evaluation: Split
     augmentation: str
 
 
@@ -53,39 +65,29 @@ def open_source(config):
         return _digits()
     if config.dataset == "fake":
         return _fake(config)
-    return Source(**tfds_source.open_builder(config))
+    found = tfds_source.open_builder(config)
+    splits = {key: Split(**found.pop(key)) for key in ("train", "evaluation")}
+    return Source(**splits, **found)
 
 
-def shuffled_indices(num_examples, seed, epoch):
-    """Every index once, in an order that is a function of seed and epoch."""
+def shuffled(index, num_examples, seed, epoch):
+    """The example at place `index` of an epoch, all int64 tensors.
+
+    A permutation of all examples that is a function of seed and epoch, taken
+    at one place: there is no buffer to fill.
+    """
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
     last = tf.constant(num_examples - 1, tf.int64)
-    return tf.data.Dataset.range(num_examples).map(
-        lambda i: tf.random.experimental.index_shuffle(i, key, last)
-    )
+    return tf.random.experimental.index_shuffle(index, key, last)
 
 
-def _indexed(train, evaluation, fetch, **description):
-    """A source whose examples can be had by index: `fetch(*columns)`."""
-
-    def in_order(columns, indices):
-        tensors = [tf.constant(column) for column in columns]
-        return indices.map(
-            lambda i: fetch(*[tf.gather(t, i) for t in tensors]),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-
-    num_train, num_eval = len(train[0]), len(evaluation[0])
-    return Source(
-        num_train=num_train,
-        num_eval=num_eval,
-        train=lambda seed, epoch: in_order(
-            train, shuffled_indices(num_train, seed, epoch)
-        ),
-        evaluation=lambda: in_order(
-            evaluation, tf.data.Dataset.range(num_eval)
-        ),
-        **description,
+def _in_memory(columns, fetch, name):
+    """A split of columns of equal length: `fetch(*row)` gives an example."""
+    tensors = [tf.constant(column) for column in columns]
+    return Split(
+        num_examples=len(columns[0]),
+        read=lambda i: fetch(*[tf.gather(tensor, i) for tensor in tensors]),
+        name=name,
     )
 
 
@@ -100,10 +102,17 @@ def _digits():
     train_images, eval_images, train_labels, eval_labels = train_test_split(
         images, labels, test_size=0.2, stratify=labels, random_state=0
     )
-    return _indexed(
-        (train_images, train_labels),
-        (eval_images, eval_labels),
-        lambda image, label: (image, label),
+
+    def split(name, *columns):
+        return _in_memory(
+            columns,
+            lambda image, label: (image, label),
+            f"example {{}} of {name}".format,
+        )
+
+    return Source(
+        train=split("train", train_images, train_labels),
+        evaluation=split("evaluation", eval_images, eval_labels),
         num_classes=10,
         num_channels=1,
         augmentation="crop",
@@ -117,10 +126,17 @@ def _fake(config):
     noise = tf.constant(generator.integers(0, 256, shape, np.uint8))
     labels = generator.integers(0, 1000, NUM_FAKE)
     columns = (np.arange(NUM_FAKE) % 16, labels)
-    return _indexed(
-        columns,
-        tuple(column[: NUM_FAKE // 4] for column in columns),
-        lambda which, label: (noise[which], label),
+
+    def split(num_examples):
+        return _in_memory(
+            [column[:num_examples] for column in columns],
+            lambda which, label: (noise[which], label),
+            "example {}".format,
+        )
+
+    return Source(
+        train=split(NUM_FAKE),
+        evaluation=split(NUM_FAKE // 4),
         num_classes=1000,
         num_channels=3,
         augmentation="none",
@@ -146,10 +162,18 @@ def _folder(root):
             f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It holds: {there}."
         )
     labels = sorted(p.name for p in train_root.iterdir() if p.is_dir())
-    return _indexed(
-        _list_images(train_root, labels),
-        _list_images(eval_root, labels),
-        lambda path, label: (tf.io.read_file(path), label),
+
+    def split(root):
+        paths, indices = _list_images(root, labels)
+        return _in_memory(
+            (paths, indices),
+            lambda path, label: (tf.io.read_file(path), label),
+            lambda i: str(paths[i]),
+        )
+
+    return Source(
+        train=split(train_root),
+        evaluation=split(eval_root),
         num_classes=len(labels),
         num_channels=3,
         augmentation="inception",
@@ -166,9 +190,11 @@ def _list_images(root, labels):
         )
     paths, indices = [], []
     for index, label in enumerate(labels):
-        for path in sorted((root / label).glob("*")):
-            if path.suffix.lower() in IMAGE_ENDINGS:
-                paths.append(str(path))
+        folder = os.path.join(root, label)
+        names = os.listdir(folder) if os.path.isdir(folder) else ()
+        for name in sorted(names):
+            if name.lower().endswith(IMAGE_ENDINGS):
+                paths.append(os.path.join(folder, name))
                 indices.append(index)
     if not paths:
         raise RecipeError(

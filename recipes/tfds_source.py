@@ -1,24 +1,22 @@
-"""TensorFlow Datasets, read from their files in an order set by a seed."""
+"""TensorFlow Datasets, every example by its number."""
 
 import difflib
 import pathlib
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from recipes import record_index
 from recipes.errors import RecipeError
 
 EVAL_SPLITS = ("validation", "test")
-# Examples that wait for their turn, still encoded: about 0.9 GB of ImageNet.
-SHUFFLE_BUFFER = 8192
-# Files that are read at once.
-OPEN_FILES = 16
 # From this height on, images are cropped as ImageNet's are.
 LARGE_IMAGE = 64
 
 
 def open_builder(config):
     """What `Source` needs to know of the TFDS set `config.dataset`.
+
+    `train` and `evaluation` are the arguments of a `Split`.
 
     Raises:
         RecipeError: if there is no such set, it is no image classification, or
@@ -35,62 +33,49 @@ def open_builder(config):
             f"--dataset={config.dataset} must have a train split and a "
             f"validation or test split. It has: {', '.join(splits)}."
         )
+    _check_format(builder)
 
     def parse(record):
         skip = {image_key: tfds.decode.SkipDecoding()}
         example = features.deserialize_example(record, decoders=skip)
         return example[image_key], example[label_key]
 
-    def train(seed, epoch):
-        return _shuffled_records(builder, seed, epoch).map(
-            parse, num_parallel_calls=tf.data.AUTOTUNE
-        )
-
-    def evaluation():
-        files = _files(builder, eval_split)
-        return tf.data.TFRecordDataset(files).map(
-            parse, num_parallel_calls=tf.data.AUTOTUNE
-        )
-
     height, _, num_channels = features[image_key].shape
     is_large = height is None or height >= LARGE_IMAGE
     return {
         "num_classes": features[label_key].num_classes,
         "num_channels": num_channels or 3,
-        "num_train": splits["train"].num_examples,
-        "num_eval": splits[eval_split].num_examples,
-        "train": train,
-        "evaluation": evaluation,
+        "train": _split(splits["train"], parse),
+        "evaluation": _split(splits[eval_split], parse),
         "augmentation": "inception" if is_large else "crop_flip",
     }
 
 
-def _shuffled_records(builder, seed, epoch):
-    """Records in the order of one epoch: files first, then a buffer.
+def _split(info, parse):
+    files = [pathlib.Path(path) for path in info.filepaths]
+    cache = files[0].parent / f"{info.name}.record_index.npz"
+    index = record_index.load(files, info.shard_lengths, cache)
 
-    To be called inside a tf.data function, where `epoch` is a tensor.
-    """
-    # The seed of this function's graph, which TensorFlow mixes into every other
-    # seed; at 0 it would compare the key below, a tensor, with a number.
-    tf.random.set_seed(1)
-    files = _files(builder, "train")
-    key = tf.cast(seed, tf.int64) + 1_000_003 * tf.cast(epoch, tf.int64)
-    return (
-        tf.data.Dataset.from_tensor_slices(files)
-        .shuffle(len(files), seed=key, reshuffle_each_iteration=False)
-        .interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=OPEN_FILES,
-            block_length=16,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+    def name(i):
+        file, record = index.place(i)
+        return f"example {i} of {info.name}, record {record} of {file}"
+
+    return {
+        "num_examples": len(index),
+        "read": lambda i: parse(index.read(i)),
+        "name": name,
+    }
+
+
+def _check_format(builder):
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        raise RecipeError(
+            f"{builder.info.full_name} in {builder.data_dir} is prepared as "
+            f"{file_format}, but only TFRecord files are read. Prepare it "
+            "again with --file_format=tfrecord of `tfds build`, or give "
+            "another --data_dir."
         )
-        .shuffle(SHUFFLE_BUFFER, seed=key + 1, reshuffle_each_iteration=False)
-    )
-
-
-def _files(builder, split):
-    return [str(path) for path in builder.info.splits[split].filepaths]
 
 
 def _find(config):
