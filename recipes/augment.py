@@ -6,6 +6,8 @@ comes out the same whenever it is asked for.
 
 import tensorflow as tf
 
+from recipes import keras_augment
+
 # Inception's distorted crop (Szegedy et al. 2015, section 6).
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -17,17 +19,15 @@ BRIGHTNESS = 32 / 255
 SATURATION = (0.5, 1.5)
 
 
-def check(config, num_channels):
-    """Refuses flags that do not suit the images."""
-
-
 def trainer(config, source):
     """`f(image, seed)` that gives the augmented training image."""
     kind = _kind(config, source)
+    further = keras_augment.make(config, source.num_channels)
 
     def augment(image, seed):
-        size = config.image_size
-        return train_image(image, seed, kind, size, source.num_channels)
+        return train_image(
+            image, seed, kind, config.image_size, source.num_channels, further
+        )
 
     return augment
 
@@ -49,7 +49,7 @@ def _kind(config, source):
     return config.augmentation
 
 
-def train_image(image, seed, augmentation, size, num_channels):
+def train_image(image, seed, augmentation, size, num_channels, further=None):
     """An augmented training image.
 
     Args:
@@ -57,7 +57,8 @@ def train_image(image, seed, augmentation, size, num_channels):
         seed: Two integers.
         augmentation: `"inception"`, `"crop_flip"`, `"crop"` or `"none"`.
         size: Height and width of the result.
-        num_channels: Colours of the result.
+        num_channels: Colors of the result.
+        further: `f(image, seed)` for the image in [0, 255] at the end, or None.
 
     Returns:
         float32 `(size, size, num_channels)` in [-1, 1].
@@ -66,15 +67,19 @@ def train_image(image, seed, augmentation, size, num_channels):
         tf.random.split(seed, 3), axis=0
     )
     if augmentation == "inception":
-        box = _distorted_box(_image_shape(image), crop_seed)
-        image = _resize(_decode_and_crop(image, box, num_channels), size)
-        image = tf.image.stateless_random_flip_left_right(image, flip_seed)
-        return _finish(_distort_color(image, color_seed, num_channels))
-    image = _resize(_decode(image, num_channels), size)
+        image = _crop(
+            image, lambda shape: _distorted_box(shape, crop_seed), num_channels
+        )
+        image = _flip(_resize(image, size), flip_seed)
+        image = _distort_color(image, color_seed, num_channels)
+    else:
+        image = _resize(_decode(image, num_channels), size)
     if augmentation in ("crop_flip", "crop"):
         image = _shift(image, crop_seed, size, num_channels)
     if augmentation == "crop_flip":
-        image = tf.image.stateless_random_flip_left_right(image, flip_seed)
+        image = _flip(image, flip_seed)
+    if further is not None:
+        image = further(_clip(image), tf.random.fold_in(seed, 3))
     return _finish(image)
 
 
@@ -84,19 +89,26 @@ def eval_image(image, augmentation, size, num_channels):
     Args and returns: as `train_image`.
     """
     if augmentation == "inception":
-        box = _center_box(_image_shape(image))
-        image = _decode_and_crop(image, box, num_channels)
+        image = _crop(image, _center_box, num_channels)
     else:
         image = _decode(image, num_channels)
     return _finish(_resize(image, size))
 
 
+def _clip(image):
+    return tf.clip_by_value(image, 0.0, 255.0)
+
+
 def _finish(image):
-    return tf.clip_by_value(image, 0.0, 255.0) / 127.5 - 1.0
+    return _clip(image) / 127.5 - 1.0
 
 
 def _resize(image, size):
-    return tf.image.resize(tf.cast(image, tf.float32), (size, size))
+    return tf.image.resize(image, (size, size))
+
+
+def _flip(image, seed):
+    return tf.image.stateless_random_flip_left_right(image, seed)
 
 
 def _decode(image, num_channels):
@@ -107,32 +119,27 @@ def _decode(image, num_channels):
     return image
 
 
-def _image_shape(image):
-    """Height, width and channels, read from the header where there is one."""
-    if image.dtype != tf.string:
-        return tf.shape(image)
-    return tf.cond(
-        tf.image.is_jpeg(image),
-        lambda: tf.image.extract_jpeg_shape(image),
-        lambda: tf.shape(tf.io.decode_image(image, expand_animations=False)),
-    )
+def _crop(image, choose_box, num_channels):
+    """The box of an image, decoded; of a JPEG without the rest.
 
+    Args:
+        image: As `train_image`.
+        choose_box: `f(shape)` gives the box `(top, left, height, width)`.
+        num_channels: Colors of the result.
+    """
 
-def _decode_and_crop(image, box, num_channels):
-    """The box `(top, left, height, width)`, of a JPEG without the rest."""
-    top, left, height, width = tf.unstack(box)
-
-    def decode_all():
+    def crop_decoded():
         whole = _decode(image, num_channels)
+        top, left, height, width = tf.unstack(choose_box(tf.shape(whole)))
         return whole[top : top + height, left : left + width]
 
+    def crop_jpeg():
+        box = choose_box(tf.image.extract_jpeg_shape(image))
+        return tf.io.decode_and_crop_jpeg(image, box, num_channels)
+
     if image.dtype != tf.string:
-        return decode_all()
-    cropped = tf.cond(
-        tf.image.is_jpeg(image),
-        lambda: tf.io.decode_and_crop_jpeg(image, box, num_channels),
-        decode_all,
-    )
+        return crop_decoded()
+    cropped = tf.cond(tf.image.is_jpeg(image), crop_jpeg, crop_decoded)
     cropped.set_shape((None, None, num_channels))
     return cropped
 

@@ -91,7 +91,6 @@ def make(config):
         RecipeError: if the dataset cannot be had, or does not fill a batch.
     """
     source = sources.open_source(config)
-    augment.check(config, source.num_channels)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
     steps_per_epoch = num_train // config.global_batch_size

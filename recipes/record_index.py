@@ -170,7 +170,7 @@ def _cached(cache, sizes, counts):
             holds = np.array_equal(stored["sizes"], sizes)
             if holds and np.array_equal(stored["counts"], counts):
                 return stored["offsets"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         pass
     return None
 
