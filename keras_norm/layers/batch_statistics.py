@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_norm import batch_scope
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import replicas
@@ -65,8 +66,12 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         if planes is None:
             mean, variance = self._moving_moments(dtype)
             return mean, ops.rsqrt(variance + self.epsilon), None
+        means, variances, counts = planes
         mean, variance, count = moments.batch_moments(
-            *planes, replicas.all_reduce_sum if self.synchronized else None
+            means,
+            variances,
+            batch_scope.count_present(counts),
+            replicas.all_reduce_sum if self.synchronized else None,
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
         if self.renorm:
@@ -85,7 +90,8 @@ class BatchStatisticsLayer(MovingMomentsLayer):
     def _update_moving(self, mean, variance, count):
         """Moves on by the replicas' moments, weighted by their counts."""
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
-        if replicas.count() > 1 and not self.synchronized:
+        averaged = self.synchronized or batch_scope.averages_state_later()
+        if replicas.count() > 1 and not averaged:
             count, *sums = replicas.all_reduce_sum(
                 [count, *[count * m for m in both]]
             )

@@ -1,0 +1,82 @@
+"""Exponential moving averages of weights and moving statistics."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+
+class Averages:
+    """One average a float variable of a model, over the steps.
+
+    With `d = min(decay, (1 + step) / (10 + step))`:
+
+        average = d * average + (1 - d) * variable
+
+    Args:
+        create: `f(name, dtype, initial value)` gives a variable.
+        variables: The variables to average.
+        decay: In [0, 1).
+
+    Raises:
+        ValueError: for another decay.
+    """
+
+    def __init__(self, create, variables, decay):
+        if not 0 <= decay < 1:
+            raise ValueError(
+                "`ema_decay` must be at least 0 and below 1. Received: "
+                f"ema_decay={decay}"
+            )
+        self.decay = decay
+        self.variables = list(variables)
+        self.averages = [
+            create(f"average_{index}", v.dtype, keras.ops.convert_to_numpy(v))
+            for index, v in enumerate(self.variables)
+        ]
+
+    def record(self, update, step):
+        """Moves every average on.
+
+        Args:
+            update: `f(variable, function, *tensors)` assigns
+                `function(value, *tensors)`.
+            step: The number of steps done, this one included.
+        """
+
+        def moved(average, variable, step):
+            step = tf.cast(step, average.dtype)
+            decay = tf.minimum(
+                tf.cast(self.decay, average.dtype), (1 + step) / (10 + step)
+            )
+            return average + (1 - decay) * (variable - average)
+
+        for average, variable in zip(
+            self.averages, self.variables, strict=True
+        ):
+            update(average, moved, variable.value, step)
+
+    def in_their_place(self):
+        """A scope in which the variables read as their averages."""
+        return keras.StatelessScope(
+            [
+                (variable, tf.convert_to_tensor(average.value))
+                for variable, average in zip(
+                    self.variables, self.averages, strict=True
+                )
+            ]
+        )
+
+    @contextlib.contextmanager
+    def assigned(self):
+        """Inside, the variables hold their averages."""
+        before = [keras.ops.convert_to_numpy(v) for v in self.variables]
+        for variable, average in zip(
+            self.variables, self.averages, strict=True
+        ):
+            variable.assign(keras.ops.convert_to_numpy(average))
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.variables, before, strict=True):
+                variable.assign(value)

@@ -1,0 +1,188 @@
+"""Forward and backward pass of one replica, without a side effect."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_norm.batch_scope import batch_scope
+from keras_norm.conversion import graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What a replica adds to the sums over all replicas.
+
+    Attributes:
+        loss: The loss, times what the share counts for.
+        values: Dict of other scalars, the same.
+        float_state: State of layers after the pass, the same.
+        other_state: Counters and random seeds after the pass, as they are.
+        gradients: Gradients of `loss` times the loss scale.
+        y_pred: Outputs of the model, or None where no metric wants them.
+    """
+
+    loss: Any
+    values: dict
+    float_state: list
+    other_state: list
+    gradients: list
+    y_pred: Any
+
+
+class LocalPass:
+    """Loss, gradients and new state of a model on a replica's share.
+
+    Nothing is assigned: weights and state go in as tensors and come out, so
+    that the pass can be compiled and repeated.
+
+    Args:
+        owner: The `ReplicaModel`, for its loss.
+        model: The model that is trained.
+        num_parts: Parts that a share is computed in, one after the other.
+        xla: Whether the pass is compiled.
+
+    Raises:
+        ValueError: for a number of parts below 1, and for layers that
+            synchronize where the pass is to be compiled.
+    """
+
+    def __init__(self, owner, model, num_parts, xla):
+        if num_parts < 1:
+            raise ValueError(
+                "`accumulation_steps` must be at least 1. Received: "
+                f"accumulation_steps={num_parts}"
+            )
+        self.owner = owner
+        self.model = model
+        self.num_parts = num_parts
+        self.trainable = model.trainable_variables
+        trained = {id(variable) for variable in self.trainable}
+        state = [v for v in model.variables if id(v) not in trained]
+        self.float_state = [v for v in state if "float" in v.dtype]
+        self.other_state = [v for v in state if "float" not in v.dtype]
+        synchronized = _synchronized_layers(model)
+        if xla and synchronized:
+            raise ValueError(
+                "A pass that is compiled cannot wait for other replicas, as "
+                f"synchronized layers do ({', '.join(synchronized[:3])}). "
+                "Leave out `xla`, or `synchronized`, or take a layer that does "
+                f"not look at the batch. Received: xla={xla}"
+            )
+        self._compute_part = self._compute
+        if xla:
+            self._compute_part = tf.function(
+                self._compute, jit_compile=True, autograph=False
+            )
+        elif num_parts > 1 and not synchronized:
+            # A function that is not inlined is traced once for all parts.
+            self._compute_part = tf.function(
+                self._compute,
+                autograph=False,
+                experimental_attributes={"_noinline": True},
+            )
+
+    def run(self, parts, fractions, scale):
+        """The `Sums` over all parts of a replica's share.
+
+        Args:
+            parts: List of `Part`.
+            fractions: What each counts for, of the global batch.
+            scale: What the loss is multiplied by for its gradients, or None.
+        """
+        trainable = [tf.convert_to_tensor(v.value) for v in self.trainable]
+        state = [
+            tf.convert_to_tensor(v.value)
+            for v in [*self.float_state, *self.other_state]
+        ]
+        sums, outputs = None, []
+        for part, fraction in zip(parts, fractions, strict=True):
+            # One part at a time, for the memory that it takes.
+            before = [] if sums is None else keras.tree.flatten(sums)
+            with tf.control_dependencies(before):
+                x = keras.tree.map_structure(tf.identity, part.x)
+                new, state, y_pred = self._compute_part(
+                    trainable,
+                    state,
+                    x,
+                    part.y,
+                    part.weights,
+                    part.present,
+                    fraction,
+                    scale,
+                )
+            if y_pred is not None and not isinstance(part.rows, int):
+                rows = tf.cast(part.rows, tf.int32)
+                y_pred = keras.tree.map_structure(
+                    lambda t, rows=rows: t[:rows], y_pred
+                )
+            outputs.append(y_pred)
+            if sums is not None:
+                new = keras.tree.map_structure(tf.add, sums, new)
+            sums = new
+        loss, values, gradients = sums
+        count = len(self.float_state)
+        return Sums(
+            loss,
+            values,
+            [sum(fractions) * value for value in state[:count]],
+            state[count:],
+            gradients,
+            _joined(outputs),
+        )
+
+    def _compute(
+        self, trainable, state, x, y, weights, present, fraction, scale
+    ):
+        """`(loss, values, gradients)` of a part, its new state and outputs."""
+        variables = [*self.trainable, *self.float_state, *self.other_state]
+        values = [*trainable, *state]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(trainable)
+            with (
+                keras.StatelessScope(
+                    list(zip(variables, values, strict=True)),
+                    collect_losses=True,
+                ) as scope,
+                batch_scope(present, averages_state=True),
+            ):
+                y_pred = self.model(x, training=True)
+                loss, logged = self.owner.part_loss(x, y, y_pred, weights)
+                state = [
+                    scope.get_current_value(variable)
+                    for variable in [*self.float_state, *self.other_state]
+                ]
+            loss = tf.cast(loss, tf.float32) * fraction
+            objective = loss if scale is None else loss * scale
+        gradients = tape.gradient(
+            objective,
+            trainable,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        gradients = [tf.convert_to_tensor(g) for g in gradients]
+        logged = {
+            k: tf.cast(v, tf.float32) * fraction for k, v in logged.items()
+        }
+        if not self.owner.wants_outputs:
+            y_pred = None
+        return (loss, logged, gradients), state, y_pred
+
+
+def _synchronized_layers(model):
+    """Names of the layers that wait for other replicas."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return []
+    return [
+        layer.name
+        for layer in graph.family(model)
+        if getattr(layer, "synchronized", False)
+    ]
+
+
+def _joined(outputs):
+    if outputs[0] is None or len(outputs) == 1:
+        return outputs[0]
+    return keras.tree.map_structure(
+        lambda *tensors: tf.concat(tensors, axis=0), *outputs
+    )
