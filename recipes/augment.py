@@ -4,6 +4,9 @@ Every random choice is a function of a seed of two numbers, so that an example
 comes out the same whenever it is asked for.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from recipes import keras_augment
@@ -17,30 +20,76 @@ CENTER = 0.875
 SHIFT = 1 / 8
 BRIGHTNESS = 32 / 255
 SATURATION = (0.5, 1.5)
+# What the seed of an example is folded with, for each use of its own.
+CROP, FLIP, COLOR, FURTHER = range(4)
 
 
-def trainer(config, source):
-    """`f(image, seed)` that gives the augmented training image."""
-    kind = _kind(config, source)
-    further = keras_augment.make(config, source.num_channels)
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """What becomes of an image, in two functions of tensors in a graph.
 
-    def augment(image, seed):
-        return train_image(
-            image, seed, kind, config.image_size, source.num_channels, further
+    Only the first can fail over a bad file. It is kept small: `bad_images`
+    runs it where each operation costs more.
+
+    Attributes:
+        shape: `(size, size, channels)` of the finished image.
+        crop: `f(image, seed)` gives the pixels that are used, uint8 `(height,
+            width, channels)`, of such pixels or of a file's bytes.
+        crop_jpeg: As `crop`, of the bytes of a JPEG: without decoding the rest.
+        finish: `f(pixels, seed)` gives the float32 image in [-1, 1].
+    """
+
+    shape: tuple
+    crop: Callable
+    crop_jpeg: Callable
+    finish: Callable
+
+    def __call__(self, image, seed):
+        """The finished image; `seed` is two integers, int64 as all here."""
+        if image.dtype != tf.string:
+            return self.finish(self.crop(image, seed), seed)
+        pixels = tf.cond(
+            tf.image.is_jpeg(image),
+            lambda: self.crop_jpeg(image, seed),
+            lambda: self.crop(image, seed),
         )
+        return self.finish(pixels, seed)
 
-    return augment
 
-
-def evaluator(config, source):
-    """`f(image)` that gives the evaluation image."""
+def training(config, source):
+    """The preparation of a training image."""
+    num_channels = source.num_channels
+    shape = (config.image_size, config.image_size, num_channels)
+    further = keras_augment.make(config, num_channels)
     kind = _kind(config, source)
+    box = _distorted_box if kind == "inception" else None
 
-    def prepare(image):
-        size = config.image_size
-        return eval_image(image, kind, size, source.num_channels)
+    def finish(pixels, seed):
+        image = _resize(pixels, shape)
+        if kind in ("crop_flip", "crop"):
+            image = _shift(image, _fold(seed, CROP))
+        if kind in ("inception", "crop_flip"):
+            image = tf.image.stateless_random_flip_left_right(
+                image, _fold(seed, FLIP)
+            )
+        if kind == "inception":
+            image = _distort_color(image, _fold(seed, COLOR), num_channels)
+        if further is not None:
+            image = further(_clip(image) * 255.0, _fold(seed, FURTHER)) / 255.0
+        return _finish(image)
 
-    return prepare
+    return Preparation(shape, *_croppers(box, num_channels), finish)
+
+
+def evaluation(config, source):
+    """The preparation of an evaluation image: the center where training crops."""
+    box = _center_box if _kind(config, source) == "inception" else None
+    shape = (config.image_size, config.image_size, source.num_channels)
+    return Preparation(
+        shape,
+        *_croppers(box, source.num_channels),
+        lambda pixels, seed: _finish(_resize(pixels, shape)),
+    )
 
 
 def _kind(config, source):
@@ -49,99 +98,57 @@ def _kind(config, source):
     return config.augmentation
 
 
-def train_image(image, seed, augmentation, size, num_channels, further=None):
-    """An augmented training image.
+def _croppers(choose_box, num_channels):
+    """`crop` and `crop_jpeg` of `Preparation`.
 
     Args:
-        image: uint8 `(height, width, channels)`, or the bytes of a JPEG or PNG.
-        seed: Two integers.
-        augmentation: `"inception"`, `"crop_flip"`, `"crop"` or `"none"`.
-        size: Height and width of the result.
+        choose_box: `f(shape, seed)` gives the box `(top, left, height, width)`,
+            or None where the whole image is taken.
         num_channels: Colors of the result.
-        further: `f(image, seed)` for the image in [0, 255] at the end, or None.
-
-    Returns:
-        float32 `(size, size, num_channels)` in [-1, 1].
     """
-    crop_seed, flip_seed, color_seed = tf.unstack(
-        tf.random.split(seed, 3), axis=0
-    )
-    if augmentation == "inception":
-        image = _crop(
-            image, lambda shape: _distorted_box(shape, crop_seed), num_channels
+
+    def with_channels(pixels):
+        return tf.ensure_shape(pixels, (None, None, num_channels))
+
+    def crop(image, seed):
+        if image.dtype == tf.string:
+            image = tf.io.decode_image(
+                image, num_channels, expand_animations=False
+            )
+        image = with_channels(image)
+        if choose_box is None:
+            return image
+        box = choose_box(tf.shape(image), _fold(seed, CROP))
+        top, left, height, width = tf.unstack(box)
+        return image[top : top + height, left : left + width]
+
+    def crop_jpeg(image, seed):
+        if choose_box is None:
+            return with_channels(tf.io.decode_jpeg(image, num_channels))
+        shape = tf.image.extract_jpeg_shape(image)
+        box = choose_box(shape, _fold(seed, CROP))
+        return with_channels(
+            tf.io.decode_and_crop_jpeg(image, box, num_channels)
         )
-        image = _flip(_resize(image, size), flip_seed)
-        image = _distort_color(image, color_seed, num_channels)
-    else:
-        image = _resize(_decode(image, num_channels), size)
-    if augmentation in ("crop_flip", "crop"):
-        image = _shift(image, crop_seed, size, num_channels)
-    if augmentation == "crop_flip":
-        image = _flip(image, flip_seed)
-    if further is not None:
-        image = further(_clip(image), tf.random.fold_in(seed, 3))
-    return _finish(image)
+
+    return crop, crop_jpeg
 
 
-def eval_image(image, augmentation, size, num_channels):
-    """An evaluation image: the center where training crops, else all of it.
-
-    Args and returns: as `train_image`.
-    """
-    if augmentation == "inception":
-        image = _crop(image, _center_box, num_channels)
-    else:
-        image = _decode(image, num_channels)
-    return _finish(_resize(image, size))
+def _fold(seed, use):
+    return tf.random.fold_in(seed, use)
 
 
 def _clip(image):
-    return tf.clip_by_value(image, 0.0, 255.0)
+    return tf.clip_by_value(image, 0.0, 1.0)
 
 
 def _finish(image):
-    return _clip(image) / 127.5 - 1.0
+    return _clip(image) * 2.0 - 1.0
 
 
-def _resize(image, size):
-    return tf.image.resize(image, (size, size))
-
-
-def _flip(image, seed):
-    return tf.image.stateless_random_flip_left_right(image, seed)
-
-
-def _decode(image, num_channels):
-    if image.dtype != tf.string:
-        return image
-    image = tf.io.decode_image(image, num_channels, expand_animations=False)
-    image.set_shape((None, None, num_channels))
-    return image
-
-
-def _crop(image, choose_box, num_channels):
-    """The box of an image, decoded; of a JPEG without the rest.
-
-    Args:
-        image: As `train_image`.
-        choose_box: `f(shape)` gives the box `(top, left, height, width)`.
-        num_channels: Colors of the result.
-    """
-
-    def crop_decoded():
-        whole = _decode(image, num_channels)
-        top, left, height, width = tf.unstack(choose_box(tf.shape(whole)))
-        return whole[top : top + height, left : left + width]
-
-    def crop_jpeg():
-        box = choose_box(tf.image.extract_jpeg_shape(image))
-        return tf.io.decode_and_crop_jpeg(image, box, num_channels)
-
-    if image.dtype != tf.string:
-        return crop_decoded()
-    cropped = tf.cond(tf.image.is_jpeg(image), crop_jpeg, crop_decoded)
-    cropped.set_shape((None, None, num_channels))
-    return cropped
+def _resize(pixels, shape):
+    """float32 of that shape, in [0, 1]."""
+    return tf.ensure_shape(tf.image.resize(pixels, shape[:2]) / 255.0, shape)
 
 
 def _distorted_box(shape, seed):
@@ -158,26 +165,24 @@ def _distorted_box(shape, seed):
     return tf.concat([begin[:2], extent[:2]], axis=0)
 
 
-def _center_box(shape):
+def _center_box(shape, seed):
+    del seed
     height, width = shape[0], shape[1]
     shorter = tf.cast(tf.minimum(height, width), tf.float32)
     side = tf.maximum(tf.cast(tf.round(shorter * CENTER), tf.int32), 1)
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
-def _shift(image, seed, size, num_channels):
-    border = max(round(size * SHIFT), 1)
+def _shift(image, seed):
+    border = max(round(image.shape[0] * SHIFT), 1)
     padded = tf.pad(image, [[border, border], [border, border], [0, 0]])
-    return tf.image.stateless_random_crop(
-        padded, (size, size, num_channels), seed
-    )
+    return tf.image.stateless_random_crop(padded, image.shape, seed)
 
 
 def _distort_color(image, seed, num_channels):
     brightness_seed, saturation_seed = tf.unstack(
         tf.random.split(seed, 2), axis=0
     )
-    image = image / 255.0
     image = tf.image.stateless_random_brightness(
         image, BRIGHTNESS, brightness_seed
     )
@@ -185,4 +190,4 @@ def _distort_color(image, seed, num_channels):
         image = tf.image.stateless_random_saturation(
             image, *SATURATION, saturation_seed
         )
-    return image * 255.0
+    return image

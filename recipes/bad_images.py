@@ -55,20 +55,22 @@ def named(config):
         ) from error
 
 
-def guard(prepare, encoded, index, name, on_bad_image):
-    """An image and its weight: 1, or 0 for zeros if it cannot be decoded.
+def guard(decode, encoded, index, name, on_bad_image):
+    """Pixels and their weight: 1, or 0 for zeros where they cannot be had.
 
     Args:
-        prepare: `f(encoded)` gives the image, of a static shape, in a graph.
-        encoded: The bytes of the image.
+        decode: `f(encoded)` gives uint8 `(height, width, channels)` in a graph.
+            Each of its operations costs more here than elsewhere, as the
+            dataset of one element is made anew for every image.
+        encoded: The bytes of the image, a tensor.
         index: The number of the example.
         name: `f(index)` tells where it is.
         on_bad_image: `"fail"` ends the dataset with an error, which `named`
             words; `"skip"` gives zeros of weight 0 and logs the name once.
     """
     example = tf.data.Dataset.from_tensors(encoded)
-    good = example.map(lambda data: (prepare(data), 1.0)).ignore_errors()
-    shape = good.element_spec[0].shape
+    good = example.map(lambda data: (decode(data), 1.0)).ignore_errors()
+    shape = [size or 1 for size in good.element_spec[0].shape]
     skips = on_bad_image == "skip"
 
     def note(index, data):
@@ -80,7 +82,7 @@ def guard(prepare, encoded, index, name, on_bad_image):
         goes_on = tf.numpy_function(note, [index, data], tf.bool)
         check = tf.debugging.Assert(goes_on, ["an image cannot be decoded"])
         with tf.control_dependencies([check]):
-            return tf.zeros(shape), tf.constant(0.0)
+            return tf.zeros(shape, tf.uint8), tf.constant(0.0)
 
     return good.concatenate(example.map(report)).take(1).get_single_element()
 

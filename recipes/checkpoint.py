@@ -1,79 +1,141 @@
 """Saves that a killed run goes on from."""
 
+import dataclasses
 import json
 import os
-import shutil
+import re
+import zipfile
 
+import numpy as np
 from absl import logging
 
 from recipes.errors import RecipeError
 
-KEEP = 2
-WEIGHTS = "trainer.weights.h5"
-STATE = "state.json"
+# The entry of a save that holds what is no array.
+FACTS = "facts.json"
+_NAME = re.compile(r"step_(\d{9})\.npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Save:
+    """What a save holds.
+
+    Attributes:
+        arrays: Dict of the value of every variable.
+        facts: Dict: `step`, `seconds` and what else was said.
+        path: Where it lies.
+    """
+
+    arrays: dict
+    facts: dict
+    path: object
 
 
 class Checkpoints:
-    """The saves of a workdir, one folder an epoch, the newest few kept.
+    """The saves of a workdir: the newest few, and the best.
 
-    A save holds weights, moving statistics, the optimizer's state and epoch.
-    It gets its name only once it is whole.
+    A save is one file, a ZIP archive of NumPy arrays, whose checksums show
+    what is torn or was changed since. It gets its name only once it is whole
+    and on the disk.
 
     Args:
         workdir: Path of the run.
+        keep: How many of the newest stay.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir, keep):
         self.folder = workdir / "checkpoints"
+        self.keep = keep
 
-    def save(self, trainer, epoch, seconds):
-        """Saves the state after `epoch` epochs and `seconds` of training."""
-        state = {"epoch": epoch, "seconds": seconds}
+    def save(self, arrays, facts, best_step):
+        """Writes a save and removes old ones.
+
+        Args:
+            arrays: Dict of NumPy arrays.
+            facts: Dict that JSON can hold; `step` names the save.
+            best_step: The step whose save stays whatever its age, or None.
+
+        Raises:
+            RecipeError: if it cannot be written; the ones before are whole.
+        """
         partial = self.folder / "partial"
-        whole = self.folder / f"epoch_{epoch:06d}"
-        shutil.rmtree(partial, ignore_errors=True)
+        whole = self.path(facts["step"])
+        text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         try:
-            partial.mkdir(parents=True)
-            trainer.save_weights(partial / WEIGHTS)
-            (partial / STATE).write_text(json.dumps(state))
-            shutil.rmtree(whole, ignore_errors=True)  # Torn, or not here.
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, **{FACTS: text}, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, whole)
         except OSError as error:
+            partial.unlink(missing_ok=True)
             raise RecipeError(
                 f"cannot save to {self.folder}: {error}. The save before is "
                 "whole: make room and run the same command again."
             ) from error
-        for old in self._saves()[KEEP:]:
-            shutil.rmtree(old)
+        for old in self.paths()[self.keep :]:
+            if old != self.path(best_step or 0):
+                old.unlink()
 
-    def restore(self, trainer):
-        """Loads the newest whole save.
+    def newest(self, wanted):
+        """The newest save that can be read, or None without any.
 
-        Returns:
-            Epochs done and seconds taken; zeros without a save.
+        Args:
+            wanted: Names of the arrays that it must hold.
 
         Raises:
             RecipeError: if there are saves, and none can be read.
         """
-        trainer.optimizer.build(trainer.model.trainable_variables)
-        for save in self._saves():
+        for path in self.paths():
             try:
-                state = json.loads((save / STATE).read_text())
-                trainer.load_weights(save / WEIGHTS)
-                return state["epoch"], state["seconds"]
-            except (OSError, KeyError, ValueError) as error:
-                logging.warning(
-                    "%s cannot be read (%s); taking the save before.",
-                    save,
-                    error,
-                )
-        if self._saves():
+                return read(path, wanted)
+            except RecipeError as error:
+                logging.warning("%s; taking the save before.", error)
+        if self.paths():
             raise RecipeError(
                 f"no save in {self.folder} can be read. Choose another "
                 "--workdir, or delete that folder to start again."
             )
-        return 0, 0.0
+        return None
 
-    def _saves(self):
-        """Newest first."""
-        return sorted(self.folder.glob("epoch_*"), reverse=True)
+    def path(self, step):
+        """The path of the save of a step."""
+        return self.folder / f"step_{step:09d}.npz"
+
+    def paths(self):
+        """The saves, newest first."""
+        found = [p for p in self.folder.glob("*") if _NAME.fullmatch(p.name)]
+        return sorted(found, reverse=True)
+
+
+def read(path, wanted):
+    """The `Save` in a file.
+
+    Args:
+        path: Path of the file.
+        wanted: Names of the arrays that it must hold.
+
+    Raises:
+        RecipeError: if it is not whole, or of another network.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        facts = json.loads(arrays.pop(FACTS).tobytes())
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise RecipeError(f"{path} cannot be read ({reason})") from error
+    missing = sorted(set(wanted) ^ set(arrays))
+    if missing:
+        raise RecipeError(
+            f"{path} is of another network or optimizer: "
+            f"{', '.join(missing[:3])} is not in both"
+        )
+    return Save(arrays, facts, path)

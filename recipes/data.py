@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes import augment
-from recipes import bad_images
+from recipes import examples
 from recipes import mixing
 from recipes import sources
 from recipes.errors import RecipeError
@@ -66,22 +65,16 @@ class _Share:
     """The rows of a global batch that one input pipeline makes.
 
     Attributes:
-        global_batch_size: Rows of a global batch.
         first_row: The first of this pipeline's.
         num_rows: How many it makes.
         replica_batch_size: How many go to each of its replicas.
         pipeline: The pipeline's number.
     """
 
-    global_batch_size: int
     first_row: int
     num_rows: int
     replica_batch_size: int
     pipeline: int
-
-    def step_and_row(self, i):
-        """The step, and the row of the global batch, of its i-th row."""
-        return i // self.num_rows, self.first_row + i % self.num_rows
 
 
 def make(config):
@@ -122,7 +115,7 @@ def make(config):
         num_train=num_train,
         num_eval=num_eval,
         num_classes=source.num_classes,
-        image_shape=_image_shape(source, config),
+        image_shape=(config.image_size, config.image_size, source.num_channels),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         num_epochs=-(-num_steps // steps_per_epoch),
@@ -145,16 +138,11 @@ def measure_rate(data, seconds=1.0):
     return num_batches * data.global_batch_size / elapsed
 
 
-def _image_shape(source, config):
-    return config.image_size, config.image_size, source.num_channels
-
-
 def _share(size, context):
     if context is None:
-        return _Share(size, 0, size, size, 0)
+        return _Share(0, size, size, 0)
     num_rows = size // context.num_input_pipelines
     return _Share(
-        global_batch_size=size,
         first_row=context.input_pipeline_id * num_rows,
         num_rows=num_rows,
         replica_batch_size=context.get_per_replica_batch_size(size),
@@ -163,31 +151,9 @@ def _share(size, context):
 
 
 def _train_batches(source, config, steps, steps_per_epoch, share):
-    split, image_shape = source.train, _image_shape(source, config)
-    distort = augment.trainer(config, source)
-
-    def example(i):
-        step, row = share.step_and_row(i)
-        epoch = step // steps_per_epoch
-        place = step % steps_per_epoch * share.global_batch_size + row
-        seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
-        seed = tf.random.fold_in(seed, place)
-
-        def prepare(image):
-            return distort(image, seed)
-
-        def fetch():
-            index = sources.shuffled(
-                place, split.num_examples, config.seed, epoch
-            )
-            return _fetch(split, index, prepare, config)
-
-        return _or_padding(place < split.num_examples, fetch, image_shape)
-
-    rows = tf.data.Dataset.range(
-        steps[0] * share.num_rows, steps[1] * share.num_rows
-    ).map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    example = examples.training(source, config, steps_per_epoch)
     mix = mixing.mixer(config, source.num_classes, share.pipeline)
+    rows = _rows(example, steps, share)
     if mix is None:
         batches = rows.batch(share.replica_batch_size, drop_remainder=True)
     else:
@@ -201,41 +167,21 @@ def _train_batches(source, config, steps, steps_per_epoch, share):
 
 
 def _eval_batches(source, config, num_batches, share):
-    split, image_shape = source.evaluation, _image_shape(source, config)
-    center = augment.evaluator(config, source)
-
-    def example(i):
-        step, row = share.step_and_row(i)
-        index = step * share.global_batch_size + row
-        return _or_padding(
-            index < split.num_examples,
-            lambda: _fetch(split, index, center, config),
-            image_shape,
-        )
-
+    example = examples.evaluation(source, config)
     return (
-        tf.data.Dataset.range(num_batches * share.num_rows)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        _rows(example, (0, num_batches), share)
         .batch(share.replica_batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def _fetch(split, index, prepare, config):
-    """Image, label and weight of one example."""
-    image, label = split.read(index)
-    if image.dtype != tf.string:
-        return prepare(image), label, 1.0
-    image, weight = bad_images.guard(
-        prepare, image, index, split.name, config.on_bad_image
-    )
-    return image, label, weight
-
-
-def _or_padding(is_within, fetch, image_shape):
-    """An example, or zeros of weight 0 past the end of the set."""
-    return tf.cond(
-        is_within,
-        fetch,
-        lambda: (tf.zeros(image_shape), tf.constant(0, tf.int64), 0.0),
+def _rows(example, steps, share):
+    """The examples of a share of the global batches, from step to step."""
+    first, end = (step * share.num_rows for step in steps)
+    return tf.data.Dataset.range(first, end).map(
+        lambda i: example(
+            i // share.num_rows, share.first_row + i % share.num_rows
+        ),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )

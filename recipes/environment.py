@@ -26,3 +26,10 @@ def versions():
 def command():
     """The command line, as it can be typed again."""
     return shlex.join(["python", *sys.argv])
+
+
+def prepare(config):
+    """Makes TensorFlow deterministic, where the config asks for it."""
+    if config.deterministic:
+        keras.utils.set_random_seed(config.seed)
+        tf.config.experimental.enable_op_determinism()

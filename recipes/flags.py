@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import sys
+import textwrap
 import typing
 
+from absl import app
 from absl import flags
 
 from recipes import config as config_lib
@@ -21,18 +24,66 @@ _DEFINE = {
 }
 
 
-def define():
-    """Defines one flag a field; without a value, so that presets can speak."""
+def define(program):
+    """Defines one flag a field; without a value, so that presets can speak.
+
+    Args:
+        program: What the program is, the head of its `--help`.
+    """
     for field in dataclasses.fields(Config):
-        choices = field.metadata["choices"]
-        description = field.metadata["help"]
-        if choices:
-            description = f"{'|'.join(choices)}. {description}"
-        if field.name == "preset":
-            description += f" There are: {', '.join(presets.PRESETS)}."
-        if field.default not in (None, dataclasses.MISSING):
-            description += f" (default: {field.default})"
-        _DEFINE[_kind(field)](field.name, None, description)
+        _DEFINE[_kind(field)](field.name, None, describe(field))
+    # absl sorts flags by file; ours are sorted by what they are about.
+    app.define_help_flags()
+    flags.DEFINE_flag(_Help(program))
+
+
+class _Help(flags.BooleanFlag):
+    """`--help`, flag by flag in the groups of the config."""
+
+    def __init__(self, program):
+        super().__init__(
+            "help", False, "Show this help.", "?", allow_override=True
+        )
+        self.program = program
+
+    def parse(self, arg):
+        if self._parse(arg):
+            print(help_text(self.program))
+            sys.exit(0)
+
+
+def help_text(program):
+    """The whole `--help`.
+
+    Args:
+        program: What the program is.
+    """
+    lines = [program.strip()]
+    for group in config_lib.GROUPS:
+        lines += ["", f"{group.__doc__.strip()}:"]
+        for field in dataclasses.fields(group):
+            text = textwrap.fill(
+                describe(field),
+                width=80,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 6,
+            )
+            no = "[no]" if _kind(field) is bool else ""
+            lines += [f"  --{no}{field.name}", text]
+    lines += ["", "--helpfull shows the flags of absl too."]
+    return "\n".join(lines)
+
+
+def describe(field):
+    """What a flag is, its choices and its default, in a line."""
+    text = field.metadata["help"]
+    if field.metadata["choices"]:
+        text = f"{'|'.join(field.metadata['choices'])}. {text}"
+    if field.name == "preset":
+        text += f" There are: {', '.join(presets.PRESETS)}."
+    if field.default not in (None, dataclasses.MISSING):
+        text += f" (default: {field.default})"
+    return text
 
 
 def to_config(values):

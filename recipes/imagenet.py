@@ -34,30 +34,44 @@ from absl import logging  # noqa: E402
 
 from recipes import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
+from recipes.preemption import Preempted  # noqa: E402
 
-recipe_flags.define()
-flags.adopt_module_key_flags(recipe_flags)
+recipe_flags.define(__doc__)
 
 
 def run(config):
-    """Config to result: devices, data, model, loop, report."""
+    """Config to result: workers, devices, data, model, action, report."""
     from recipes import bad_images
     from recipes import data
+    from recipes import dry_run
+    from recipes import environment
     from recipes import loop
     from recipes import report
+    from recipes import stored
     from recipes import strategy
     from recipes import workdir
+    from recipes import workers
 
-    workdir.check(config)
-    replicas = strategy.make(config)
-    batches = data.make(config)
-    trainer = loop.build(config, batches, replicas)
-    workdir.save(config)
-    with bad_images.named(config):
-        result = loop.run(config, batches, trainer, replicas)
-    print(report.describe(result))
-    print(f"report: {report.write(config, result)}")
-    return result
+    environment.prepare(config)
+    these = workers.find(config)
+    with workdir.opened(config, these) as config, workers.watched(these):
+        replicas = strategy.make(config)
+        broadcast = workers.Broadcast(replicas, these)
+        workers.require_same_config(config, broadcast)
+        batches = data.make(config)
+        trainer = loop.build(stored.resolved(config), batches, replicas)
+        if config.dry_run:
+            print(dry_run.describe(config, batches, trainer, replicas))
+            return None
+        act = {"eval": loop.evaluate, "export": loop.export}.get(
+            config.mode, loop.train
+        )
+        with bad_images.named(config):
+            result = act(config, batches, trainer, replicas, broadcast)
+        if config.mode != "export":
+            print(report.describe(result))
+            print(f"report: {report.write(config, result)}")
+        return result
 
 
 def main(argv):
@@ -76,6 +90,9 @@ def main(argv):
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last save")
         sys.exit(130)
+    except Preempted as stop:
+        print(f"SIGTERM: saved after step {stop}; the same command goes on")
+        sys.exit(Preempted.EXIT_CODE)
 
 
 if __name__ == "__main__":

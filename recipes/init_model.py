@@ -11,7 +11,7 @@ from recipes.errors import RecipeError
 HEAD = "logits"
 
 
-def load(path, norm, image_shape, num_classes, precision):
+def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     """A network from images to logits, out of a saved classifier or backbone.
 
     Softmax and other activations at the end go. A Dense layer of `num_classes`
@@ -24,6 +24,7 @@ def load(path, norm, image_shape, num_classes, precision):
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
         precision: Name of the dtype policy that the run asks for.
+        needs_head: Whether a fresh head will not do.
 
     Returns:
         `(model, notes)`: the network, and sentences on what became of the file.
@@ -39,7 +40,12 @@ def load(path, norm, image_shape, num_classes, precision):
     except keras_norm.ConversionError as error:
         raise RecipeError(f"--init_model={path}: {error}") from error
     _check(path, model, image_shape, precision)
-    model, note = _with_head(model, num_classes)
+    model, kept, note = _with_head(model, num_classes)
+    if needs_head and not kept:
+        raise RecipeError(
+            f"{path} gives {model.outputs[0].shape[-1]} values an image, and "
+            f"this dataset has {num_classes} classes."
+        )
     if not model.trainable_variables:
         raise RecipeError(
             f"--init_model={path}: every weight is frozen (trainable=False), "
@@ -77,7 +83,10 @@ def _check(path, model, image_shape, precision):
 
 
 def _with_head(model, num_classes):
-    """The model up to `num_classes` logits, and what became of its head."""
+    """The model up to `num_classes` logits, and what became of its head.
+
+    `(model, whether the head was kept, a sentence on it)`.
+    """
     features = model.outputs[0]
     last, inputs = _made_by(features)
     while isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
@@ -101,6 +110,7 @@ def _with_head(model, num_classes):
     network = keras.Model(model.inputs, logits, name=model.name)
     return (
         models.with_float32_logits(network),
+        kept,
         f"{model.name} {what} of {num_classes} logits.",
     )
 

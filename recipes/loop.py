@@ -1,20 +1,27 @@
 """From data and a trainer to a trained, evaluated, recorded model."""
 
 import dataclasses
-import time
+import json
 
 import keras
 
 import keras_norm
-from recipes import callbacks
+from recipes import freezing
 from recipes import init_model
 from recipes import models
+from recipes import optimizers
 from recipes import schedules
+from recipes import stored
+from recipes import workdir
 from recipes.checkpoint import Checkpoints
 from recipes.data import measure_rate
 from recipes.errors import RecipeError
+from recipes.preemption import Preemption
 from recipes.records import Records
+from recipes.state import State
+from recipes.steps import Steps
 from recipes.trainer import Trainer
+from recipes.training import Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,16 +47,15 @@ def build(config, data, strategy):
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = _network(config, data.image_shape, data.num_classes)
-        trainer = Trainer(
-            model,
-            config.weight_decay,
-            config.norm_weight_decay,
-            config.label_smoothing,
-        )
+        freezing.freeze(model, config.freeze)
+        pads = not config.drop_remainder or config.on_bad_image == "skip"
+        try:
+            trainer = Trainer(model, config, pads)
+        except ValueError as error:
+            raise RecipeError(f"{error}") from error
         rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
         trainer.compile(
-            optimizer=keras.optimizers.SGD(rate, momentum=config.momentum),
-            jit_compile=False,
+            optimizer=optimizers.make(config, rate, model.trainable_variables)
         )
     return trainer
 
@@ -64,6 +70,7 @@ def _network(config, image_shape, num_classes):
         image_shape,
         num_classes,
         config.precision,
+        needs_head=config.mode in ("eval", "export"),
     )
     print("\n".join(notes))
     return model
@@ -76,86 +83,126 @@ def _norm(flag, config):
         raise RecipeError(f"--{flag}: {error}") from error
 
 
-def run(config, data, trainer, strategy):
-    """Goes on from the last save: trains, evaluates, records, as asked.
+def train(config, data, trainer, strategy, broadcast):
+    """Goes on from the last save: trains, evaluates, records.
 
     Returns:
         A `Result`.
 
     Raises:
-        RecipeError: if there is nothing to evaluate, a loss is not finite, or
-            nothing can be saved.
+        Preempted: if the run was asked to end.
+        RecipeError: if a loss is not finite, or nothing can be saved.
     """
-    checkpoints = Checkpoints(config.folder)
+    workdir.save(config)
+    state = State(trainer)
+    checkpoints = Checkpoints(config.folder, config.keep)
     with strategy.scope():
-        epoch, seconds = checkpoints.restore(trainer)
-    if config.mode == "eval" and epoch == 0:
-        raise RecipeError(
-            f"--mode=eval found no save in {config.folder}: train first, or "
-            "give the --workdir of a run."
-        )
-    step = min(epoch * data.steps_per_epoch, data.num_steps)
-    records = Records(config.folder, step)
-    facts = {
+        facts = _restore(state, checkpoints, broadcast)
+    step, seconds = facts["step"], facts["seconds"]
+    records = Records(config.folder, config.best_metric, step)
+
+    def save(step, seconds):
+        if broadcast.workers.is_chief:
+            facts = {"step": step, "seconds": seconds}
+            best_step = records.best().get("step")
+            checkpoints.save(state.read(), facts, best_step)
+
+    steps = Steps(trainer, data, strategy)
+    training = Training(
+        config, data, steps, records, save, broadcast, step, seconds
+    )
+    summary = _summary(data, trainer, strategy)
+    if step < data.num_steps:
+        if step:
+            print(f"going on after step {step} of {data.num_steps}")
+        rate = measure_rate(data)
+        print(f"input alone: {rate:,.0f} images/s")
+        summary["input/images_per_second"] = round(rate, 1)
+        with Preemption() as preemption:
+            training.run(preemption)
+        seconds = training.seconds
+        with trainer.averaged():
+            trainer.model.save(config.folder / "model.keras")
+    else:
+        print(f"training ended before, at step {step}")
+        evaluated, _ = records.series("eval/loss")
+        if config.mode == "train_and_eval" and step not in evaluated:
+            training.evaluate()
+    summary.update(
+        seconds=round(seconds, 1),
+        skipped_updates=int(trainer.guard.skipped.numpy()),
+    )
+    return Result(records, records.summarize(summary))
+
+
+def evaluate(config, data, trainer, strategy, broadcast):
+    """Evaluates the weights that `--checkpoint` names.
+
+    The row goes into the records where the run has none of that step, and into
+    eval.json.
+
+    Returns:
+        A `Result`.
+
+    Raises:
+        RecipeError: if there is no such checkpoint.
+    """
+    records = Records(config.folder, config.best_metric)
+    step = _load(config, trainer, strategy, records)
+    values = Steps(trainer, data, strategy).evaluate()
+    row = {f"eval/{name}": value for name, value in values.items()}
+    facts = {"checkpoint": config.checkpoint, "step": step, **row}
+    text = json.dumps(facts, indent=2) + "\n"
+    (config.folder / "eval.json").write_text(text)
+    print(
+        f"{config.checkpoint}: {values['examples']:,} examples, top-1 "
+        f"{values['accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}, loss "
+        f"{values['loss']:.4f}"
+    )
+    if config.checkpoint == "last":
+        records.add(step, step / data.steps_per_epoch, row)
+    summary = _summary(data, trainer, strategy)
+    return Result(records, records.summarize(summary))
+
+
+def export(config, data, trainer, strategy, broadcast):
+    """Writes the weights that `--checkpoint` names for other programs.
+
+    Raises:
+        RecipeError: if there is no such checkpoint, or the format cannot hold
+            the network.
+    """
+    from recipes import export as export_lib
+
+    records = Records(config.folder, config.best_metric)
+    _load(config, trainer, strategy, records)
+    with trainer.averaged():
+        export_lib.write(config, trainer.model)
+
+
+def _load(config, trainer, strategy, records):
+    checkpoints = Checkpoints(config.folder, config.keep)
+    with strategy.scope():
+        return stored.load(config, State(trainer), checkpoints, records)
+
+
+def _summary(data, trainer, strategy):
+    return {
         "parameters": trainer.model.count_params(),
         "num_replicas": strategy.num_replicas_in_sync,
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        "seconds": round(seconds, 1),
     }
-    if config.mode != "eval" and epoch < data.num_epochs:
-        if epoch:
-            print(f"going on after epoch {epoch}, step {step}")
-        facts["input/images_per_second"] = round(measure_rate(data), 1)
-        print(f"input alone: {facts['input/images_per_second']:,.0f} images/s")
-        saver = callbacks.Saver(checkpoints, seconds)
-        start = time.perf_counter()
-        _fit(config, data, trainer, records, saver, epoch)
-        facts["seconds"] = round(seconds + time.perf_counter() - start, 1)
-        trainer.model.save(config.folder / "model.keras")
-        step = data.num_steps
-    elif config.mode != "eval":
-        print(f"training ended before, at step {step}")
-    evaluated_steps, _ = records.series("eval/loss")
-    if config.mode == "eval" or (
-        config.mode == "train_and_eval" and step not in evaluated_steps
-    ):
-        _evaluate(data, trainer, records, step)
-    return Result(records, records.summarize(facts))
 
 
-def _fit(config, data, trainer, records, saver, first_epoch):
-    evaluates = config.mode == "train_and_eval"
-    first_step = first_epoch * data.steps_per_epoch
-    recorder = callbacks.Recorder(
-        records, data, first_step, config.log_every_steps
-    )
-    bar = callbacks.Progress(data, recorder)
-    every = config.eval_every_epochs
-    evaluated = {*range(every, data.num_epochs, every), data.num_epochs}
-    try:
-        trainer.fit(
-            data.train(first_epoch),
-            initial_epoch=first_epoch,
-            epochs=data.num_epochs,
-            steps_per_epoch=data.steps_per_epoch,
-            validation_data=data.evaluation if evaluates else None,
-            validation_freq=sorted(evaluated),
-            callbacks=[
-                recorder,
-                bar,
-                callbacks.StopAtLastStep(recorder, data.num_steps),
-                saver,
-            ],
-            shuffle=False,
-            verbose=0,
-        )
-    finally:
-        bar.stop()
-
-
-def _evaluate(data, trainer, records, step):
-    values = trainer.evaluate(data.evaluation, verbose=0, return_dict=True)
-    values = {f"eval/{name}": value for name, value in values.items()}
-    values["eval/examples"] = int(values["eval/examples"])
-    records.add(step, step / data.steps_per_epoch, values)
+def _restore(state, checkpoints, broadcast):
+    """Takes the newest save to every worker: `step` and `seconds` of it."""
+    facts = {"step": 0, "seconds": 0.0}
+    save = None
+    if broadcast.workers.is_chief:
+        save = checkpoints.newest(state.variables)
+    facts = broadcast.facts(facts if save is None else save.facts)
+    if facts["step"]:
+        arrays = state.read() if save is None else save.arrays
+        state.write({k: broadcast.array(v) for k, v in arrays.items()})
+    return facts

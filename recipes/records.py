@@ -5,26 +5,31 @@ import math
 
 import tensorflow as tf
 
-# The evaluation that counts as the best.
-BEST_BY = "eval/accuracy"
-
 
 class Records:
     """The rows of a run, each `step`, `epoch` and `split/metric` values.
 
     Args:
         workdir: Path of the run.
+        best_metric: The evaluation that counts: the lowest loss, or the
+            highest of another.
         last_step: Rows after that step are dropped: they are of a part of the
-            run that was lost with a kill and will be run again.
+            run that was lost with a kill and will be run again. None keeps all.
     """
 
-    def __init__(self, workdir, last_step):
+    def __init__(self, workdir, best_metric, last_step=None):
+        self.events_folder = workdir / "events"
+        self.best_by = f"eval/{best_metric}"
         self.path = workdir / "metrics.jsonl"
         self.summary_path = workdir / "summary.json"
-        self.rows = [row for row in self._read() if row["step"] <= last_step]
+        self.rows = [
+            row
+            for row in self._read()
+            if last_step is None or row["step"] <= last_step
+        ]
         lines = [json.dumps(row) + "\n" for row in self.rows]
         self.path.write_text("".join(lines))
-        self._events = tf.summary.create_file_writer(str(workdir / "events"))
+        self._events = tf.summary.create_file_writer(str(self.events_folder))
 
     def _read(self):
         if not self.path.exists():
@@ -62,8 +67,9 @@ class Records:
 
     def best(self):
         """The row of the best evaluation; empty without an evaluation."""
-        rows = [row for row in self.rows if BEST_BY in row]
-        return max(rows, key=lambda row: row[BEST_BY]) if rows else {}
+        rows = [row for row in self.rows if row.get(self.best_by) is not None]
+        sign = -1 if self.best_by == "eval/loss" else 1
+        return max(rows, key=lambda r: sign * r[self.best_by], default={})
 
     def summarize(self, facts):
         """Writes summary.json and returns what it holds.

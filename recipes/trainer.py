@@ -1,81 +1,103 @@
-"""One training step and one evaluation step, right on every replica."""
+"""The loss of a classifier, what it logs, and how it is evaluated."""
 
-import keras
+import contextlib
+
 import tensorflow as tf
 
-# Weights that weight decay would pull to the floor they start from.
-NORM_WEIGHTS = (
-    "gamma",
-    "beta",
-    "tau",
-    "alpha",
-    "learned_epsilon",
-    "center_weight",
-    "scale_weight",
-    "scale_bias",
-)
+from keras_norm.training import ReplicaModel
+from recipes import weight_decay
+
 # What a step and an evaluation know of every example.
 VALUES = ("loss", "accuracy", "top5_accuracy")
 
 
-class Trainer(keras.Model):
-    """A classifier under training: `fit` and `evaluate` with exact numbers.
+class Trainer(ReplicaModel):
+    """A classifier under training, with exact numbers on any replicas.
 
     Training logs are the values of the step itself, over all replicas.
-    Evaluation counts every example of weight 1 once and divides by their
-    number. Weight decay is a gradient `decay * w`, as in the papers' SGD; it is
-    in no logged loss.
+    Evaluation counts every example of weight 1 once. Weight decay of SGD and
+    RMSprop is a gradient `decay * w`, as in the papers' SGD; it is in no logged
+    loss.
 
     Args:
         model: Functional model from images to logits.
-        weight_decay: Factor of the L2 penalty.
-        norm_weight_decay: Whether weights of norms and thresholds decay too.
-        label_smoothing: Share of the label given to all classes.
+        config: A `Config`.
+        pads: Whether training batches may hold images of weight 0.
     """
 
-    def __init__(self, model, weight_decay, norm_weight_decay, label_smoothing):
-        super().__init__(name="trainer")
-        self.model = model
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.spared = () if norm_weight_decay else NORM_WEIGHTS
-        self.means = [keras.metrics.Mean(name=name) for name in VALUES]
-        self.examples = keras.metrics.Sum(name="examples", dtype="float32")
-        self.built = True
-
-    def call(self, images, training=None):
-        return self.model(images, training=training)
-
-    @property
-    def metrics(self):
-        return [*self.means, self.examples]
+    def __init__(self, model, config, pads):
+        super().__init__(
+            model,
+            clip_norm=config.clip_norm,
+            clip_global_norm=config.clip_global_norm,
+            clip_value=config.clip_value,
+            accumulation_steps=config.grad_accum_steps,
+            xla=config.xla,
+            ema_decay=config.ema_decay,
+            nan_policy=config.nan_policy,
+            name="trainer",
+        )
+        self.pads = pads
+        self.uses_averages = config.use_ema
+        self.label_smoothing = config.label_smoothing
+        self.decay = config.weight_decay
+        if config.optimizer in weight_decay.DECOUPLED:
+            self.decay = 0.0
+        weights = model.trainable_variables
+        spared = weight_decay.spared(weights, config.norm_weight_decay)
+        spared = {id(weight) for weight in spared}
+        self.decaying = [w for w in weights if id(w) not in spared]
 
     def train_step(self, batch):
-        images, labels, _ = batch
-        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            values = self._values(labels, logits)
-            objective = tf.reduce_mean(values["loss"]) + self._penalty()
-            # Gradients are summed over replicas, each of an equal share.
-            objective = self.optimizer.scale_loss(objective / num_replicas)
-        weights = self.model.trainable_variables
-        gradients = tape.gradient(objective, weights)
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return {name: tf.reduce_mean(value) for name, value in values.items()}
-
-    def test_step(self, batch):
         images, labels, weights = batch
-        values = self._values(labels, self.model(images, training=False))
-        for mean in self.means:
-            mean.update_state(values[mean.name], sample_weight=weights)
-        self.examples.update_state(weights)
-        return {metric.name: metric.result() for metric in self.metrics}
+        # Without weights there is no sum of them to wait for.
+        return super().train_step(
+            (images, labels, weights if self.pads else None)
+        )
 
-    def _values(self, labels, logits):
-        """Loss and hits of every example."""
+    def part_size(self, part):
+        if part.weights is None:
+            return part.rows
+        return tf.reduce_sum(part.weights)
+
+    def part_loss(self, x, y, y_pred, weights):
+        values = self.values(y, y_pred)
+        means = {name: _mean(v, weights) for name, v in values.items()}
+        return means["loss"] + self.penalty(), means
+
+    def totals(self, batch):
+        """Sums of the values over a batch, and the number of its examples."""
+        images, labels, weights = batch
+        with self.inference_weights():
+            logits = self.model(images, training=False)
+        values = self.values(labels, logits)
+        sums = {k: tf.reduce_sum(v * weights) for k, v in values.items()}
+        return {**sums, "examples": tf.reduce_sum(weights)}
+
+    def inference_weights(self):
+        if self.uses_averages:
+            return super().inference_weights()
+        return contextlib.nullcontext()
+
+    def averaged(self):
+        if self.uses_averages:
+            return super().averaged()
+        return contextlib.nullcontext()
+
+    def values(self, labels, logits):
+        """Loss and hits of every example.
+
+        Args:
+            labels: Classes `(N,)`, or what each class counts for
+                `(N, classes)`.
+            logits: `(N, classes)`.
+        """
         num_classes = logits.shape[-1]
-        targets = tf.one_hot(labels, num_classes)
+        targets = labels
+        if labels.shape.rank == 1:
+            targets = tf.one_hot(labels, num_classes)
+        else:
+            labels = tf.argmax(labels, axis=-1)
         smoothing = self.label_smoothing
         targets = targets * (1.0 - smoothing) + smoothing / num_classes
         return {
@@ -84,21 +106,25 @@ class Trainer(keras.Model):
             "top5_accuracy": _hits(labels, logits, min(5, num_classes)),
         }
 
-    def _penalty(self):
+    def penalty(self):
         """Half the squared norm of what decays, and the layers' own losses."""
         penalty = tf.add_n([0.0, *self.model.losses])
-        if self.weight_decay:
-            penalty += self.weight_decay * tf.add_n(
+        if self.decay and self.decaying:
+            penalty += self.decay * tf.add_n(
                 [
-                    tf.nn.l2_loss(weight.value)
-                    for weight in self.model.trainable_variables
-                    if weight.name not in self.spared
+                    tf.nn.l2_loss(tf.convert_to_tensor(weight.value))
+                    for weight in self.decaying
                 ]
             )
         return penalty
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Nothing is left to build; Keras would read a batch to find out."""
+
+def _mean(values, weights):
+    if weights is None:
+        return tf.reduce_mean(values)
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(values * weights), tf.reduce_sum(weights)
+    )
 
 
 def _hits(labels, logits, k):

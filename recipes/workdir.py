@@ -1,15 +1,69 @@
 """The folder of a run: whose it is, and the config that it keeps."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import pathlib
+import platform
 import tempfile
 
 from recipes.config import Config
 from recipes.errors import RecipeError
 
 # What a rerun in the same workdir may change.
-NOT_OF_THE_RUN = ("workdir", "mode", "log_every_steps", "data_dir")
+NOT_OF_THE_RUN = (
+    "workdir",
+    "mode",
+    "dry_run",
+    "checkpoint",
+    "export_format",
+    "log_every_steps",
+    "save_every_steps",
+    "keep",
+    "best_metric",
+    "profile_steps",
+    "data_dir",
+    "use_ema",
+    "strategy",
+    "num_replicas",
+    "virtual_replicas",
+    "steps_per_execution",
+)
+
+
+@contextlib.contextmanager
+def opened(config, workers):
+    """Inside, the workdir is this run's alone.
+
+    Workers that are not the chief get a folder that is gone afterwards.
+
+    Yields:
+        The config, of the folder to write to.
+
+    Raises:
+        RecipeError: if it cannot be written, is in use, or holds another run.
+    """
+    if not workers.is_chief:
+        with tempfile.TemporaryDirectory(prefix="worker") as folder:
+            yield dataclasses.replace(config, workdir=folder)
+        return
+    check(config)
+    with (config.folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise RecipeError(
+                f"the workdir {config.folder} is in use by another run "
+                f"({lock.read().strip() or 'unknown'}). Wait for it, or choose "
+                "another --workdir."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}\n")
+        lock.flush()
+        yield config
 
 
 def check(config):
@@ -61,10 +115,12 @@ def save(config):
 
 def _require_same(kept, config):
     given = json.loads(json.dumps(config.to_dict()))
+    # A setting that is newer than the run had its default then.
+    kept = {**Config().to_dict(), **kept}
     differences = [
-        f"{key} is {kept.get(key)!r} there and {given[key]!r} now"
+        f"{key} is {kept[key]!r} there and {given[key]!r} now"
         for key in given
-        if key not in NOT_OF_THE_RUN and kept.get(key) != given[key]
+        if key not in NOT_OF_THE_RUN and kept[key] != given[key]
     ]
     if differences:
         raise RecipeError(

@@ -1,0 +1,210 @@
+"""Formats that a network can be written in, each with its way back.
+
+Every format names the input `images` and the output `logits`.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from recipes.errors import RecipeError
+
+INPUT = "images"
+OUTPUT = "logits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A way to write a network, and to run what was written.
+
+    Attributes:
+        file: Name of the file in the folder, or "" for the folder itself.
+        packages: What is to be installed, by the names that are imported.
+        write: `f(network, path)`; the network maps images to a dict.
+        load: `f(path)` gives a function from a batch of images to logits.
+    """
+
+    file: str
+    packages: dict[str, str]
+    write: Callable
+    load: Callable
+
+
+def get(name):
+    """The format of that name, once its packages are there.
+
+    Raises:
+        RecipeError: naming the packages that are not.
+    """
+    found = FORMATS[name]
+    missing = [
+        package
+        for module, package in found.packages.items()
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        raise RecipeError(
+            f"--export_format={name} needs {', '.join(missing)}: "
+            f"pip install {' '.join(missing)}"
+        )
+    return found
+
+
+def _write_saved_model(network, path):
+    network.export(
+        path,
+        format="tf_saved_model",
+        input_signature=_signature(network),
+        verbose=False,
+    )
+
+
+def _load_saved_model(path):
+    loaded = tf.saved_model.load(path)
+
+    def run(images):
+        # Names the module too, whose variables would go with it.
+        serve = loaded.signatures["serving_default"]
+        return serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+
+    return run
+
+
+def _write_litert(network, path):
+    # Without TensorFlow's own operations, which need a larger runtime.
+    builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    network.export(
+        path,
+        format="litert",
+        input_signature=_signature(network),
+        verbose=False,
+        target_spec=builtins,
+    )
+
+
+def _load_litert(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(path).get_signature_runner()
+
+    def run(images):
+        return runner(**{INPUT: images})[OUTPUT]
+
+    return run
+
+
+def _write_onnx(network, path):
+    # Not by Keras' export: constants that a layer holds as tensors, such as
+    # the mean of Normalization, would become inputs.
+    import tf2onnx
+    from tensorflow.python.framework import convert_to_constants
+
+    (signature,) = _signature(network)[0].values()
+    function = tf.function(
+        lambda images: network({INPUT: images}, training=False)[OUTPUT],
+        input_signature=[signature],
+    )
+    frozen = convert_to_constants.convert_variables_to_constants_v2(
+        function.get_concrete_function()
+    )
+    names = {frozen.inputs[0].name: INPUT, frozen.outputs[0].name: OUTPUT}
+    model, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(add_shapes=True),
+        name=network.name,
+        input_names=[frozen.inputs[0].name],
+        output_names=[frozen.outputs[0].name],
+        tensors_to_rename=names,
+    )
+    _keep_zeros_before_max_pools(model.graph)
+    with open(path, "wb") as file:
+        file.write(model.SerializeToString())
+
+
+def _keep_zeros_before_max_pools(graph):
+    """Pads with the least positive number what a max pool reads.
+
+    ONNX Runtime moves a padding with zeros into the pool behind it, where the
+    border never is the largest: another result wherever all else is negative,
+    as before the first pool of ResNet50V2. It leaves other numbers alone.
+    """
+    from onnx import numpy_helper
+
+    pooled = {n.input[0] for n in graph.node if n.op_type == "MaxPool"}
+    pads = [
+        node
+        for node in graph.node
+        if node.op_type == "Pad"
+        and node.output[0] in pooled
+        and not any(
+            a.name == "mode" and a.s != b"constant" for a in node.attribute
+        )
+    ]
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    least = np.array(np.finfo("float32").tiny, "float32")
+    for node in pads:
+        value = node.input[2] if len(node.input) > 2 else ""
+        if value and constants[value] != 0.0:
+            continue
+        name = f"{node.output[0]}_least"
+        graph.initializer.append(numpy_helper.from_array(least, name))
+        del node.input[2:3]
+        node.input.insert(2, name)
+
+
+def _load_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )
+
+    def run(images):
+        return session.run([OUTPUT], {INPUT: images})[0]
+
+    return run
+
+
+def _signature(network):
+    """The input with its unknown sizes, under the name that files give it."""
+    shape = (None, *network.inputs[0].shape[1:])
+    return [{INPUT: tf.TensorSpec(shape, tf.float32, name=INPUT)}]
+
+
+@contextlib.contextmanager
+def quiet():
+    """Without the notes of converters on what they deprecate and fold."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+FORMATS = {
+    "saved_model": Format("", {}, _write_saved_model, _load_saved_model),
+    "litert": Format(
+        "model.tflite",
+        {"ai_edge_litert": "ai-edge-litert"},
+        _write_litert,
+        _load_litert,
+    ),
+    "onnx": Format(
+        "model.onnx",
+        {
+            "tf2onnx": "tf2onnx",
+            "onnx": "onnx",
+            "onnxruntime": "onnxruntime",
+        },
+        _write_onnx,
+        _load_onnx,
+    ),
+}

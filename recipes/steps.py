@@ -1,0 +1,99 @@
+"""Steps that the devices run by themselves, and evaluations."""
+
+import tensorflow as tf
+
+from recipes.trainer import VALUES
+
+
+class Steps:
+    """The compiled loops of a run.
+
+    Args:
+        trainer: The `Trainer`, compiled.
+        data: The `Data` of the run.
+        strategy: The `tf.distribute` strategy.
+    """
+
+    def __init__(self, trainer, data, strategy):
+        self.trainer = trainer
+        self.data = data
+        self.strategy = strategy
+        self._train = tf.function(self._train_steps, autograph=True)
+        self._evaluate = tf.function(self._add_batch, autograph=False)
+
+    def batches(self, first_step):
+        """The training batches from a step on, each replica's share of them."""
+        return iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda context: self.data.train(first_step, context)
+            )
+        )
+
+    def train(self, batches, num_steps):
+        """Runs steps.
+
+        Args:
+            batches: What `batches` gave.
+            num_steps: How many.
+
+        Returns:
+            `(values, waited)`: tensors on the device, the values of the last
+            step and the seconds for which the steps waited for input.
+        """
+        return self._train(batches, tf.constant(num_steps, tf.int32))
+
+    def evaluate(self):
+        """Values over all evaluation examples, and how many those are."""
+        batches = iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda context: self.data.evaluation(context)
+            )
+        )
+        totals = {name: tf.zeros([]) for name in (*VALUES, "examples")}
+        for _ in range(self.data.num_eval_batches):
+            totals = self._evaluate(next(batches), totals)
+        totals = {name: float(total) for name, total in totals.items()}
+        examples = totals.pop("examples")
+        values = {k: v / max(examples, 1.0) for k, v in totals.items()}
+        return {**values, "examples": int(examples)}
+
+    def _train_steps(self, batches, num_steps):
+        values = {name: tf.zeros([]) for name in VALUES}
+        waited = tf.zeros([], tf.float64)
+        for _ in tf.range(num_steps):
+            # From the end of the step before to the batch.
+            with tf.control_dependencies(list(values.values())):
+                started = tf.timestamp()
+            with tf.control_dependencies([started]):
+                batch = next(batches)
+            with tf.control_dependencies(_tensors(self.strategy, batch)):
+                waited += tf.timestamp() - started
+            values = self._step(batch)
+        return values, waited
+
+    @tf.autograph.experimental.do_not_convert
+    def _step(self, batch):
+        logs = self.strategy.run(self.trainer.train_step, (batch,))
+        # The same on every replica.
+        return {
+            name: tf.reshape(
+                self.strategy.experimental_local_results(logs[name])[0], []
+            )
+            for name in VALUES
+        }
+
+    def _add_batch(self, batch, totals):
+        shares = self.strategy.run(self.trainer.totals, (batch,))
+        return {
+            name: totals[name]
+            + self.strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None)
+            for name, share in shares.items()
+        }
+
+
+def _tensors(strategy, batch):
+    return [
+        tensor
+        for value in batch
+        for tensor in strategy.experimental_local_results(value)
+    ]

@@ -1,0 +1,74 @@
+"""The weights that `--checkpoint` names, without training."""
+
+import dataclasses
+import pathlib
+
+from recipes import checkpoint
+from recipes.errors import RecipeError
+
+
+def resolved(config):
+    """The config that builds the network of the checkpoint.
+
+    A `.keras` file brings its own; a save holds that of its run.
+
+    Raises:
+        RecipeError: for a file that is not there, or of another kind.
+    """
+    trains = config.mode not in ("eval", "export")
+    if trains or config.checkpoint in ("last", "best"):
+        return config
+    path = pathlib.Path(config.checkpoint).expanduser()
+    if path.suffix not in (".keras", ".h5", ".npz"):
+        raise RecipeError(
+            "--checkpoint takes last, best, a save (checkpoints/step_*.npz) or "
+            f"a .keras file. Received: checkpoint={config.checkpoint}"
+        )
+    if not path.is_file():
+        raise RecipeError(
+            f"--checkpoint={config.checkpoint}: there is no such file."
+        )
+    if path.suffix == ".npz":
+        return config
+    return dataclasses.replace(
+        config, init_model=str(path), convert_to=None, freeze=None
+    )
+
+
+def load(config, state, checkpoints, records):
+    """Gives a trainer the weights of the checkpoint.
+
+    Args:
+        config: A `Config`, resolved.
+        state: The `State` of the trainer.
+        checkpoints: The `Checkpoints` of the workdir.
+        records: Its `Records`.
+
+    Returns:
+        The step that they are of; None for a file without one.
+
+    Raises:
+        RecipeError: if there is no such save.
+    """
+    if config.checkpoint == "last":
+        save = checkpoints.newest(state.variables)
+        if save is None:
+            raise RecipeError(
+                f"--mode={config.mode} found no save in {config.folder}: train "
+                "first, or give the --workdir of a run, or a --checkpoint."
+            )
+    elif config.checkpoint == "best":
+        best = records.best()
+        if not best:
+            raise RecipeError(
+                f"--checkpoint=best: nothing was evaluated in {config.folder}."
+            )
+        save = checkpoint.read(checkpoints.path(best["step"]), state.variables)
+    elif config.checkpoint.endswith(".npz"):
+        save = checkpoint.read(
+            pathlib.Path(config.checkpoint).expanduser(), state.variables
+        )
+    else:
+        return None
+    state.write(save.arrays)
+    return save.facts["step"]

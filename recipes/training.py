@@ -1,0 +1,151 @@
+"""The training loop: steps, and what happens where they stop."""
+
+import time
+
+import tensorflow as tf
+
+from keras_norm.training import NonFiniteError
+from recipes import schedules
+from recipes import stops
+from recipes.errors import RecipeError
+from recipes.preemption import Preempted
+from recipes.progress import Progress
+from recipes.trainer import VALUES
+
+
+class Training:
+    """Trains from one step to the last.
+
+    Nothing is fetched from the devices but where `Stops` says so.
+
+    Args:
+        config: The `Config` of the run.
+        data: Its `Data`.
+        steps: Its `Steps`.
+        records: Its `Records`.
+        save: `f(step, seconds)` saves.
+        broadcast: Its `Broadcast`.
+        step: The step that it goes on from.
+        seconds: How long earlier parts of the run took.
+    """
+
+    def __init__(
+        self, config, data, steps, records, save, broadcast, step, seconds
+    ):
+        self.config = config
+        self.data = data
+        self.steps = steps
+        self.trainer = steps.trainer
+        self.records = records
+        self.save = save
+        self.broadcast = broadcast
+        self.step = step
+        self.seconds_before = seconds
+        self.rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
+        self.stops = stops.make(config, data)
+        self._timed_step, self._timed_at, self._waited = None, None, []
+
+    @property
+    def seconds(self):
+        """How long the run took, earlier parts included."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def run(self, preemption):
+        """Trains to the end.
+
+        Args:
+            preemption: A `Preemption`, which may ask to stop before.
+
+        Raises:
+            Preempted: after a save, where that was asked.
+            RecipeError: if a loss or gradient is not finite, or nothing can
+                be saved.
+        """
+        self._started = time.perf_counter()
+        batches = self.steps.batches(self.step)
+        with Progress(self.data, self.step) as progress:
+            while not self.stops.is_last(self.step):
+                self._profile()
+                end = self.stops.next(self.step)
+                values, waited = self.steps.train(batches, end - self.step)
+                self.step = end
+                self._waited.append(waited)
+                progress.move(end)
+                self._stop(values, progress)
+                self._heed(preemption)
+            self._profile()
+
+    def _stop(self, values, progress):
+        step = self.step
+        ends_epoch = self.stops.ends_epoch(step)
+        if self.stops.logs(step) or ends_epoch or self.stops.saves(step):
+            self._raise_if_not_finite()
+        if self.stops.logs(step):
+            row = self._row(values)
+            self._write(row)
+            progress.show(row)
+        if self.stops.evaluates(step):
+            row = self.evaluate()
+            progress.show(row)
+        if ends_epoch:
+            progress.end_epoch()
+        if self.stops.saves(step):
+            self.save(step, self.seconds)
+            self._timed_at = None  # That was no training time.
+
+    def evaluate(self):
+        """Evaluates, writes the row and returns it."""
+        values = self.steps.evaluate()
+        row = {f"eval/{name}": value for name, value in values.items()}
+        self._write(row)
+        self._timed_at = None
+        return row
+
+    def _row(self, values):
+        row = {f"train/{name}": float(values[name]) for name in VALUES}
+        done = int(self.trainer.optimizer.iterations.numpy())
+        row["train/learning_rate"] = float(self.rate(max(done - 1, 0)))
+        now = time.perf_counter()
+        waited = sum(float(seconds) for seconds in self._waited)
+        if self._timed_at is not None:
+            seconds = now - self._timed_at
+            images = (self.step - self._timed_step) * (
+                self.data.global_batch_size
+            )
+            row["train/images_per_second"] = images / seconds
+            row["train/input_wait"] = min(waited / seconds, 1.0)
+        self._timed_step, self._timed_at, self._waited = self.step, now, []
+        return row
+
+    def _write(self, row):
+        epoch = self.step / self.data.steps_per_epoch
+        self.records.add(self.step, epoch, row)
+
+    def _raise_if_not_finite(self):
+        try:
+            self.trainer.raise_if_not_finite()
+        except NonFiniteError as error:
+            raise RecipeError(
+                f"{error}. Lower --learning_rate, lengthen --warmup_epochs or "
+                "set --clip_global_norm; --nan_policy=skip leaves such updates "
+                "out. The last save is of a step before."
+            ) from error
+
+    def _heed(self, preemption):
+        asked = preemption.requested
+        if self.broadcast.is_needed:
+            # All workers ask each other at the same steps.
+            if not self.stops.logs(self.step):
+                return
+            asked = self.broadcast.any(asked)
+        if asked and not self.stops.is_last(self.step):
+            self._raise_if_not_finite()
+            self.save(self.step, self.seconds)
+            raise Preempted(self.step)
+
+    def _profile(self):
+        first, last = self.stops.profile
+        if first and self.step == first - 1:
+            tf.profiler.experimental.start(str(self.records.events_folder))
+        elif first and self.step == last:
+            tf.profiler.experimental.stop()
