@@ -82,7 +82,7 @@ def training(config, source):
 
 
 def evaluation(config, source):
-    """The preparation of an evaluation image: the center where training crops."""
+    """The preparation of an evaluation image: its center, where it is large."""
     box = _center_box if _kind(config, source) == "inception" else None
     shape = (config.image_size, config.image_size, source.num_channels)
     return Preparation(
