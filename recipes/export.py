@@ -45,14 +45,14 @@ def write(model, config, image_shape):
             format cannot hold, other logits, or a disk that takes no file.
     """
     name = config.export_format
-    format = export_formats.get(name)
+    chosen = export_formats.get(name)
     network = _named(float32.rebuilt(model))
     target = config.folder / "export" / name
     with _replacing(target) as folder, export_formats.quiet():
-        path = os.fspath(folder / format.file)
+        path = os.fspath(folder / chosen.file)
         try:
-            format.write(network, path)
-            checks = _check(format.load(path), network, model, image_shape)
+            chosen.write(network, path)
+            checks = _check(chosen.load(path), network, model, image_shape)
         except (OSError, RecipeError):
             raise
         except Exception as error:
@@ -61,7 +61,7 @@ def write(model, config, image_shape):
                 f"--export_format={name} does not take {network.name}: "
                 f"{type(error).__name__}: {message}"
             ) from error
-        facts = {**_facts(name, format, network), **checks}
+        facts = {**_facts(name, chosen, network), **checks}
         facts["bytes"] = _size(folder)
         text = json.dumps(facts, indent=2)
         (folder / FACTS).write_text(f"{text}\n")
@@ -95,11 +95,11 @@ def _named(model):
     )
 
 
-def _facts(name, format, network):
+def _facts(name, chosen, network):
     num_classes = network.outputs[0].shape[-1]
     return {
         "format": name,
-        "file": format.file or ".",
+        "file": chosen.file or ".",
         "input": export_formats.INPUT,
         "input_shape": [None, *network.inputs[0].shape[1:]],
         "output": export_formats.OUTPUT,
