@@ -166,7 +166,8 @@ def _build(files, counts):
 def _cached(cache, sizes, counts):
     """The offsets, or None where there are none for files of these sizes."""
     try:
-        with np.load(cache) as stored:
+        # NumPy leaves a file of its own open where it is no archive.
+        with open(cache, "rb") as file, np.load(file) as stored:
             holds = np.array_equal(stored["sizes"], sizes)
             if holds and np.array_equal(stored["counts"], counts):
                 return stored["offsets"]

@@ -1,37 +1,87 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes import augment
 from recipes import data
 from recipes import sources
 from recipes.errors import RecipeError
 from tests import archives
+from tests.recipes import prepared
 from tests.recipes.runs import make_config
 
+PREPARED = {"image_size": 16, "global_batch_size": 8, "train_steps": 6}
+SETS = {
+    "digits": {"train_steps": 48},
+    "fake": {"train_steps": 66, "image_size": 8},
+    "folder": PREPARED,
+    "tfds": PREPARED,
+}
 
-def batches(config, first_epoch=0):
-    return list(data.make(config).train(first_epoch).as_numpy_iterator())
+
+def config_of(name, root, **flags):
+    """A config of a small set of each kind, of more than two epochs."""
+    settings = {"dataset": name, **SETS[name], **flags}
+    if name == "folder":
+        settings["dataset"] = f"folder:{root}"
+        if not (root / "train").exists():
+            archives.folder(root, num_train=5, num_eval=3)
+    if name == "tfds":
+        settings.update(dataset=prepared.NAME, data_dir=str(root))
+        if not (root / prepared.NAME).exists():
+            prepared.write(root, prepared.jpegs(31), num_eval=11)
+    return make_config(**settings)
+
+
+def listed(dataset):
+    return list(dataset.as_numpy_iterator())
+
+
+def assert_same(batches, expected):
+    for batch, other in zip(batches, expected, strict=True):
+        for column, other_column in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(column, other_column)
+
+
+def joined(make, num_workers, num_replicas):
+    """Global batches put together from those of all replicas."""
+    shares = [
+        listed(
+            make(tf.distribute.InputContext(num_workers, worker, num_replicas))
+        )
+        for worker in range(num_workers)
+    ]
+    each = num_replicas // num_workers
+    return [
+        [
+            np.concatenate(columns)
+            for columns in zip(
+                *(b for s in shares for b in s[i : i + each]), strict=True
+            )
+        ]
+        for i in range(0, len(shares[0]), each)
+    ]
 
 
 def test_digits_are_real_and_split_once():
     source = sources.open_source(make_config())
-    assert (source.num_train, source.num_eval) == (1437, 360)
-    seen = [
-        image.tobytes() for image, _ in source.evaluation().as_numpy_iterator()
-    ]
-    trained = {
-        image.tobytes() for image, _ in source.train(0, 0).as_numpy_iterator()
-    }
+    splits = source.train, source.evaluation
+    assert [split.num_examples for split in splits] == [1437, 360]
+    trained, seen = (
+        {
+            image.tobytes()
+            for image, _ in listed(
+                tf.data.Dataset.range(split.num_examples).map(split.read)
+            )
+        }
+        for split in splits
+    )
     assert len(seen) == 360
-    assert not set(seen) & trained
+    assert not seen & trained
 
 
 def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
     order = [
-        list(sources.shuffled_indices(100, seed, epoch).as_numpy_iterator())
+        [int(sources.shuffled(i, 100, seed, epoch)) for i in range(100)]
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert all(sorted(indices) == list(range(100)) for indices in order)
@@ -39,69 +89,119 @@ def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
     assert order[0] != order[2] != order[3] != order[0]
 
 
-def test_training_from_a_later_epoch_gives_the_batches_of_that_epoch():
-    config = make_config(train_steps=50, global_batch_size=64)
-    everything, later = batches(config), batches(config, first_epoch=1)
-    assert len(everything) == 3 * (1437 // 64)
-    for whole, part in zip(everything[22:], later, strict=True):
-        for a, b in zip(whole, part, strict=True):
-            np.testing.assert_array_equal(a, b)
-    assert np.abs(everything[0][0] - everything[22][0]).max() > 0.1
+def test_every_row_is_the_example_that_the_shuffle_puts_there():
+    config = make_config(augmentation="none", train_steps=24)
+    read = sources.open_source(config).train.read
+    for step in (0, 21, 23):
+        images, labels, weights = next(iter(data.make(config).train(step)))
+        # 1437 images are 22 steps of 64.
+        epoch, first = divmod(step, 22)
+        for row in range(0, 64, 9):
+            index = tf.random.experimental.index_shuffle(
+                first * 64 + row, (config.seed, epoch), 1436
+            )
+            image, label = read(index)
+            image = image.numpy() / 127.5 - 1
+            np.testing.assert_allclose(images[row], image, atol=1e-6)
+            assert int(labels[row]) == int(label)
+        assert weights.numpy().all()
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_training_goes_on_from_any_step(tmp_path, name):
+    config = config_of(name, tmp_path)
+    everything = listed(data.make(config).train(0))
+    assert len(everything) == config.train_steps
+    first = everything[0]
+    assert [column.dtype for column in first] == ["float32", "int64", "float32"]
+    assert first[2].all()
+    for step in (1, config.train_steps - 1):
+        assert_same(listed(data.make(config).train(step)), everything[step:])
+    epoch = data.make(config).steps_per_epoch
+    assert np.abs(first[0] - everything[epoch][0]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        ("digits", (1, 2)),
+        ("digits", (4, 4)),
+        ("fake", (2, 2)),
+        ("folder", (2, 4)),
+        ("tfds", (2, 4)),
+    ],
+)
+def test_replicas_see_the_rows_of_the_global_batch(tmp_path, name, workers):
+    made = data.make(config_of(name, tmp_path, drop_remainder=False))
+    start = made.num_steps - 3
+    assert_same(
+        joined(lambda context: made.train(start, context), *workers),
+        listed(made.train(start)),
+    )
+    assert_same(joined(made.evaluation, *workers), listed(made.evaluation()))
+
+
+def test_a_strategy_hands_out_the_rows_of_the_global_batch():
+    made = data.make(make_config(train_steps=4))
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+    distributed = strategy.distribute_datasets_from_function(
+        lambda context: made.train(2, context)
+    )
+    batches = [
+        [
+            np.concatenate(strategy.experimental_local_results(column))
+            for column in batch
+        ]
+        for batch in distributed
+    ]
+    assert_same(batches, listed(made.train(2)))
+
+
+def test_what_does_not_fill_a_batch_is_left_out_or_filled_up():
+    dropped = data.make(make_config(train_epochs=2, train_steps=None))
+    assert (dropped.steps_per_epoch, dropped.num_steps) == (22, 44)
+    filled = data.make(
+        make_config(train_epochs=2, train_steps=None, drop_remainder=False)
+    )
+    assert (filled.steps_per_epoch, filled.num_steps) == (23, 46)
+    batches = listed(filled.train(0))
+    images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
+    epoch = 23 * 64
+    assert weights[:epoch].sum() == weights[epoch:].sum() == 1437
+    assert not images[weights == 0].any() and not labels[weights == 0].any()
+    targets = sources.open_source(make_config()).train
+    counts = np.bincount(labels[:epoch][weights[:epoch] > 0])
+    expected = [int(targets.read(i)[1]) for i in tf.range(1437, dtype="int64")]
+    np.testing.assert_array_equal(counts, np.bincount(expected))
+
+
+def test_a_set_smaller_than_a_batch_is_filled_up():
+    config = make_config(
+        global_batch_size=1500, drop_remainder=False, train_steps=2
+    )
+    for _, _, weights in data.make(config).train(0):
+        assert float(tf.reduce_sum(weights)) == 1437
 
 
 def test_evaluation_counts_every_example_once():
     made = data.make(make_config(global_batch_size=64))
-    images, labels, weights = map(
-        np.concatenate, zip(*made.evaluation.as_numpy_iterator(), strict=True)
-    )
+    batches = listed(made.evaluation())
+    assert len(batches) == made.num_eval_batches == 6
+    images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
     assert images.shape == (6 * 64, 8, 8, 1)
     assert weights.sum() == made.num_eval == 360
     assert weights[:360].all() and not weights[360:].any()
+    assert not images[360:].any()
+    read = sources.open_source(make_config()).evaluation.read
+    expected = [int(read(i)[1]) for i in tf.range(360, dtype="int64")]
+    np.testing.assert_array_equal(labels[:360], expected)
     assert np.abs(images).max() <= 1.0
 
 
-def test_a_set_of_another_size_than_it_says_is_noticed(monkeypatch):
-    source = sources.open_source(make_config())
-    wrong = dataclasses.replace(source, num_eval=source.num_eval + 100)
-    monkeypatch.setattr(sources, "open_source", lambda config: wrong)
-    evaluation = data.make(make_config()).evaluation
-    with pytest.raises(tf.errors.FailedPreconditionError):
-        list(evaluation)
-
-
-@pytest.mark.parametrize("encode", [None, tf.io.encode_jpeg, tf.io.encode_png])
-@pytest.mark.parametrize("kind", ["inception", "crop_flip", "crop", "none"])
-def test_augmentation_is_a_function_of_its_seed(kind, encode):
-    generator = np.random.default_rng(0)
-    image = generator.integers(0, 256, (40, 56, 3), np.uint8)
-    image = tf.constant(image) if encode is None else encode(image)
-
-    def once(seed):
-        return augment.train_image(image, seed, kind, 24, 3).numpy()
-
-    first = once([0, 1])
-    assert first.shape == (24, 24, 3)
-    assert np.abs(first).max() <= 1.0
-    np.testing.assert_array_equal(first, once([0, 1]))
-    changes = [np.abs(once([0, i]) - first).max() for i in range(2, 6)]
-    assert (max(changes) > 0.05) == (kind != "none")
-
-
-def test_a_jpeg_is_cropped_as_it_is_after_decoding():
-    image = archives.jpeg(1, 0, 64, 80)
-    box = tf.constant([8, 16, 32, 40])
-    cropped = augment._decode_and_crop(tf.constant(image), box, 3)
-    whole = tf.io.decode_jpeg(image)
-    # At the very border libjpeg has no neighbour to blend colours with.
-    inside = (slice(1, -1), slice(1, -1))
-    np.testing.assert_array_equal(cropped[inside], whole[8:40, 16:56][inside])
-
-
-def test_evaluation_takes_the_center():
-    image = np.zeros((64, 128, 3), np.uint8)
-    image[4:60, 36:92] = 255
-    output = augment.eval_image(tf.constant(image), "inception", 32, 3)
-    np.testing.assert_allclose(output, np.ones((32, 32, 3)), atol=1e-6)
+def test_the_rate_of_the_input_is_measured():
+    assert data.measure_rate(data.make(make_config()), seconds=0.1) > 100
 
 
 def test_a_folder_of_jpeg_and_png_files(tmp_path):
@@ -113,7 +213,7 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     assert (made.num_train, made.num_eval, made.num_classes) == (20, 12, 4)
     images, labels, weights = next(iter(made.train(0)))
     assert images.shape == (8, 16, 16, 3)
-    evaluated = [label for _, label, _ in made.evaluation.unbatch().take(12)]
+    evaluated = [label for _, label, _ in made.evaluation().unbatch().take(12)]
     assert sorted(map(int, evaluated)) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
