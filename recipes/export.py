@@ -14,8 +14,15 @@ from recipes import export_formats
 from recipes import float32
 from recipes.errors import RecipeError
 
-# Of the largest logit. Measured: 8e-6 at most, EfficientNetB0 with FRN.
-TOLERANCE = 1e-4
+# Differences are in parts of the largest logit. Allowed is rounding: ten times
+# what the logits move when the images move by their last bit or two, or FLOOR,
+# and in no network more than CEILING. Measured: `tests/recipes` on every norm
+# 1e-6 at most, where 1e-5 is allowed; MobileNetV2 with FRN on 3x3 maps 1.6e-4,
+# where 1.4e-3 is.
+FLOOR = 1e-5
+SHARE_OF_MOVES = 10
+CEILING = 1e-2
+LAST_BITS = 2.0**-22
 BATCH_SIZES = (1, 3)
 # How much larger the second size of image is, where sizes are free.
 GROWTH = 32
@@ -79,7 +86,8 @@ def describe(facts):
     )
     return (
         f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; largest "
-        f"difference {facts['largest_difference']:.1e} of the largest logit"
+        f"difference {facts['largest_difference']:.1e} of the largest logit, "
+        f"{facts['allowed_difference']:.0e} allowed"
         f"{note}"
     )
 
@@ -117,32 +125,42 @@ def _check(run, network, model, image_shape):
         RecipeError: for more than rounding.
     """
     generator = np.random.default_rng(0)
-    differences, to_trained = [], []
+    differences, to_trained, moves = [], [], []
     # A GPU may round products to fewer digits than float32 has.
     with tf.device("CPU:0"):
         for shape in _shapes(network, image_shape):
-            images = generator.uniform(-1.0, 1.0, shape).astype("float32")
-            expected = network({export_formats.INPUT: images}, training=False)
-            expected = expected[export_formats.OUTPUT].numpy()
-            trained = model(images, training=False).numpy()
+            images = generator.uniform(-1.0, 1.0, shape)
+            signs = generator.choice([-1.0, 1.0], shape)
+            moved = (images * (1.0 + LAST_BITS * signs)).astype("float32")
+            images = images.astype("float32")
+            expected = _logits(network, images)
+            moves.append(_difference(_logits(network, moved), expected))
             differences.append(_difference(run(images), expected))
+            trained = model(images, training=False).numpy()
             to_trained.append(_difference(expected, trained))
     policies = float32.policies(model)
-    checked = differences
+    checked = list(differences)
     if policies == ["float32"]:
-        checked = differences + to_trained
+        checked += to_trained
+    allowed = min(max(FLOOR, SHARE_OF_MOVES * max(moves)), CEILING)
     # A NaN is not within anything.
-    if not all(difference <= TOLERANCE for difference in checked):
+    if not all(difference <= allowed for difference in checked):
         raise RecipeError(
             "the file gives other logits than the network, on random images: "
             f"difference {max(checked, key=_nan_first):.1e} of the largest "
-            f"logit, and {TOLERANCE:.0e} is allowed. Nothing was kept."
+            f"logit, and {allowed:.0e} is allowed. Nothing was kept."
         )
     return {
         "largest_difference": max(differences),
+        "allowed_difference": allowed,
         "trained_in": policies,
         "difference_to_trained": max(to_trained),
     }
+
+
+def _logits(network, images):
+    outputs = network({export_formats.INPUT: images}, training=False)
+    return outputs[export_formats.OUTPUT].numpy()
 
 
 def _nan_first(number):
