@@ -68,7 +68,7 @@ def run(config):
         )
         with bad_images.named(config):
             result = act(config, batches, trainer, replicas, broadcast)
-        if config.mode != "export":
+        if config.mode != "export" and these.is_chief:
             print(report.describe(result))
             print(f"report: {report.write(config, result)}")
         return result

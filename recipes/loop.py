@@ -96,12 +96,14 @@ def train(config, data, trainer, strategy, broadcast):
     workdir.save(config)
     state = State(trainer)
     checkpoints = Checkpoints(config.folder, config.keep)
-    with strategy.scope():
-        facts = _restore(state, checkpoints, broadcast)
+    save = None
+    if broadcast.workers.is_chief:
+        save = checkpoints.newest(state.variables)
+    facts = _take(save, state, strategy, broadcast)
     step, seconds = facts["step"], facts["seconds"]
     records = Records(config.folder, config.best_metric, step)
 
-    def save(step, seconds):
+    def write(step, seconds):
         if broadcast.workers.is_chief:
             facts = {"step": step, "seconds": seconds}
             best_step = records.best().get("step")
@@ -109,7 +111,7 @@ def train(config, data, trainer, strategy, broadcast):
 
     steps = Steps(trainer, data, strategy)
     training = Training(
-        config, data, steps, records, save, broadcast, step, seconds
+        config, data, steps, records, write, broadcast, step, seconds
     )
     summary = _summary(data, trainer, strategy)
     if step < data.num_steps:
@@ -148,7 +150,7 @@ def evaluate(config, data, trainer, strategy, broadcast):
         RecipeError: if there is no such checkpoint.
     """
     records = Records(config.folder, config.best_metric)
-    step = _load(config, trainer, strategy, records)
+    step = _load(config, trainer, strategy, records, broadcast)
     values = Steps(trainer, data, strategy).evaluate()
     row = {f"eval/{name}": value for name, value in values.items()}
     facts = {"checkpoint": config.checkpoint, "step": step, **row}
@@ -175,15 +177,31 @@ def export(config, data, trainer, strategy, broadcast):
     from recipes import export as export_lib
 
     records = Records(config.folder, config.best_metric)
-    _load(config, trainer, strategy, records)
-    with trainer.averaged():
-        export_lib.write(config, trainer.model)
+    _load(config, trainer, strategy, records, broadcast)
+    if broadcast.workers.is_chief:
+        with trainer.averaged():
+            export_lib.write(config, trainer.model)
 
 
-def _load(config, trainer, strategy, records):
-    checkpoints = Checkpoints(config.folder, config.keep)
-    with strategy.scope():
-        return stored.load(config, State(trainer), checkpoints, records)
+def _load(config, trainer, strategy, records, broadcast):
+    """Takes the weights that `--checkpoint` names: the step that they are of."""
+    state, save = State(trainer), None
+    if broadcast.workers.is_chief:
+        checkpoints = Checkpoints(config.folder, config.keep)
+        save = stored.find(config, state, checkpoints, records)
+    return _take(save, state, strategy, broadcast)["step"]
+
+
+def _take(save, state, strategy, broadcast):
+    """Gives every worker the chief's save, if any: its `step` and `seconds`."""
+    facts = {"step": 0, "seconds": 0.0} if save is None else save.facts
+    facts = broadcast.facts(facts)
+    if facts["step"]:
+        arrays = state.read() if save is None else save.arrays
+        arrays = {name: broadcast.array(a) for name, a in arrays.items()}
+        with strategy.scope():
+            state.write(arrays)
+    return facts
 
 
 def _summary(data, trainer, strategy):
@@ -193,16 +211,3 @@ def _summary(data, trainer, strategy):
         "num_train": data.num_train,
         "num_eval": data.num_eval,
     }
-
-
-def _restore(state, checkpoints, broadcast):
-    """Takes the newest save to every worker: `step` and `seconds` of it."""
-    facts = {"step": 0, "seconds": 0.0}
-    save = None
-    if broadcast.workers.is_chief:
-        save = checkpoints.newest(state.variables)
-    facts = broadcast.facts(facts if save is None else save.facts)
-    if facts["step"]:
-        arrays = state.read() if save is None else save.arrays
-        state.write({k: broadcast.array(v) for k, v in arrays.items()})
-    return facts

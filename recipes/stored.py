@@ -35,17 +35,14 @@ def resolved(config):
     )
 
 
-def load(config, state, checkpoints, records):
-    """Gives a trainer the weights of the checkpoint.
+def find(config, state, checkpoints, records):
+    """The `Save` that `--checkpoint` names; None for a file with a network.
 
     Args:
-        config: A `Config`, resolved.
+        config: A `Config`.
         state: The `State` of the trainer.
         checkpoints: The `Checkpoints` of the workdir.
         records: Its `Records`.
-
-    Returns:
-        The step that they are of; None for a file without one.
 
     Raises:
         RecipeError: if there is no such save.
@@ -57,18 +54,15 @@ def load(config, state, checkpoints, records):
                 f"--mode={config.mode} found no save in {config.folder}: train "
                 "first, or give the --workdir of a run, or a --checkpoint."
             )
-    elif config.checkpoint == "best":
+        return save
+    if config.checkpoint == "best":
         best = records.best()
         if not best:
             raise RecipeError(
                 f"--checkpoint=best: nothing was evaluated in {config.folder}."
             )
-        save = checkpoint.read(checkpoints.path(best["step"]), state.variables)
-    elif config.checkpoint.endswith(".npz"):
-        save = checkpoint.read(
-            pathlib.Path(config.checkpoint).expanduser(), state.variables
-        )
-    else:
-        return None
-    state.write(save.arrays)
-    return save.facts["step"]
+        return checkpoint.read(checkpoints.path(best["step"]), state.variables)
+    path = pathlib.Path(config.checkpoint).expanduser()
+    if path.suffix == ".npz":
+        return checkpoint.read(path, state.variables)
+    return None

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 
 import numpy as np
 
@@ -154,7 +155,7 @@ def watched(workers):
     ) as error:
         if len(workers.addresses) < 2:
             raise
-        reason = str(error).strip().splitlines()[0]
+        reason = re.sub(r"\{\{.*?\}\}", "", str(error)).strip().splitlines()[0]
         raise RecipeError(
             f"worker {workers.index} of {len(workers.addresses)} lost another "
             f"one ({', '.join(workers.addresses)}): {reason}. Start all of "

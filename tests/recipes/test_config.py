@@ -93,7 +93,7 @@ def test_the_config_in_the_workdir_is_the_run(tmp_path):
     assert kept == config.to_dict()
     workdir.check(dataclasses.replace(config, mode="eval"))
     other = dataclasses.replace(config, norm="frn", seed=1)
-    message = "norm is 'rbn' there and 'frn' now; seed is 0 there and 1 now"
+    message = "seed is 0 there and 1 now; norm is 'rbn' there and 'frn' now"
     with pytest.raises(RecipeError, match=message):
         workdir.check(other)
 

@@ -1,0 +1,396 @@
+"""Training on two and four replicas against one device, by plain `fit`."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_norm
+from keras_norm.training import NonFiniteError
+from keras_norm.training import ReplicaModel
+
+CLASSES = 5
+BATCH = 16
+
+
+def scope(num_replicas):
+    devices = [f"CPU:{index}" for index in range(num_replicas)]
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, reduction).scope()
+
+
+def examples(rows):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, 6, 6, 3)).astype("float32")
+    return x, random.integers(0, CLASSES, rows)
+
+
+def network(norm):
+    norm = keras_norm.get(norm) if isinstance(norm, str) else norm
+    x = inputs = keras.Input((6, 6, 3))
+    x = keras.layers.Conv2D(
+        6, 3, use_bias=False, kernel_regularizer=keras.regularizers.L2(1e-2)
+    )(x)
+    x = norm.activation()(norm.layer()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32")(x))
+
+
+def sgd():
+    return keras.optimizers.SGD(0.3, momentum=0.9)
+
+
+def adamw():
+    optimizer = keras.optimizers.AdamW(0.02, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "tau"])
+    return optimizer
+
+
+# Name: optimizer, rows of the set, dtype policy, arguments of the model and of
+# compile.
+SETTINGS = {
+    "plain": (sgd, 32, "float32", {}, {}),
+    "clip_norm": (sgd, 32, "float32", {"clip_norm": 0.1}, {}),
+    "clip_global_norm": (sgd, 32, "float32", {"clip_global_norm": 0.1}, {}),
+    "clip_value": (sgd, 32, "float32", {"clip_value": 0.01}, {}),
+    "clipnorm of the optimizer": (
+        lambda: keras.optimizers.SGD(0.3, clipnorm=0.1),
+        32,
+        "float32",
+        {},
+        {},
+    ),
+    "uneven last batch": (sgd, 16 + 7, "float32", {}, {}),
+    "uneven first batch": (sgd, 11, "float32", {}, {}),
+    "empty shares": (sgd, 16 + 1, "float32", {}, {}),
+    "averages": (sgd, 32, "float32", {"ema_decay": 0.5}, {}),
+    "steps_per_execution": (
+        sgd,
+        64,
+        "float32",
+        {},
+        {"steps_per_execution": 2},
+    ),
+    "weight decay": (adamw, 32, "float32", {}, {}),
+    "nan_policy": (sgd, 32, "float32", {"nan_policy": "skip"}, {}),
+    "mixed_bfloat16": (sgd, 32, "mixed_bfloat16", {}, {}),
+    "mixed_float16": (sgd, 32, "mixed_float16", {}, {}),
+}
+
+
+@functools.cache
+def train(num_replicas, norm, setting):
+    """Losses, weights and an evaluation after two epochs."""
+    optimizer, rows, policy, arguments, compiling = SETTINGS[setting]
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    x, y = examples(rows)
+    with scope(num_replicas):
+        model = ReplicaModel(network(norm), **arguments)
+        model.compile(
+            optimizer(),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            **compiling,
+        )
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(
+        BATCH, drop_remainder=rows % BATCH == 0
+    )
+    history = model.fit(batches, epochs=2, verbose=0, shuffle=False).history
+    evaluated = model.evaluate(batches, verbose=0, return_dict=True)
+    weights = [w.numpy() for w in model.variables]
+    return history, weights, evaluated
+
+
+@pytest.mark.parametrize("num_replicas", [2, 4])
+@pytest.mark.parametrize("norm", ["frn", "sync_bn"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_replicas_equal_one_device(setting, norm, num_replicas):
+    rounding = 5e-3 if "mixed" in setting else 1e-6
+    history, weights, evaluated = train(num_replicas, norm, setting)
+    expected_history, expected, expected_evaluated = train(1, norm, setting)
+    assert set(history) == {"loss", "accuracy"}
+    for key in history:
+        np.testing.assert_allclose(
+            history[key], expected_history[key], atol=rounding
+        )
+        assert evaluated[key] == pytest.approx(
+            expected_evaluated[key], abs=rounding
+        )
+    assert not np.allclose(expected_history["loss"][0], history["loss"][1])
+    for ours, theirs in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=10 * rounding)
+
+
+@pytest.mark.parametrize("setting", ["plain", "uneven last batch"])
+def test_one_device_equals_keras(setting):
+    optimizer, rows, *_ = SETTINGS[setting]
+    history, _, evaluated = train(1, "frn", setting)
+    keras.utils.set_random_seed(0)
+    x, y = examples(rows)
+    model = network("frn")
+    model.compile(
+        optimizer(),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
+    expected = model.fit(batches, epochs=2, verbose=0, shuffle=False).history
+    for key in history:
+        np.testing.assert_allclose(history[key], expected[key], rtol=1e-5)
+    expected = model.evaluate(batches, verbose=0, return_dict=True)
+    assert evaluated == pytest.approx(expected, rel=1e-5)
+
+
+def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
+    """Weights after one step of rate 1, which is the negative gradient."""
+    keras.utils.set_random_seed(0)
+    x, y = examples(rows)
+    with scope(num_replicas):
+        model = ReplicaModel(network(norm), **arguments)
+        before = [w.numpy() for w in model.model.weights]
+        model.compile(
+            keras.optimizers.SGD(1.0),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+    model.fit(
+        x,
+        y,
+        sample_weight=weights,
+        batch_size=rows,
+        verbose=0,
+        shuffle=False,
+    )
+    after = [w.numpy() for w in model.model.weights]
+    return [a - b for a, b in zip(after, before, strict=True)]
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 4])
+@pytest.mark.parametrize(
+    "arguments", [{"accumulation_steps": 4}, {"xla": True}]
+)
+def test_accumulated_and_compiled_gradients_are_the_same(
+    num_replicas, arguments
+):
+    expected = gradients_of(1)
+    for ours, theirs in zip(
+        gradients_of(num_replicas, **arguments), expected, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_synchronized_statistics_are_those_of_the_parts():
+    # Two replicas, two parts: the parts of both replicas are one batch.
+    parts = gradients_of(2, norm="sync_bn", accumulation_steps=2)
+    whole = gradients_of(2, norm="sync_bn")
+    assert all(np.isfinite(part).all() for part in parts)
+    assert not np.allclose(parts[0], whole[0], atol=1e-6)
+
+
+def test_a_compiled_pass_cannot_synchronize():
+    with scope(2), pytest.raises(ValueError, match="batch_norm.* xla=True"):
+        ReplicaModel(network("sync_bn"), xla=True)
+
+
+def test_keras_batch_norm_agrees_on_every_replica():
+    def plain(name=None):
+        return keras.layers.BatchNormalization(momentum=0.5, name=name)
+
+    class Plain:
+        layer = staticmethod(plain)
+        activation = staticmethod(keras.layers.ReLU)
+
+    keras.utils.set_random_seed(0)
+    x, y = examples(32)
+    with scope(2):
+        model = ReplicaModel(network(Plain))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(True))
+    model.fit(x, y, batch_size=16, verbose=0, shuffle=False)
+    mean = model.model.layers[2].moving_mean.value
+    first, second = (part.numpy() for part in mean.values)
+    np.testing.assert_array_equal(first, second)
+    assert np.abs(first).max() > 0
+
+
+@pytest.mark.parametrize("norm", ["bn", "sync_bn", "rbn", "frn"])
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_padding_leaves_no_trace(norm, num_replicas):
+    class Weighted(ReplicaModel):
+        """Divides by the sum of the weights."""
+
+        def part_size(self, part):
+            return tf.reduce_sum(part.weights)
+
+        def part_loss(self, x, y, y_pred, weights):
+            losses = keras.losses.sparse_categorical_crossentropy(
+                y, y_pred, from_logits=True
+            )
+            total = tf.reduce_sum(losses * weights)
+            return tf.math.divide_no_nan(total, tf.reduce_sum(weights)), {}
+
+    def weights_after(x, y, weights):
+        keras.utils.set_random_seed(0)
+        with scope(num_replicas):
+            model = Weighted(network(norm))
+            model.compile(keras.optimizers.SGD(1.0))
+        data = tf.data.Dataset.from_tensors((x, y, weights))
+        model.fit(data, verbose=0, shuffle=False)
+        return [w.numpy() for w in model.model.weights]
+
+    x, y = examples(8)
+    # One replica has nothing but padding in the second case.
+    for present in ([1, 1, 1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]):
+        present = np.array(present, "float32")
+        kept = present > 0
+        rows = int(kept.sum())
+        if norm == "bn" and num_replicas == 2:
+            continue  # Its batches are those of the replicas.
+        expected = weights_after(x[kept], y[kept], np.ones(rows, "float32"))
+        if norm == "rbn" and num_replicas == 2:
+            continue
+        padded = np.where(kept[:, None, None, None], x, 100.0)
+        ours = weights_after(padded.astype("float32"), y, present)
+        for a, b in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_averages_follow_their_formula_and_are_evaluated():
+    keras.utils.set_random_seed(0)
+    x, y = examples(64)
+    with scope(2):
+        model = ReplicaModel(network("bn"), ema_decay=0.8)
+        model.compile(
+            sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+    expected = [v.numpy() for v in model.averages.variables]
+    assert any(v.name == "moving_mean" for v in model.averages.variables)
+    for step in range(4):
+        share = slice(16 * step, 16 * step + 16)
+        model.fit(x[share], y[share], batch_size=16, verbose=0)
+        decay = min(0.8, (2 + step) / (11 + step))
+        expected = [
+            decay * old + (1 - decay) * v.numpy()
+            for old, v in zip(expected, model.averages.variables, strict=True)
+        ]
+    for average, value in zip(model.averages.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), value, atol=1e-6)
+    loss = model.evaluate(x, y, verbose=0)
+    raw = [v.numpy() for v in model.model.variables]
+    with model.averaged():
+        logits = model.model(x, training=False)
+        losses = keras.losses.sparse_categorical_crossentropy(
+            y, logits, from_logits=True
+        )
+        penalty = float(tf.add_n(model.model.losses))
+    expected_loss = float(tf.reduce_mean(losses)) + penalty
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for variable, value in zip(model.model.variables, raw, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def poisoned(policy, num_replicas=2, dtype="float32"):
+    """A model after three steps, the second with a NaN in one image."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(dtype)
+    x, y = examples(48)
+    x[20] = np.nan
+    with scope(num_replicas):
+        model = ReplicaModel(network("frn"), nan_policy=policy)
+        model.compile(
+            sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+    snapshots = []
+    for begin in (0, 16, 32):
+        share = slice(begin, begin + 16)
+        model.fit(x[share], y[share], batch_size=16, verbose=0, shuffle=False)
+        snapshots.append([w.numpy() for w in model.model.weights])
+    return model, snapshots
+
+
+def equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_bad_step_is_left_out_and_counted():
+    model, (first, second, third) = poisoned("skip")
+    assert equal(first, second) and not equal(second, third)
+    assert all(np.isfinite(weight).all() for weight in third)
+    assert int(model.guard.skipped.numpy()) == 1
+    model.raise_if_not_finite()
+
+
+def test_a_bad_step_stops_all_that_follow_and_names_variables():
+    model, (first, second, third) = poisoned("stop")
+    assert equal(first, second) and equal(second, third)
+    with pytest.raises(NonFiniteError, match="the loss and .* at step 2") as e:
+        model.raise_if_not_finite()
+    assert e.value.step == 2
+    assert any("kernel" in name for name in e.value.names)
+
+
+def test_without_a_policy_the_weights_are_lost_as_in_keras():
+    _, (_, second, _) = poisoned(None)
+    assert any(np.isnan(weight).any() for weight in second)
+
+
+def test_an_overflow_halves_the_scale_and_is_no_bad_step():
+    keras.config.set_dtype_policy("mixed_float16")
+    x, y = examples(16)
+    with scope(2):
+        model = ReplicaModel(network("frn"), nan_policy="stop")
+        model.compile(
+            sgd(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+        model.guard.loss_scale.assign(2.0**40)
+    before = [w.numpy() for w in model.model.weights]
+    model.fit(x, y, batch_size=16, verbose=0)
+    assert float(model.guard.loss_scale.numpy()) == 2.0**39
+    assert equal(before, [w.numpy() for w in model.model.weights])
+    assert int(model.guard.skipped.numpy()) == 0
+    model.guard.loss_scale.assign(2.0**10)
+    model.guard.good_steps.assign(1999)
+    model.fit(x, y, batch_size=16, verbose=0)
+    assert float(model.guard.loss_scale.numpy()) == 2.0**11
+    assert not equal(before, [w.numpy() for w in model.model.weights])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"accumulation_steps": 0}, "accumulation_steps=0"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+        ({"nan_policy": "ignore"}, "nan_policy='ignore'"),
+        ({"clip_norm": -1}, "positive number. Received: clip_norm=-1"),
+        ({"clip_norm": 1, "clip_value": 2}, "one way at most.*clip_value=2"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ReplicaModel(network("frn"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            keras.optimizers.SGD(gradient_accumulation_steps=2),
+            "takes `accumulation_steps`",
+        ),
+        (
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+            "scales the loss itself",
+        ),
+        (keras.optimizers.SGD(clipvalue=1.0), "clip_value=1.0, clip_norm=2"),
+    ],
+)
+def test_an_optimizer_that_does_the_same_is_refused(optimizer, message):
+    model = ReplicaModel(network("frn"), clip_norm=2)
+    with pytest.raises(ValueError, match=message):
+        model.compile(optimizer, "mse")
+
+
+def test_a_share_that_cannot_be_split_is_named():
+    with pytest.raises(ValueError, match="accumulation_steps=3, rows=16"):
+        gradients_of(2, accumulation_steps=3)
