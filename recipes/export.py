@@ -30,7 +30,7 @@ FACTS = "export.json"
 LONGEST = 400
 
 
-def write(model, config, image_shape):
+def write(config, model):
     """Writes the network in float32, in the format that the config asks for.
 
     Where it goes, `<workdir>/export/<format>`, nothing lies before it was read
@@ -38,11 +38,10 @@ def write(model, config, image_shape):
     export stays until then.
 
     Args:
-        model: Functional model from images in [-1, 1] to logits, of any dtype
-            policy.
         config: A `Config`.
-        image_shape: `(height, width, channels)`; what the model leaves open
-            stays open in the file.
+        model: Functional model from images in [-1, 1] to logits, of any dtype
+            policy. The batch and what else it leaves open stays open in the
+            file.
 
     Returns:
         The facts that export.json holds, and `path`.
@@ -59,7 +58,7 @@ def write(model, config, image_shape):
         path = os.fspath(folder / chosen.file)
         try:
             chosen.write(network, path)
-            checks = _check(chosen.load(path), network, model, image_shape)
+            checks = _check(config, chosen.load(path), network, model)
         except (OSError, RecipeError):
             raise
         except Exception as error:
@@ -118,7 +117,7 @@ def _facts(name, chosen, network):
     }
 
 
-def _check(run, network, model, image_shape):
+def _check(config, run, network, model):
     """The largest differences of what was written, over random images.
 
     Raises:
@@ -128,7 +127,7 @@ def _check(run, network, model, image_shape):
     differences, to_trained, moves = [], [], []
     # A GPU may round products to fewer digits than float32 has.
     with tf.device("CPU:0"):
-        for shape in _shapes(network, image_shape):
+        for shape in _shapes(network, config.image_size):
             images = generator.uniform(-1.0, 1.0, shape)
             signs = generator.choice([-1.0, 1.0], shape)
             moved = (images * (1.0 + LAST_BITS * signs)).astype("float32")
@@ -167,16 +166,15 @@ def _nan_first(number):
     return np.inf if np.isnan(number) else number
 
 
-def _shapes(network, image_shape):
+def _shapes(network, image_size):
     """Two batch sizes, and two sizes of image where they are free."""
-    free = [size is None for size in network.inputs[0].shape[1:]]
-    shapes = [(size, *image_shape) for size in BATCH_SIZES]
-    if any(free):
+    sizes = network.inputs[0].shape[1:]
+    image = [image_size if size is None else size for size in sizes]
+    shapes = [(batch_size, *image) for batch_size in BATCH_SIZES]
+    if None in sizes:
         grown = [
-            size + GROWTH * (axis + 1) * is_free
-            for axis, (size, is_free) in enumerate(
-                zip(image_shape, free, strict=True)
-            )
+            image_size + GROWTH * axis if size is None else size
+            for axis, size in enumerate(sizes, start=1)
         ]
         shapes.append((BATCH_SIZES[-1], *grown))
     return shapes

@@ -62,9 +62,9 @@ def network(norms=("frn",), shape=IMAGE):
     return fill(models.with_float32_logits(model))
 
 
-def write(model, name, folder, image_shape=IMAGE):
+def write(model, name, folder):
     config = make_config(workdir=str(folder), export_format=name)
-    return export.write(model, config, image_shape)
+    return export.write(config, model)
 
 
 def images(*shape):
@@ -96,7 +96,7 @@ def test_every_norm_gives_its_logits_at_any_size(name, tmp_path):
 def test_every_norm_in_a_residual_network(norm, name, tmp_path):
     shape = (16, 16, 3)
     model = models.make("resnet8_cifar", keras_norm.get(norm), shape, 10)
-    facts = write(fill(model), name, tmp_path, shape)
+    facts = write(fill(model), name, tmp_path)
     assert facts["largest_difference"] < 1e-5
 
 
@@ -109,7 +109,7 @@ def test_every_norm_in_a_residual_network(norm, name, tmp_path):
 def test_applications_with_frn(network_name, name, tmp_path):
     shape = (64, 64, 3)
     model = models.make(network_name, keras_norm.get("frn"), shape, 10)
-    facts = write(fill(model), name, tmp_path, shape)
+    facts = write(fill(model), name, tmp_path)
     assert facts["largest_difference"] <= facts["allowed_difference"]
 
 
