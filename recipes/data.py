@@ -157,11 +157,9 @@ def _train_batches(source, config, steps, steps_per_epoch, share):
     if mix is None:
         batches = rows.batch(share.replica_batch_size, drop_remainder=True)
     else:
-        batches = (
-            rows.batch(share.num_rows, drop_remainder=True)
-            .enumerate(steps[0])
-            .map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .rebatch(share.replica_batch_size, drop_remainder=True)
+        wholes = rows.batch(share.num_rows, drop_remainder=True)
+        batches = _map(wholes.enumerate(steps[0]), mix).rebatch(
+            share.replica_batch_size, drop_remainder=True
         )
     return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -178,10 +176,19 @@ def _eval_batches(source, config, num_batches, share):
 def _rows(example, steps, share):
     """The examples of a share of the global batches, from step to step."""
     first, end = (step * share.num_rows for step in steps)
-    return tf.data.Dataset.range(first, end).map(
-        lambda i: example(
+
+    def row(i):
+        return example(
             i // share.num_rows, share.first_row + i % share.num_rows
-        ),
+        )
+
+    return _map(tf.data.Dataset.range(first, end), row)
+
+
+def _map(dataset, function):
+    # No Python here is meant for AutoGraph, which takes long over Keras' code.
+    return dataset.map(
+        tf.autograph.experimental.do_not_convert(function),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )

@@ -1,5 +1,7 @@
 """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) of Keras' layers."""
 
+import functools
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -65,23 +67,30 @@ class RandAugment(keras.layers.RandAugment):
         self.generator = seeds
 
     def get_random_transformation(self, data, training=True, seed=None):
-        return self.backend.random.randint(
+        which = self.backend.random.randint(
             (self.num_ops,), 0, len(self._AUGMENT_LAYERS), seed=self.generator
         )
+        seeds = [self.generator.next() for _ in range(self.num_ops)]
+        return tf.unstack(which), seeds
 
     def transform_images(self, images, transformation, training=True):
-        def branch(name, images):
+        # One graph of all operations, called `num_ops` times.
+        operate = tf.function(self._operate, autograph=False)
+        for which, seed in zip(*transformation, strict=True):
+            images = operate(images, which, seed)
+        return images
+
+    def _operate(self, images, which, seed):
+        """The operation of that number, whose draws follow from the seed."""
+        self.generator.start(seed)
+
+        def branch(name):
             layer = getattr(self, name)
             drawn = layer.get_random_transformation(images, seed=self.generator)
             output = layer.transform_images(images, drawn)
             return tf.ensure_shape(output, images.shape)
 
-        for i in range(self.num_ops):
-            images = tf.switch_case(
-                transformation[i],
-                [
-                    lambda name=name, images=images: branch(name, images)
-                    for name in self._AUGMENT_LAYERS
-                ],
-            )
-        return images
+        return tf.switch_case(
+            which,
+            [functools.partial(branch, name) for name in self._AUGMENT_LAYERS],
+        )

@@ -82,7 +82,8 @@ def test_evaluation_takes_the_center():
 
 @pytest.mark.parametrize(
     ("dataset", "kind"),
-    [("digits", kind) for kind in FURTHER] + [("fake", "all")],
+    [("digits", kind) for kind in FURTHER if kind != "rand_augment"]
+    + [("fake", "rand_augment")],
 )
 def test_training_goes_on_with_the_same_batches(dataset, kind):
     config = make_config(
@@ -113,7 +114,7 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
 
 def drawn(make_image, count=40):
     """What comes out for the seeds (0, 0), (0, 1), ..."""
-    run = tf.function(make_image)
+    run = tf.function(make_image, autograph=False)
     return [run(tf.constant([0, i], tf.int64)).numpy() for i in range(count)]
 
 
@@ -170,7 +171,7 @@ def test_random_erasing_leaves_most_of_the_image():
     image = tf.constant(picture(32, 32), tf.float32)
     layer = keras_augment.make(make_config(random_erasing=0.25), 3)
     shares = [
-        np.mean((output != image).any(-1))
+        np.mean((output != image.numpy()).any(-1))
         for output in drawn(lambda seed: layer(image, seed), 60)
     ]
     # A side may cover one more pixel than it is long.
