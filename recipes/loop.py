@@ -184,7 +184,7 @@ def export(config, data, trainer, strategy, broadcast):
 
 
 def _load(config, trainer, strategy, records, broadcast):
-    """Takes the weights that `--checkpoint` names: the step that they are of."""
+    """Takes the weights that `--checkpoint` names; the step they are of."""
     state, save = State(trainer), None
     if broadcast.workers.is_chief:
         checkpoints = Checkpoints(config.folder, config.keep)

@@ -58,6 +58,8 @@ class Averages:
 
     def in_their_place(self):
         """A scope in which the variables read as their averages."""
+        if not self.variables:
+            return contextlib.nullcontext()
         return keras.StatelessScope(
             [
                 (variable, tf.convert_to_tensor(average.value))

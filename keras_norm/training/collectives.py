@@ -29,3 +29,11 @@ def packed_sum(tensors):
         for place, piece in zip(places, pieces, strict=True):
             result[place] = tf.reshape(piece, tensors[place].shape)
     return result
+
+
+def for_every_worker(logs):
+    """Logs as `fit` takes them: with several workers it wants vectors."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return logs
+    return {name: tf.reshape(value, [1]) for name, value in logs.items()}

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
+from keras_norm.training.collectives import packed_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,28 @@ class Sums:
     other_state: list
     gradients: list
     y_pred: Any
+
+    def over_replicas(self, padding=None):
+        """Loss, values and state of the global batch, in one message.
+
+        Args:
+            padding: None, or `(total, variables)` where the batch may be
+                nothing but padding, of which nothing is learned: its size and
+                the variables whose state it is.
+        """
+        names = list(self.values)
+        loss, *small = packed_sum(
+            [self.loss, *self.values.values(), *self.float_state]
+        )
+        values = dict(zip(names, small, strict=False))
+        state = small[len(names) :]
+        if padding is not None:
+            total, variables = padding
+            state = [
+                tf.where(total > 0, new, old.value)
+                for new, old in zip(state, variables, strict=True)
+            ]
+        return loss, values, state
 
 
 class LocalPass:

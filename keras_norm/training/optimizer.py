@@ -2,7 +2,28 @@
 
 import contextlib
 
+import keras
+
 from keras_norm.training.clipping import OPTIMIZER_NAMES
+
+
+def check(optimizer):
+    """Refuses an optimizer that does what the training step does.
+
+    Raises:
+        ValueError: if it scales the loss or accumulates gradients.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "`ReplicaModel` scales the loss itself: pass the optimizer inside. "
+            f"Received: optimizer={optimizer.name}"
+        )
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "`ReplicaModel` takes `accumulation_steps`. Received: "
+            "optimizer.gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}"
+        )
 
 
 def apply(optimizer, strategy, gradients, variables):

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_norm.training.collectives import all_reduce_sum
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -56,6 +58,24 @@ def split(data, num_parts):
             f"accumulation_steps={num_parts}, rows={rows}"
         )
     return [_static(*part) for part in _slices(data, rows, num_parts)]
+
+
+def fractions(sizes):
+    """What each part counts for of the global batch; all of them sum to 1.
+
+    Args:
+        sizes: What the parts of this replica's share count for. Where they are
+            ints, those of every replica are the same.
+
+    Returns:
+        `(fractions, total)`, with the size of the global batch where it had to
+        be asked for, else None.
+    """
+    if all(isinstance(size, int) for size in sizes):
+        replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+        return [size / (sum(sizes) * replicas) for size in sizes], None
+    (total,) = all_reduce_sum([tf.add_n(sizes)])
+    return [tf.math.divide_no_nan(size, total) for size in sizes], total
 
 
 def _slices(data, rows, num_parts):

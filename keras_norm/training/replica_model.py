@@ -1,17 +1,18 @@
 """A model whose training step is right on any number of replicas."""
 
-import contextlib
+import functools
 
 import keras
 import tensorflow as tf
 
 from keras_norm.conversion import graph
 from keras_norm.training import clipping
-from keras_norm.training import optimizer
+from keras_norm.training import optimizer as optimizer_lib
 from keras_norm.training import parts as parts_lib
 from keras_norm.training.averages import Averages
 from keras_norm.training.collectives import all_reduce_sum
-from keras_norm.training.collectives import packed_sum
+from keras_norm.training.collectives import for_every_worker
+from keras_norm.training.commit import commit
 from keras_norm.training.guard import Guard
 from keras_norm.training.local import LocalPass
 
@@ -94,21 +95,23 @@ class ReplicaModel(keras.Model):
         }
         clipping.check(self.clipping)
         self.passes = LocalPass(self, model, accumulation_steps, xla)
+        # What a save needs beside the model and the optimizer.
+        self.step_variables = []
         self.guard = Guard(
             self._create,
             nan_policy,
             scales_loss=_computes_in_float16(model),
             num_gradients=1 + len(model.trainable_variables),
         )
-        self.averages = None
-        if ema_decay is not None:
-            variables = [*model.trainable_variables, *self.passes.float_state]
-            self.averages = Averages(self._create, variables, ema_decay)
+        averaged = [*model.trainable_variables, *self.passes.float_state]
+        self.averages = Averages(
+            self._create, [] if ema_decay is None else averaged, ema_decay or 0
+        )
 
     def _create(self, name, dtype, value):
         """A variable of the step, equal on every replica."""
         value = tf.constant(value, dtype)
-        return self.add_weight(
+        variable = self.add_weight(
             name=name,
             shape=value.shape,
             dtype=dtype,
@@ -116,6 +119,8 @@ class ReplicaModel(keras.Model):
             trainable=False,
             autocast=False,
         )
+        self.step_variables.append(variable)
+        return variable
 
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
@@ -129,20 +134,9 @@ class ReplicaModel(keras.Model):
         """
         kwargs.update(jit_compile=False, auto_scale_loss=False)
         super().compile(*args, **kwargs)
-        own = self.optimizer
-        if isinstance(own, keras.optimizers.LossScaleOptimizer):
-            raise ValueError(
-                "`ReplicaModel` scales the loss itself: pass the optimizer "
-                f"inside. Received: optimizer={own.name}"
-            )
-        if own.gradient_accumulation_steps:
-            raise ValueError(
-                "`ReplicaModel` takes `accumulation_steps`. Received: "
-                "optimizer.gradient_accumulation_steps="
-                f"{own.gradient_accumulation_steps}"
-            )
+        optimizer_lib.check(self.optimizer)
         clipping.check(self._limits())
-        own.build(self.passes.trainable)
+        self.optimizer.build(self.passes.trainable)
 
     def part_loss(self, x, y, y_pred, weights):
         """The mean loss of some rows, to be overridden for another.
@@ -166,18 +160,23 @@ class ReplicaModel(keras.Model):
     def train_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
         parts = parts_lib.split(data, self.passes.num_parts)
-        fractions, total = self._fractions(parts)
+        fractions, total = parts_lib.fractions(
+            [self.part_size(part) for part in parts]
+        )
         scale = self.guard.scale()
         local = self.passes.run(parts, fractions, scale)
 
-        loss, values, state = self._reduced(local, total)
+        loss, values, state = local.over_replicas(
+            None if total is None else (total, self.passes.float_state)
+        )
         gradients = all_reduce_sum(local.gradients)
         if scale is not None:
             gradients = [g / scale for g in gradients]
         verdict = self.guard.judge(loss, gradients)
         gradients = clipping.clip(gradients, **self._limits())
         tf.distribute.get_replica_context().merge_call(
-            self._commit, args=(gradients, state, local.other_state, verdict)
+            functools.partial(commit, self),
+            args=(gradients, state, local.other_state, verdict),
         )
         return self._logs(data, parts, local, loss, values)
 
@@ -196,28 +195,19 @@ class ReplicaModel(keras.Model):
             )
         x, y, weights = data
         logs = self.compute_metrics(x, y, y_pred, weights)
-        return self._for_every_worker(logs)
+        return for_every_worker(logs)
 
     @property
     def wants_outputs(self):
         """Whether there is a metric that looks at the outputs."""
         return len(self.metrics) > 1
 
-    @property
-    def step_variables(self):
-        """What a save needs beside the model and the optimizer."""
-        return self._non_trainable_variables
-
     def inference_weights(self):
         """A scope in which the model computes with what it infers with."""
-        if self.averages is None:
-            return contextlib.nullcontext()
         return self.averages.in_their_place()
 
     def averaged(self):
         """A context in which the model's variables hold their averages."""
-        if self.averages is None:
-            return contextlib.nullcontext()
         return self.averages.assigned()
 
     def raise_if_not_finite(self):
@@ -230,66 +220,8 @@ class ReplicaModel(keras.Model):
             raise error
 
     def _limits(self):
-        return {
-            **clipping.of_optimizer(self.optimizer),
-            **_given(self.clipping),
-        }
-
-    def _reduced(self, local, total):
-        """Loss, values and state of the global batch, in one message."""
-        names = list(local.values)
-        loss, *small = packed_sum(
-            [local.loss, *local.values.values(), *local.float_state]
-        )
-        values = dict(zip(names, small, strict=False))
-        state = small[len(names) :]
-        if total is not None:
-            # Nothing but padding: nothing is learned.
-            state = [
-                tf.where(total > 0, new, old.value)
-                for new, old in zip(state, self.passes.float_state, strict=True)
-            ]
-        return loss, values, state
-
-    def _fractions(self, parts):
-        """What each part counts for of the global batch, and the latter."""
-        sizes = [self.part_size(part) for part in parts]
-        if all(isinstance(size, int) for size in sizes):
-            replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-            return [size / (sum(sizes) * replicas) for size in sizes], None
-        (total,) = all_reduce_sum([tf.add_n(sizes)])
-        return [tf.math.divide_no_nan(size, total) for size in sizes], total
-
-    def _commit(self, strategy, gradients, state, other_state, verdict):
-        """Assigns everything at once, in the context of all replicas."""
-
-        def update(variable, function, *tensors):
-            strategy.extended.update(
-                variable.value,
-                lambda v, *args: v.assign(function(v, *args)),
-                args=tensors,
-                group=False,
-            )
-
-        def apply():
-            optimizer.apply(
-                self.optimizer, strategy, gradients, self.passes.trainable
-            )
-            for variable, value in zip(
-                [*self.passes.float_state, *self.passes.other_state],
-                [*state, *other_state],
-                strict=True,
-            ):
-                update(variable, lambda old, new: new, value)
-            if self.averages is not None:
-                self.averages.record(update, self.guard.step.value)
-
-        self.guard.record(update, verdict)
-        if verdict.applies is None:
-            apply()
-            return
-        applies = strategy.experimental_local_results(verdict.applies)[0]
-        tf.cond(applies, lambda: [apply(), 0][1], lambda: 0)
+        given = {k: v for k, v in self.clipping.items() if v is not None}
+        return {**clipping.of_optimizer(self.optimizer), **given}
 
     def _logs(self, data, parts, local, loss, values):
         x, y, weights = data
@@ -299,14 +231,7 @@ class ReplicaModel(keras.Model):
         logs = {"loss": loss}
         if local.y_pred is not None:
             logs = self.compute_metrics(x, y, local.y_pred, weights)
-        return self._for_every_worker({**logs, **values})
-
-    def _for_every_worker(self, logs):
-        """Logs as `fit` takes them: with several workers it wants vectors."""
-        strategy = tf.distribute.get_strategy()
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            return logs
-        return {name: tf.reshape(value, [1]) for name, value in logs.items()}
+        return for_every_worker({**logs, **values})
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras adds up the shares of a batch to look at it, which must be even.
@@ -320,10 +245,6 @@ class ReplicaModel(keras.Model):
                 break
         with strategy.scope():
             self._symbolic_build(data_batch=data_batch)
-
-
-def _given(settings):
-    return {k: v for k, v in settings.items() if v is not None}
 
 
 def _computes_in_float16(model):

@@ -135,16 +135,19 @@ def test_sigterm_of_one_worker_saves_and_ends_both(tmp_path):
     assert newest(tmp_path)[0] == f"step_{rows(tmp_path)[-1]['step']:09d}.npz"
 
 
+def worker(task, addresses=("a:1",), kind="worker"):
+    return json.dumps({"cluster": {kind: addresses}, "task": task})
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "no JSON",
         "{}",
-        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker"}}',
-        '{"cluster": {"worker": ["a:1"]}, '
-        '"task": {"type": "worker", "index": 1}}',
-        '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+        worker({"type": "worker"}),
+        worker({"type": "worker", "index": 1}),
+        worker({"type": "ps", "index": 0}, kind="ps"),
     ],
 )
 def test_a_tf_config_that_names_no_worker_is_refused(monkeypatch, text):
