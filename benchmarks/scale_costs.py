@@ -1,0 +1,135 @@
+"""What a training step costs: formulas, and what they assume.
+
+An all-reduce of B bytes over n accelerators, g of them in each of m hosts:
+
+    ring(B, n) = 2 * (n - 1) / n * B / bandwidth + 2 * (n - 1) * latency
+    tree(B, n) = 2 * B / bandwidth + 2 * ceil(log2(n)) * latency
+    all_reduce(B) = fastest(B, g) in hosts + fastest(B / g, m) between them
+
+where the fastest is that of ring and tree. Between hosts every accelerator
+sends its share, B / g, over a link of its own.
+The step is reckoned as if nothing overlapped:
+
+    step = compute + gradients + small message + statistics
+    compute = 3 * operations forward * images a replica / (peak * utilization)
+
+Gradients go as one message; losses and moving statistics as another, as
+`keras_norm.training` sends them. For what a synchronized layer sends, forward
+and backward, the layers behind it wait.
+"""
+
+import dataclasses
+import math
+
+FLOAT = 4
+# Loss, accuracy and top-5 accuracy.
+NUM_VALUES = 3
+# The backward pass computes gradients of inputs and of weights.
+PASSES = 3
+
+
+def _assume(default, help):
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumptions:
+    """What is not measured, each a flag."""
+
+    per_host: int = _assume(8, "accelerators a host, as in a DGX H100")
+    replica_batch_size: int = _assume(32, "images a replica, as in FRN's paper")
+    peak_flops: float = _assume(
+        989e12, "operations/s, H100 SXM, dense bfloat16 (NVIDIA's data sheet)"
+    )
+    utilization: float = _assume(0.15, "share of the peak that is reached")
+    link_bandwidth: float = _assume(
+        450e9, "bytes/s each way in a host, NVLink 4 (the same data sheet)"
+    )
+    link_latency: float = _assume(2e-6, "seconds a hop in a host")
+    network_bandwidth: float = _assume(
+        50e9, "bytes/s an accelerator between hosts, 400 Gb/s InfiniBand NDR"
+    )
+    network_latency: float = _assume(5e-6, "seconds a hop between hosts")
+    image_bytes: float = _assume(
+        115e3, "of an encoded image: ILSVRC2012_img_train.tar / its images"
+    )
+    learning_rate: float = _assume(0.1, "of a global batch of 256")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What the model says of itself.
+
+    Attributes:
+        flops: Operations of a forward pass of one image, two a multiplication
+            and addition, of convolutions and dense layers.
+        gradients: Bytes of all gradients.
+        state: Bytes of moving statistics.
+        messages: Bytes of every message that a layer waits for in a step.
+    """
+
+    flops: int
+    gradients: int
+    state: int
+    messages: tuple
+
+
+def ring(size, n, bandwidth, latency):
+    """Seconds of a ring all-reduce."""
+    return 2 * (n - 1) / n * size / bandwidth + 2 * (n - 1) * latency
+
+
+def tree(size, n, bandwidth, latency):
+    """Seconds of an all-reduce along a tree."""
+    if n == 1:
+        return 0.0
+    return 2 * size / bandwidth + 2 * math.ceil(math.log2(n)) * latency
+
+
+def all_reduce(size, num_accelerators, assumed):
+    """Seconds of an all-reduce in hosts, then between them."""
+
+    def fastest(size, n, *link):
+        return min(ring(size, n, *link), tree(size, n, *link))
+
+    inside = min(assumed.per_host, num_accelerators)
+    hosts = math.ceil(num_accelerators / inside)
+    return fastest(
+        size, inside, assumed.link_bandwidth, assumed.link_latency
+    ) + fastest(
+        size / inside, hosts, assumed.network_bandwidth, assumed.network_latency
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A step on some accelerators. Times are seconds."""
+
+    compute: float
+    gradients: float
+    small: float
+    statistics: float
+    sent: int
+    num_messages: int
+
+    @property
+    def seconds(self):
+        return self.compute + self.gradients + self.small + self.statistics
+
+
+def reckon(sizes, num_accelerators, assumed):
+    """The `Step` of a model on that many accelerators."""
+
+    def reduce(size):
+        return all_reduce(size, num_accelerators, assumed)
+
+    operations = PASSES * sizes.flops * assumed.replica_batch_size
+    small = sizes.state + FLOAT * NUM_VALUES
+    return Step(
+        compute=operations / (assumed.peak_flops * assumed.utilization),
+        gradients=reduce(sizes.gradients),
+        small=reduce(small),
+        statistics=sum(reduce(message) for message in sizes.messages),
+        sent=sizes.gradients + small + sum(sizes.messages),
+        num_messages=2 + len(sizes.messages),
+    )
