@@ -104,15 +104,28 @@ def train(num_replicas, norm, setting):
     return history, weights, evaluated
 
 
-@pytest.mark.parametrize("num_replicas", [2, 4])
+def cases():
+    """Every setting on two and on four replicas; most of four take long."""
+    for setting in SETTINGS:
+        for num_replicas in (2, 4):
+            in_short = setting in ("clip_global_norm", "empty shares")
+            is_long = num_replicas == 4 and not in_short
+            yield pytest.param(
+                setting,
+                num_replicas,
+                marks=[pytest.mark.long] if is_long else [],
+            )
+
+
 @pytest.mark.parametrize("norm", ["frn", "sync_bn"])
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_replicas_equal_one_device(setting, norm, num_replicas):
+@pytest.mark.parametrize(("setting", "num_replicas"), cases())
+def test_replicas_equal_one_device(setting, num_replicas, norm):
     rounding = 5e-3 if "mixed" in setting else 1e-6
     history, weights, evaluated = train(num_replicas, norm, setting)
     expected_history, expected, expected_evaluated = train(1, norm, setting)
     assert set(history) == {"loss", "accuracy"}
-    for key in history:
+    # A rounding may turn a prediction, which counts in steps.
+    for key in ("loss",) if "mixed" in setting else history:
         np.testing.assert_allclose(
             history[key], expected_history[key], atol=rounding
         )

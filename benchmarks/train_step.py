@@ -1,0 +1,245 @@
+"""How long a training step takes with each norm, and what the loop adds.
+
+Whole steps of `recipes/imagenet.py` on one device, forward, backward and
+update, on one batch of noise that stays in memory; all contenders in turn,
+round after round, medians. `keras_bn` is the network as Keras ships it, in the
+same step. With --loop the recipe's own loop runs --loop_steps steps, against
+the same compiled step called bare.
+
+  python benchmarks/train_step.py
+  python benchmarks/train_step.py --model=resnet20_cifar --image_size=32 \\
+      --global_batch_size=64
+  python benchmarks/train_step.py --model=resnet20_cifar --image_size=32 \\
+      --global_batch_size=64 --loop
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from rich import box  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import track  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from benchmarks import layers_report  # noqa: E402
+from recipes import config as config_lib  # noqa: E402
+from recipes import data as data_lib  # noqa: E402
+from recipes import loop  # noqa: E402
+from recipes import models  # noqa: E402
+from recipes import preemption  # noqa: E402
+from recipes import workers  # noqa: E402
+from recipes.records import Records  # noqa: E402
+from recipes.steps import Steps  # noqa: E402
+from recipes.trainer import Trainer  # noqa: E402
+from recipes.training import Training  # noqa: E402
+
+# The norms that FRN and RBN are held against, and what they may take of it.
+GOALS = {"frn": 1.0, "rbn": 1.05}
+BASELINE = "keras_bn"
+
+
+def make_config(options, norm, xla):
+    """The config of a contender."""
+    flags = {
+        "dataset": "fake",
+        "model": options.model,
+        "norm": "bn" if norm == BASELINE else norm,
+        "image_size": options.image_size,
+        "global_batch_size": options.global_batch_size,
+        "precision": options.precision,
+        "train_steps": 10**6,
+        "xla": xla,
+        "strategy": "one_device",
+        "mode": "train",
+    }
+    return config_lib.make({}, flags)
+
+
+def build(config, data, strategy, is_baseline):
+    """The trainer of a contender."""
+    if not is_baseline:
+        return loop.build(config, data, strategy)
+    keras.config.set_dtype_policy(config.precision)
+    with strategy.scope():
+        model = keras_network(config, data)
+        trainer = Trainer(model, config, pads=False)
+        trainer.compile(keras.optimizers.SGD(0.01, config.momentum))
+    return trainer
+
+
+def keras_network(config, data):
+    """The network with Keras' own batch normalization and ReLU."""
+    if hasattr(keras.applications, config.model):
+        network = getattr(keras.applications, config.model)(
+            weights=None,
+            input_shape=data.image_shape,
+            classes=data.num_classes,
+            classifier_activation=None,
+        )
+        return models.with_float32_logits(network)
+
+    class KerasNorm:
+        name = BASELINE
+        layer = staticmethod(keras.layers.BatchNormalization)
+        activation = staticmethod(keras.layers.ReLU)
+
+    return models.make(
+        config.model, KerasNorm, data.image_shape, data.num_classes
+    )
+
+
+def compiled_step(trainer, strategy):
+    """`f(batch)` that runs one step and gives its loss, on the device."""
+
+    @tf.function
+    def step(batch):
+        return strategy.run(trainer.train_step, (batch,))["loss"]
+
+    return step
+
+
+def time_norms(options):
+    """Milliseconds a step, by norm and whether XLA compiles it."""
+    strategy = tf.distribute.OneDeviceStrategy(device())
+    steps, batch = {}, None
+    for xla in options.xla:
+        for norm in options.norms:
+            config = make_config(options, norm, xla)
+            data = data_lib.make(config)
+            if batch is None:
+                batch = next(iter(data.train(0)))
+            trainer = build(config, data, strategy, norm == BASELINE)
+            steps[norm, xla] = compiled_step(trainer, strategy)
+            for _ in range(2):
+                float(steps[norm, xla](batch))
+    seconds = {key: [] for key in steps}
+    for _ in track(range(options.num_rounds), options.model):
+        for key, step in steps.items():
+            start = time.perf_counter()
+            float(step(batch))
+            seconds[key].append(time.perf_counter() - start)
+    return {key: 1e3 * float(np.median(s)) for key, s in seconds.items()}
+
+
+def time_loop(options):
+    """Milliseconds a step: of the recipe's loop, and of the step alone."""
+    strategy = tf.distribute.OneDeviceStrategy(device())
+    config = make_config(options, options.norms[0], xla=False)
+    data = data_lib.make(config)
+    trainer = loop.build(config, data, strategy)
+    steps = Steps(trainer, data, strategy)
+    step = compiled_step(trainer, strategy)
+    batch = next(iter(data.train(0)))
+    float(step(batch))
+    steps.train(steps.batches(0), 1)
+    bare, whole = [], []
+    for _ in track(range(options.num_rounds), "loop"):
+        start = time.perf_counter()
+        batches = iter(data.train(0))
+        for _ in range(options.loop_steps):
+            loss = step(next(batches))
+        float(loss)
+        bare.append(time.perf_counter() - start)
+        whole.append(run_loop(config, data, steps, options.loop_steps))
+    per_step = 1e3 / options.loop_steps
+    return [per_step * float(np.median(s)) for s in (whole, bare)]
+
+
+def run_loop(config, data, steps, num_steps):
+    """Seconds of the recipe's loop over so many steps, its rows included."""
+    with tempfile.TemporaryDirectory() as folder:
+        records = Records(pathlib.Path(folder), config.best_metric)
+        training = Training(
+            config,
+            dataclasses.replace(data, num_steps=num_steps),
+            steps,
+            records,
+            lambda step, seconds: None,
+            workers.Broadcast(None, workers.Workers()),
+            0,
+            0.0,
+        )
+        start = time.perf_counter()
+        training.run(preemption.Preemption())
+        return time.perf_counter() - start
+
+
+def device():
+    return "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+
+
+def show(options, milliseconds):
+    """The table, and the ratios to Keras' batch normalization."""
+    title = (
+        f"{options.model}, {options.image_size} px, batch "
+        f"{options.global_batch_size}, {options.precision}"
+    )
+    table = Table(title=title, box=box.SIMPLE)
+    for heading in ("norm", "XLA", "ms a step", f"of {BASELINE}", "goal"):
+        table.add_column(heading, justify="right")
+    for (norm, xla), value in milliseconds.items():
+        ratio = value / milliseconds[BASELINE, xla]
+        goal = f"at most {GOALS[norm]}" if norm in GOALS else ""
+        table.add_row(
+            norm, "on" if xla else "off", f"{value:,.1f}", f"{ratio:.2f}", goal
+        )
+    Console().print(table)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model", default="ResNet50V2")
+    parser.add_argument("--image_size", type=int, default=224)
+    parser.add_argument("--global_batch_size", type=int, default=8)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument(
+        "--norms", nargs="+", default=["bn", "frn", "rbn", "gn"]
+    )
+    parser.add_argument(
+        "--xla", nargs="+", default=["off", "on"], choices=["off", "on"]
+    )
+    parser.add_argument("--num_rounds", type=int, default=7)
+    parser.add_argument("--loop", action="store_true")
+    parser.add_argument("--loop_steps", type=int, default=50)
+    parser.add_argument("--json", help="write the medians to this file")
+    options = parser.parse_args()
+    options.xla = [choice == "on" for choice in options.xla]
+
+    content = {"environment": layers_report.environment(), **vars(options)}
+    if options.loop:
+        whole, bare = time_loop(options)
+        print(
+            f"{options.model}: {whole:.1f} ms a step in the loop, {bare:.1f} ms"
+            f" bare: {whole / bare - 1:+.1%}"
+        )
+        content.update(loop_milliseconds=whole, bare_milliseconds=bare)
+    else:
+        options.norms = [BASELINE, *options.norms]
+        milliseconds = time_norms(options)
+        show(options, milliseconds)
+        content["milliseconds"] = [
+            {"norm": norm, "xla": xla, "milliseconds": value}
+            for (norm, xla), value in milliseconds.items()
+        ]
+    if options.json:
+        pathlib.Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(options.json).write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()
