@@ -13,9 +13,9 @@ from tests.recipes import prepared
 from tests.recipes.runs import make_config
 
 
-def write_files(folder, counts):
+def write_files(folder, counts, seed=0):
     """Files of records of unequal lengths."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     files = []
     for i, count in enumerate(counts):
         files.append(folder / f"part{i}")
@@ -53,11 +53,12 @@ def test_the_index_is_built_once(tmp_path, monkeypatch):
     ]
 
 
-def test_an_index_of_other_files_is_not_taken(tmp_path):
+@pytest.mark.parametrize("counts", [(5, 7), (6, 6)])
+def test_an_index_of_other_files_is_not_taken(tmp_path, counts):
     cache = tmp_path / "index.npz"
     record_index.load(write_files(tmp_path, (5, 7)), (5, 7), cache)
-    files = write_files(tmp_path, (6, 6))
-    index = record_index.load(files, (6, 6), cache)
+    files = write_files(tmp_path, counts, seed=1)
+    index = record_index.load(files, counts, cache)
     expected = tf.data.TFRecordDataset([str(file) for file in files])
     assert read_all(index) == list(expected.as_numpy_iterator())
 
