@@ -6,6 +6,7 @@ only where nothing comes out does Python run, to find name and reason.
 """
 
 import contextlib
+import re
 import threading
 
 import tensorflow as tf
@@ -100,13 +101,12 @@ def _note(name, reason, skips):
 
 
 def _why(data):
-    """TensorFlow's reason, in its first sentence."""
+    """TensorFlow's reason, without the places in its graph."""
     if not data:
         return "it is empty"
     try:
         tf.io.decode_image(data, expand_animations=False)
     except tf.errors.OpError as error:
-        message = error.message.partition("{{")[0]
-        message = message.removeprefix("Unknown image file format.")
-        return (message.strip() or "unknown image format").rstrip(".")
+        reason = re.sub(r"{{.*?}}|\[Op:.*", "", error.message).strip(" .")
+        return reason.removeprefix("jpeg::Uncompress failed. ")
     return "its header and its pixels do not go together"
