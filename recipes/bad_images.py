@@ -46,6 +46,12 @@ def named(config):
     reset()
     try:
         yield
+    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
+        reason = error.message.partition("{{")[0].splitlines()[0]
+        raise RecipeError(
+            f"an image of {config.dataset} cannot be read: {reason}. Was it "
+            "moved while the run went on?"
+        ) from error
     except tf.errors.OpError as error:
         if _record.failure is None:
             raise

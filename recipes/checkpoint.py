@@ -120,8 +120,9 @@ def read(path, wanted):
         RecipeError: if it is not whole, or of another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        # NumPy leaves a file of its own open where it is no archive.
+        with path.open("rb") as file, np.load(file) as entries:
+            arrays = {name: entries[name] for name in entries.files}
         facts = json.loads(arrays.pop(FACTS).tobytes())
     except (
         OSError,

@@ -104,6 +104,7 @@ def _named(model):
 
 def _facts(name, chosen, network):
     num_classes = network.outputs[0].shape[-1]
+    colors = "RGB" if network.inputs[0].shape[-1] == 3 else "gray"
     return {
         "format": name,
         "file": chosen.file or ".",
@@ -113,7 +114,7 @@ def _facts(name, chosen, network):
         "output_shape": [None, num_classes],
         "dtype": "float32",
         "num_classes": num_classes,
-        "preprocessing": "RGB in [-1, 1], channels last",
+        "preprocessing": f"{colors} in [-1, 1], channels last",
     }
 
 

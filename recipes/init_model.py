@@ -40,11 +40,12 @@ def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     except keras_norm.ConversionError as error:
         raise RecipeError(f"--init_model={path}: {error}") from error
     _check(path, model, image_shape, precision)
+    num_outputs = model.outputs[0].shape[-1]
     model, kept, note = _with_head(model, num_classes)
     if needs_head and not kept:
         raise RecipeError(
-            f"{path} gives {model.outputs[0].shape[-1]} values an image, and "
-            f"this dataset has {num_classes} classes."
+            f"{path} gives {num_outputs} values an image, and this dataset has "
+            f"{num_classes} classes."
         )
     if not model.trainable_variables:
         raise RecipeError(

@@ -6,6 +6,7 @@ import json
 import keras
 
 import keras_norm
+from recipes import bad_images
 from recipes import freezing
 from recipes import init_model
 from recipes import models
@@ -109,7 +110,7 @@ def train(config, data, trainer, strategy, broadcast):
             best_step = records.best().get("step")
             checkpoints.save(state.read(), facts, best_step)
 
-    steps = Steps(trainer, data, strategy)
+    steps = Steps(trainer, data, strategy, not config.deterministic)
     training = Training(
         config, data, steps, records, write, broadcast, step, seconds
     )
@@ -133,6 +134,7 @@ def train(config, data, trainer, strategy, broadcast):
     summary.update(
         seconds=round(seconds, 1),
         skipped_updates=int(trainer.guard.skipped.numpy()),
+        bad_images=bad_images.found(),
     )
     return Result(records, records.summarize(summary))
 

@@ -9,6 +9,7 @@ from keras_norm.conversion import convert
 from recipes.errors import RecipeError
 from recipes.errors import unknown
 
+# The depths that have been trained; any other 6n + 2 can be.
 CIFAR_DEPTHS = (8, 20, 32, 56)
 # Filters of the convolutions of VGG-A; each stage ends by halving the map.
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
@@ -28,7 +29,7 @@ def make(name, norm, image_shape, num_classes):
             network cannot take.
     """
     cifar = re.fullmatch(r"resnet(\d+)_cifar", name)
-    if cifar and int(cifar[1]) in CIFAR_DEPTHS:
+    if cifar and int(cifar[1]) % 6 == 2:
         build = _resnet_cifar(int(cifar[1]))
     elif name == "vgg_a":
         build = _vgg_a

@@ -62,8 +62,13 @@ class Records:
         return [row["step"] for row in rows], [row[key] for row in rows]
 
     def last(self):
-        """The newest value of every key."""
-        return {key: value for row in self.rows for key, value in row.items()}
+        """The newest value of every key, but for those that are not finite."""
+        return {
+            key: value
+            for row in self.rows
+            for key, value in row.items()
+            if value is not None
+        }
 
     def best(self):
         """The row of the best evaluation; empty without an evaluation."""

@@ -124,7 +124,8 @@ class NetworkSettings:
 
     model: str = setting(
         "ResNet50V2",
-        "A keras.applications model by name, resnet{8,20,32,56}_cifar, vgg_a.",
+        "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
+        "(any 6n + 2), vgg_a.",
     )
     norm: str = setting(
         "frn",

@@ -12,12 +12,15 @@ class Steps:
         trainer: The `Trainer`, compiled.
         data: The `Data` of the run.
         strategy: The `tf.distribute` strategy.
+        is_timed: Whether steps measure how long they wait for input, which
+            TensorFlow refuses where it is to be deterministic.
     """
 
-    def __init__(self, trainer, data, strategy):
+    def __init__(self, trainer, data, strategy, is_timed=True):
         self.trainer = trainer
         self.data = data
         self.strategy = strategy
+        self.is_timed = is_timed
         self._train = tf.function(self._train_steps, autograph=True)
         self._evaluate = tf.function(self._add_batch, autograph=False)
 
@@ -63,11 +66,11 @@ class Steps:
         for _ in tf.range(num_steps):
             # From the end of the step before to the batch.
             with tf.control_dependencies(list(values.values())):
-                started = tf.timestamp()
+                started = self._now()
             with tf.control_dependencies([started]):
                 batch = next(batches)
             with tf.control_dependencies(_tensors(self.strategy, batch)):
-                waited += tf.timestamp() - started
+                waited += self._now() - started
             values = self._step(batch)
         return values, waited
 
@@ -81,6 +84,9 @@ class Steps:
             )
             for name in VALUES
         }
+
+    def _now(self):
+        return tf.timestamp() if self.is_timed else tf.zeros([], tf.float64)
 
     def _add_batch(self, batch, totals):
         shares = self.strategy.run(self.trainer.totals, (batch,))

@@ -113,7 +113,8 @@ class Training:
                 self.data.global_batch_size
             )
             row["train/images_per_second"] = images / seconds
-            row["train/input_wait"] = min(waited / seconds, 1.0)
+            if self.steps.is_timed:
+                row["train/input_wait"] = min(waited / seconds, 1.0)
         self._timed_step, self._timed_at, self._waited = self.step, now, []
         return row
 

@@ -68,6 +68,8 @@ def test_every_figure_is_filled_in():
 
 
 def test_no_link_is_broken():
+    for target in re.findall(r"\]\(([^#)]+)\)", TEXT):
+        assert (ROOT / target).exists()
     for target in re.findall(r"\]\(#([^)]+)\)", TEXT):
         headings = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
         assert target in {h.lower().replace(" ", "-") for h in headings}

@@ -25,7 +25,7 @@ ASSUMED = Assumptions(
     link_latency=1e-3,
     network_bandwidth=1e5,
     network_latency=1e-2,
-    image_bytes=1000.0,
+    image_bytes=1e9,
     learning_rate=0.1,
 )
 
@@ -114,7 +114,7 @@ def test_a_row_is_what_was_reckoned():
     row = scale.table({"frn": sizes}, ASSUMED)[2]
     step = scale_costs.reckon(sizes, 8, ASSUMED)
     # 40 images a step, half of them on each host.
-    rate = 20 * 1000 / step.seconds / 1e6
+    rate = 20 * 1e9 / step.seconds / 1e6
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:5] == ["8", "40", "0.015625", "`frn`", "30.00"]
     assert cells[-4:] == [

@@ -7,7 +7,7 @@ from recipes import imagenet
 
 TINY = {
     "dataset": "digits",
-    "model": "resnet8_cifar",
+    "model": "resnet2_cifar",
     "norm": "frn",
     "global_batch_size": 64,
     "train_steps": 3,

@@ -129,6 +129,7 @@ def test_the_facts_are_written_down(name, tmp_path):
         "output_shape": [None, 10],
         "dtype": "float32",
         "num_classes": 10,
+        "preprocessing": "RGB in [-1, 1], channels last",
         "trained_in": ["float32"],
         "difference_to_trained": 0.0,
     }
@@ -232,6 +233,20 @@ def test_zeros_before_a_max_pool_stay_zeros(name, tmp_path):
     x = keras.layers.MaxPooling2D(3, strides=2)(x)
     x = keras.layers.Flatten()(keras.layers.Conv2D(4, 1)(x))
     facts = write(keras.Model(inputs, x), name, tmp_path)
+    assert facts["largest_difference"] < 1e-5
+
+
+# tf2onnx makes reshapes of their transposes, by shapes that it moved twice.
+@onnx_only
+@pytest.mark.parametrize("norm", ["frn", "gn", "rbn"])
+def test_maps_of_one_position_keep_their_channels(norm, name, tmp_path):
+    inputs = keras.Input((1, 1, 3))
+    x = keras.layers.Conv2D(4, 1)(inputs)
+    layer = keras_norm.get(norm).layer(
+        **({"groups": 2} if norm == "gn" else {})
+    )
+    model = fill(keras.Model(inputs, keras.layers.Flatten()(layer(x))))
+    facts = write(model, name, tmp_path)
     assert facts["largest_difference"] < 1e-5
 
 

@@ -82,7 +82,9 @@ def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
 
 
 def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
-    before, _ = run(tmp_path / "bn", norm="bn", train_steps=60)
+    before, _ = run(
+        tmp_path / "bn", model="resnet8_cifar", norm="bn", train_steps=60
+    )
     file = str(tmp_path / "bn" / "model.keras")
     rbn, rows = run(
         tmp_path / "rbn",

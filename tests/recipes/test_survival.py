@@ -69,7 +69,9 @@ def require_equal_saves(first, second):
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2])
+@pytest.mark.parametrize(
+    "num_replicas", [pytest.param(1, marks=pytest.mark.long), 2]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, num_replicas):
     flags = (*FAST, *EVERYTHING, f"--virtual_replicas={num_replicas}")
     # A network with dropout, whose random state is in no Keras file.
