@@ -101,7 +101,6 @@ def _load_litert(path):
 def _write_onnx(network, path):
     # Not by Keras' export: constants that a layer holds as tensors, such as
     # the mean of Normalization, would become inputs.
-    import tf2onnx
     from tensorflow.python.framework import convert_to_constants
 
     (signature,) = _signature(network)[0].values()
@@ -112,17 +111,48 @@ def _write_onnx(network, path):
     frozen = convert_to_constants.convert_variables_to_constants_v2(
         function.get_concrete_function()
     )
-    names = {frozen.inputs[0].name: INPUT, frozen.outputs[0].name: OUTPUT}
-    model, _ = tf2onnx.convert.from_graph_def(
-        frozen.graph.as_graph_def(add_shapes=True),
-        name=network.name,
-        input_names=[frozen.inputs[0].name],
-        output_names=[frozen.outputs[0].name],
-        tensors_to_rename=names,
-    )
+    model = _to_onnx(frozen, network.name)
     _keep_zeros_before_max_pools(model.graph)
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
+
+
+def _to_onnx(frozen, name):
+    from tf2onnx import optimizer
+    from tf2onnx import tf_loader
+    from tf2onnx import tfonnx
+
+    class KeptTransposes(optimizer.TransposeOptimizer):
+        """Makes no transpose of a 1x1 map a reshape.
+
+        It would do so by shapes that it moved twice where both factors of a
+        product are one tensor, as in the squares that norms sum up.
+        """
+
+        def post_optimize_action(self):
+            pass
+
+    steps = dict(optimizer._get_optimizers())
+    steps["optimize_transpose"] = KeptTransposes
+    inputs, outputs = [frozen.inputs[0].name], [frozen.outputs[0].name]
+    with tf.device("CPU:0"):
+        with tf.Graph().as_default():
+            graph_def = tf_loader.tf_optimize(
+                inputs, outputs, frozen.graph.as_graph_def(add_shapes=True)
+            )
+        with tf.Graph().as_default() as tf_graph:
+            tf.import_graph_def(graph_def, name="")
+            graph = tfonnx.process_tf_graph(
+                tf_graph,
+                input_names=inputs,
+                output_names=outputs,
+                tensors_to_rename={inputs[0]: INPUT, outputs[0]: OUTPUT},
+            )
+            graph = optimizer.optimize_graph(graph, optimizers=steps)
+            model = graph.make_model(name)
+    # The same shapes, which runtimes infer by themselves.
+    del model.graph.value_info[:]
+    return model
 
 
 def _keep_zeros_before_max_pools(graph):
