@@ -148,15 +148,16 @@ def test_the_commands_of_the_readme_are_there():
 
     lines = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
     commands = [c for c in lines.splitlines() if not c.startswith("#")]
-    assert len(commands) == 2
+    assert len(commands) == 3
     values = flags.FLAGS
     for command in commands:
-        script, *options = shlex.split(command.partition(" python ")[2])
+        variables, _, line = command.rpartition("python ")
+        script, *options = shlex.split(line)
         assert (README.parent.parent / script).is_file()
         for name in values:
             values[name].unparse()
         values(["imagenet.py", *options])
         config = recipe_flags.to_config(values)
-        assert config.strategy == "multi_worker"
+        assert (config.strategy == "multi_worker") == bool(variables)
     for flag in re.findall(r"`--(\w+)", TEXT.partition("<!--")[0]):
         assert flag in values
