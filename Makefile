@@ -10,7 +10,7 @@ BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
 
 .PHONY: help demo test test-long test-backends test-jax test-torch \
-	test-oldest bench lint format clean
+	test-oldest bench bench-recipes lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-torch     run them on torch, in an environment of its own"
 	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
+	@echo "make bench-recipes  time training steps, the loop and the input; reckon the scale"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environments, runs and caches"
@@ -58,6 +59,13 @@ test-oldest: $(OLDEST)/ready
 
 bench: $(VENV)/ready
 	$(RUN) benchmarks/layers.py --json=runs/layers.json --figure=runs/layers.png
+
+bench-recipes: $(VENV)/ready
+	$(RUN) benchmarks/train_step.py --json=runs/train_step.json
+	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64
+	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64 --loop
+	$(RUN) benchmarks/input.py
+	$(RUN) benchmarks/scale.py
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .

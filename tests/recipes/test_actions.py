@@ -214,13 +214,13 @@ def test_augmented_labels_train(tmp_path):
 
 @pytest.mark.parametrize(
     ("optimizer", "learning_rate"),
-    [("lamb", 0.4), ("adamw", 0.4), ("rmsprop", 0.02)],
+    [("lamb", 0.4), ("adamw", 0.4), ("rmsprop", 0.04)],
 )
 def test_optimizers_train(tmp_path, optimizer, learning_rate):
     flags = {"learning_rate": learning_rate, "schedule": "polynomial"}
     run(tmp_path, **flags, optimizer=optimizer, train_steps=40, mode="train")
     found = losses(tmp_path)
-    assert np.mean(found[-5:]) < 0.98 * np.mean(found[:5])
+    assert np.mean(found[-5:]) < 0.99 * np.mean(found[:5])
 
 
 def test_only_the_chief_gets_the_workdir(tmp_path):
