@@ -64,7 +64,8 @@ bench-recipes: $(VENV)/ready
 	$(RUN) benchmarks/train_step.py --json=runs/train_step.json
 	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64
 	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64 --loop
-	$(RUN) benchmarks/input.py
+	$(RUN) -m pip download --no-deps --dest=runs foolbox==3.3.4
+	$(RUN) benchmarks/input.py --wheel=runs/foolbox-3.3.4-py3-none-any.whl
 	$(RUN) benchmarks/scale.py
 
 lint: $(VENV)/ready

@@ -182,7 +182,8 @@ def export(config, data, trainer, strategy, broadcast):
     _load(config, trainer, strategy, records, broadcast)
     if broadcast.workers.is_chief:
         with trainer.averaged():
-            export_lib.write(config, trainer.model)
+            facts = export_lib.write(config, trainer.model)
+        print(export_lib.describe(facts))
 
 
 def _load(config, trainer, strategy, records, broadcast):

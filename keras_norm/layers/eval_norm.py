@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_norm import batch_scope
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import replicas
@@ -191,9 +192,11 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        total, *sums = replicas.all_reduce_sum(
-            [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
-        )
+        count = batch_scope.count_present(count)
+        sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
+        if not batch_scope.averages_state_later():
+            sums = replicas.all_reduce_sum(sums)
+        total, *sums = sums
         num_values = ops.maximum(total * self._num_channels, 1.0)
         weights = self.mean_mix, self.variance_mix
         for weight, gradient in zip(weights, sums, strict=True):
