@@ -3,7 +3,10 @@
 from typing import Any
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
+
+from keras_norm.conversion import graph
 
 NAN_POLICIES = (None, "stop", "skip")
 # As Keras' LossScaleOptimizer.
@@ -171,3 +174,23 @@ class Guard:
             if not finite
         ]
         return NonFiniteError(step, names, bool(flags[0]))
+
+
+def computes_in_float16(model):
+    """Whether any layer of a model does, so that gradients may overflow."""
+    return any(
+        layer.compute_dtype == "float16" for layer in graph.family(model)
+    )
+
+
+def halting(callbacks):
+    """Callbacks of `fit`, and one that asks the model whether to go on."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks.append(_Halt())
+        return callbacks
+    return [*keras.tree.flatten(callbacks or []), _Halt()]
+
+
+class _Halt(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.raise_if_not_finite()

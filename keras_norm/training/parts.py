@@ -60,6 +60,15 @@ def split(data, num_parts):
     return [_static(*part) for part in _slices(data, rows, num_parts)]
 
 
+def first_share(strategy, epoch_iterator):
+    """The first replica's share of the first batch of a Keras iterator."""
+    for _, _, batches in epoch_iterator:
+        return keras.tree.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0],
+            next(batches),
+        )
+
+
 def fractions(sizes):
     """What each part counts for of the global batch; all of them sum to 1.
 

@@ -5,7 +5,6 @@ import functools
 import keras
 import tensorflow as tf
 
-from keras_norm.conversion import graph
 from keras_norm.training import clipping
 from keras_norm.training import optimizer as optimizer_lib
 from keras_norm.training import parts as parts_lib
@@ -14,6 +13,8 @@ from keras_norm.training.collectives import all_reduce_sum
 from keras_norm.training.collectives import for_every_worker
 from keras_norm.training.commit import commit
 from keras_norm.training.guard import Guard
+from keras_norm.training.guard import computes_in_float16
+from keras_norm.training.guard import halting
 from keras_norm.training.local import LocalPass
 
 
@@ -48,8 +49,8 @@ class ReplicaModel(keras.Model):
             `min(ema_decay, (1 + step) / (10 + step))`; None for no averages.
             `evaluate` takes them, and `averaged()` does elsewhere.
         nan_policy: `"stop"`: from the first loss or gradient on that is not
-            finite nothing is updated, and `raise_if_not_finite` names it.
-            `"skip"`: that update is left out on every replica, and counted.
+            finite nothing is updated, and `fit` and `raise_if_not_finite` name
+            it. `"skip"`: that update is left out on every replica, and counted.
             None: as Keras, no check.
 
     Raises:
@@ -100,7 +101,7 @@ class ReplicaModel(keras.Model):
         self.guard = Guard(
             self._create,
             nan_policy,
-            scales_loss=_computes_in_float16(model),
+            scales_loss=computes_in_float16(model),
             num_gradients=1 + len(model.trainable_variables),
         )
         averaged = [*model.trainable_variables, *self.passes.float_state]
@@ -129,14 +130,21 @@ class ReplicaModel(keras.Model):
         """As `keras.Model.compile`, inside the scope of the strategy.
 
         Raises:
-            ValueError: for an optimizer that scales the loss or accumulates
-                gradients by itself, and for limits given twice.
+            ValueError: for an optimizer that does what this step does.
         """
         kwargs.update(jit_compile=False, auto_scale_loss=False)
         super().compile(*args, **kwargs)
         optimizer_lib.check(self.optimizer)
         clipping.check(self._limits())
         self.optimizer.build(self.passes.trainable)
+
+    def fit(self, *args, callbacks=None, **kwargs):
+        """As `keras.Model.fit`.
+
+        Raises:
+            NonFiniteError: under `nan_policy="stop"`, at the end of an epoch.
+        """
+        return super().fit(*args, callbacks=halting(callbacks), **kwargs)
 
     def part_loss(self, x, y, y_pred, weights):
         """The mean loss of some rows, to be overridden for another.
@@ -146,8 +154,7 @@ class ReplicaModel(keras.Model):
             y_pred: Outputs of the model.
 
         Returns:
-            `(loss, values)`: a scalar, and a dict of scalars to be logged, each
-            a mean over the rows.
+            `(loss, values)`: a scalar and a dict of scalars to log, all means.
         """
         loss = self.compute_loss(x, y, y_pred, weights, training=True)
         # Keras divides by the number of replicas, to sum over them.
@@ -235,19 +242,9 @@ class ReplicaModel(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras adds up the shares of a batch to look at it, which must be even.
-        strategy = self.distribute_strategy
         if iterator is not None:
-            for _, _, batches in iterator:
-                data_batch = keras.tree.map_structure(
-                    lambda value: strategy.experimental_local_results(value)[0],
-                    next(batches),
-                )
-                break
-        with strategy.scope():
+            data_batch = parts_lib.first_share(
+                self.distribute_strategy, iterator
+            )
+        with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
-
-
-def _computes_in_float16(model):
-    return any(
-        layer.compute_dtype == "float16" for layer in graph.family(model)
-    )
