@@ -68,6 +68,9 @@ def test_an_execution_ends_where_something_happens():
     assert found == [2, 5, 6, 8, 10, 12, 15, 16, 20, 24, 25]
     assert [s for s in found if stops.logs(s)] == [8, 16, 24, 25]
     assert [s for s in found if stops.evaluates(s)] == [12, 24, 25]
+    rarely = dataclasses.replace(config, eval_every_epochs=2)
+    stops_rarely = make_stops(rarely, fake(25, 12))
+    assert [s for s in found if stops_rarely.evaluates(s)] == [24, 25]
     assert [s for s in found if stops.saves(s)] == [5, 10, 12, 15, 20, 24, 25]
 
 
