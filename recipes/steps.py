@@ -21,7 +21,9 @@ class Steps:
         self.data = data
         self.strategy = strategy
         self.is_timed = is_timed
-        self._train = tf.function(self._train_steps, autograph=True)
+        # A loop on the device takes a little longer than its steps.
+        self._train_one = tf.function(self._one_step, autograph=False)
+        self._train = tf.function(self._many_steps, autograph=True)
         self._evaluate = tf.function(self._add_batch, autograph=False)
 
     def batches(self, first_step):
@@ -43,6 +45,8 @@ class Steps:
             `(values, waited)`: tensors on the device, the values of the last
             step and the seconds for which the steps waited for input.
         """
+        if num_steps == 1:
+            return self._train_one(batches, [])
         return self._train(batches, tf.constant(num_steps, tf.int32))
 
     def evaluate(self):
@@ -60,30 +64,32 @@ class Steps:
         values = {k: v / max(examples, 1.0) for k, v in totals.items()}
         return {**values, "examples": int(examples)}
 
-    def _train_steps(self, batches, num_steps):
+    def _many_steps(self, batches, num_steps):
         values = {name: tf.zeros([]) for name in VALUES}
         waited = tf.zeros([], tf.float64)
         for _ in tf.range(num_steps):
-            # From the end of the step before to the batch.
-            with tf.control_dependencies(list(values.values())):
-                started = self._now()
-            with tf.control_dependencies([started]):
-                batch = next(batches)
-            with tf.control_dependencies(_tensors(self.strategy, batch)):
-                waited += self._now() - started
-            values = self._step(batch)
+            values, seconds = self._one_step(batches, list(values.values()))
+            waited += seconds
         return values, waited
 
     @tf.autograph.experimental.do_not_convert
-    def _step(self, batch):
+    def _one_step(self, batches, before):
+        """Values of a step, and how long it waited from `before` on."""
+        with tf.control_dependencies(before):
+            started = self._now()
+        with tf.control_dependencies([started]):
+            batch = next(batches)
+        with tf.control_dependencies(_tensors(self.strategy, batch)):
+            waited = self._now() - started
         logs = self.strategy.run(self.trainer.train_step, (batch,))
         # The same on every replica.
-        return {
+        values = {
             name: tf.reshape(
                 self.strategy.experimental_local_results(logs[name])[0], []
             )
             for name in VALUES
         }
+        return values, waited
 
     def _now(self):
         return tf.timestamp() if self.is_timed else tf.zeros([], tf.float64)
