@@ -21,7 +21,13 @@ if keras.backend.backend() == "tensorflow":
     # Starts TensorFlow, so that no recipe under test splits the CPU anew.
     assert len(tf.config.list_logical_devices("CPU")) == NUM_DEVICES
 else:
-    collect_ignore = ["recipes", "test_distribution.py", "test_export.py"]
+    collect_ignore = [
+        "recipes",
+        "training",
+        "test_distribution.py",
+        "test_export.py",
+        "test_scale.py",
+    ]
 
 
 @pytest.fixture(autouse=True)

@@ -77,7 +77,9 @@ def copies(variable):
     return [np.array(copy) for copy in variable.value.values]
 
 
-@pytest.mark.parametrize("num_replicas", [2, 4])
+@pytest.mark.parametrize(
+    "num_replicas", [2, pytest.param(4, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", MAKERS)
 def test_several_replicas_equal_one_device(name, num_replicas):
     expected, expected_losses = train(MAKERS[name], 1)

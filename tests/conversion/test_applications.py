@@ -25,7 +25,7 @@ REPRESENTATIVE = (
 # training step for a minute.
 TRAINED = ("MobileNetV2",)
 if keras.backend.backend() != "jax":
-    TRAINED += ("ResNet50", "MobileNetV3Small", "EfficientNetB0", "Xception")
+    TRAINED += ("MobileNetV3Small",)
 NORMS = ("frn", "rbn", "gn", "bn")
 NAMES = [
     name

@@ -64,7 +64,9 @@ def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
         assert row["train/learning_rate"] == 0.0
 
 
-@pytest.mark.parametrize("norm", ["rbn", "bn"])
+@pytest.mark.parametrize(
+    "norm", ["rbn", pytest.param("bn", marks=pytest.mark.long)]
+)
 def test_the_digits_preset_takes_other_norms(tmp_path, norm):
     code, output, errors = finish(
         "--preset=digits",
@@ -143,8 +145,34 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
             tmp_path / "run",
             dataset=f"folder:{tmp_path / 'data'}",
             global_batch_size=4,
-            train_steps=4,
+            drop_remainder=False,
+            train_epochs=1,
+            train_steps=None,
         )
+
+
+def test_images_that_cannot_be_decoded_are_skipped_named_and_counted(tmp_path):
+    archives.folder(tmp_path / "data", num_train=2, num_eval=2)
+    bad = [
+        tmp_path / "data" / split / "label1" / "bad.jpg"
+        for split in ("train", "validation")
+    ]
+    for path in bad:
+        path.write_bytes(b"no image")
+    summary, _ = run(
+        tmp_path / "run",
+        dataset=f"folder:{tmp_path / 'data'}",
+        on_bad_image="skip",
+        norm="bn",
+        global_batch_size=4,
+        drop_remainder=False,
+        train_epochs=1,
+        train_steps=None,
+    )
+    assert sorted(summary["bad_images"]) == sorted(map(str, bad))
+    assert summary["last"]["eval/examples"] == summary["num_eval"] - 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(str(path) in page for path in bad)
 
 
 def test_help_explains_itself():
@@ -171,7 +199,7 @@ def test_imagenet_from_small_archives_over_two_replicas(tmp_path):
         tmp_path / "run",
         dataset="imagenet2012",
         data_dir=str(data_dir),
-        model="ResNet50V2",
+        model="resnet8_cifar",
         norm="frn",
         global_batch_size=8,
         train_steps=2,

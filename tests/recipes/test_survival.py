@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from recipes import checkpoint
+from recipes import workdir
 from recipes.errors import RecipeError
+from recipes.workers import Workers
 from tests.recipes.program import FAST
 from tests.recipes.program import finish
 from tests.recipes.program import start
+from tests.recipes.runs import make_config
 from tests.recipes.runs import rows
 from tests.recipes.runs import run
 
@@ -135,7 +138,13 @@ def emptied(data):
     return b""
 
 
-@pytest.mark.parametrize("damage", [torn, flipped, emptied])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        *(pytest.param(d, marks=pytest.mark.long) for d in (torn, emptied)),
+    ],
+)
 def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, caplog, damage):
     flags = {"train_steps": 6, "save_every_steps": 2}
     expected, _ = run(tmp_path, **flags)
@@ -197,6 +206,15 @@ def test_a_save_of_another_network_is_named(tmp_path):
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
+    config = make_config(workdir=str(tmp_path))
+    with workdir.opened(config, Workers()):
+        with pytest.raises(RecipeError, match=f"process {os.getpid()} on"):
+            run(tmp_path)
+    run(tmp_path, mode="train", train_steps=1)
+
+
+@pytest.mark.long
+def test_a_workdir_in_use_by_another_process_is_refused(tmp_path):
     flags = (*FAST, f"--workdir={tmp_path}")
     with start(*flags, "--train_steps=2000") as process:
         wait_for(tmp_path / "metrics.jsonl", process)

@@ -40,7 +40,6 @@ def test_replicas_equal_one_device(norm, num_replicas):
         "norm": norm,
         "label_smoothing": 0.1,
         "weight_decay": 0.01,
-        "model": "resnet8_cifar",
         "clip_global_norm": 1.0,
     }
     expected, expected_rows = train(1, **flags)

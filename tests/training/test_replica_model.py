@@ -1,6 +1,7 @@
 """Training on two and four replicas against one device, by plain `fit`."""
 
 import functools
+import itertools
 from contextlib import nullcontext
 
 import keras
@@ -105,22 +106,30 @@ def train(num_replicas, norm, setting):
     return history, weights, evaluated
 
 
+# What takes long on synchronized statistics too, which test the same step.
+SHORT = (
+    "clip_global_norm",
+    "uneven last batch",
+    "empty shares",
+    "averages",
+    "mixed_float16",
+)
+
+
 def cases():
-    """Every setting on two and on four replicas; most of four take long."""
-    for setting in SETTINGS:
-        for num_replicas in (2, 4):
-            in_short = setting in ("clip_global_norm", "empty shares")
-            is_long = num_replicas == 4 and not in_short
-            yield pytest.param(
-                setting,
-                num_replicas,
-                marks=[pytest.mark.long] if is_long else [],
-            )
+    """Every setting, norm and number of replicas; most of them take long."""
+    for setting, norm, num_replicas in itertools.product(
+        SETTINGS, ("frn", "sync_bn"), (2, 4)
+    ):
+        is_short = setting in SHORT if norm == "sync_bn" else True
+        if num_replicas == 4:
+            is_short = setting in ("clip_global_norm", "empty shares")
+        marks = [] if is_short else [pytest.mark.long]
+        yield pytest.param(setting, norm, num_replicas, marks=marks)
 
 
-@pytest.mark.parametrize("norm", ["frn", "sync_bn"])
-@pytest.mark.parametrize(("setting", "num_replicas"), list(cases()))
-def test_replicas_equal_one_device(setting, num_replicas, norm):
+@pytest.mark.parametrize(("setting", "norm", "num_replicas"), list(cases()))
+def test_replicas_equal_one_device(setting, norm, num_replicas):
     rounding = 5e-3 if "mixed" in setting else 1e-6
     history, weights, evaluated = train(num_replicas, norm, setting)
     expected_history, expected, expected_evaluated = train(1, norm, setting)
@@ -181,7 +190,9 @@ def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
     return [a - b for a, b in zip(after, before, strict=True)]
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2, 4])
+@pytest.mark.parametrize(
+    "num_replicas", [1, 2, pytest.param(4, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     "arguments", [{"accumulation_steps": 4}, {"xla": True}]
 )
@@ -203,7 +214,16 @@ def test_synchronized_statistics_are_those_of_the_parts():
     assert not np.allclose(parts[0], whole[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("norm", ["bn", "brn", "eval_norm", "rbn"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "eval_norm",
+        *(
+            pytest.param(norm, marks=pytest.mark.long)
+            for norm in ("bn", "brn", "rbn")
+        ),
+    ],
+)
 def test_statistics_are_averaged_where_a_pass_is_compiled(norm):
     plain = gradients_of(2, norm=norm)
     compiled = gradients_of(2, norm=norm, xla=True)
