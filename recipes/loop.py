@@ -13,6 +13,7 @@ from recipes import models
 from recipes import optimizers
 from recipes import schedules
 from recipes import stored
+from recipes import whole
 from recipes import workdir
 from recipes.checkpoint import Checkpoints
 from recipes.data import measure_rate
@@ -124,13 +125,14 @@ def train(config, data, trainer, strategy, broadcast):
         with Preemption() as preemption:
             training.run(preemption)
         seconds = training.seconds
-        with trainer.averaged():
-            trainer.model.save(config.folder / "model.keras")
     else:
         print(f"training ended before, at step {step}")
         evaluated, _ = records.series("eval/loss")
         if config.mode == "train_and_eval" and step not in evaluated:
             training.evaluate()
+    with whole.file(config.folder / "model.keras") as path:
+        with trainer.averaged():
+            trainer.model.save(path)
     summary.update(
         seconds=round(seconds, 1),
         skipped_updates=int(trainer.guard.skipped.numpy()),
@@ -157,13 +159,14 @@ def evaluate(config, data, trainer, strategy, broadcast):
     row = {f"eval/{name}": value for name, value in values.items()}
     facts = {"checkpoint": config.checkpoint, "step": step, **row}
     text = json.dumps(facts, indent=2) + "\n"
-    (config.folder / "eval.json").write_text(text)
+    whole.write_text(config.folder / "eval.json", text)
     print(
         f"{config.checkpoint}: {values['examples']:,} examples, top-1 "
         f"{values['accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}, loss "
         f"{values['loss']:.4f}"
     )
-    if config.checkpoint == "last":
+    evaluated, _ = records.series("eval/loss")
+    if config.checkpoint == "last" and step not in evaluated:
         records.add(step, step / data.steps_per_epoch, row)
     summary = _summary(data, trainer, strategy)
     return Result(records, records.summarize(summary))

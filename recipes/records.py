@@ -5,6 +5,8 @@ import math
 
 import tensorflow as tf
 
+from recipes import whole
+
 
 class Records:
     """The rows of a run, each `step`, `epoch` and `split/metric` values.
@@ -28,7 +30,7 @@ class Records:
             if last_step is None or row["step"] <= last_step
         ]
         lines = [json.dumps(row) + "\n" for row in self.rows]
-        self.path.write_text("".join(lines))
+        whole.write_text(self.path, "".join(lines))
         self._events = tf.summary.create_file_writer(str(self.events_folder))
 
     def _read(self):
@@ -85,5 +87,6 @@ class Records:
         if self.summary_path.exists():
             summary = {**json.loads(self.summary_path.read_text()), **summary}
         summary.update(facts)
-        self.summary_path.write_text(json.dumps(summary, indent=2) + "\n")
+        text = json.dumps(summary, indent=2) + "\n"
+        whole.write_text(self.summary_path, text)
         return summary

@@ -8,6 +8,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from recipes import environment
+from recipes import whole
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 # One hue a split, the same in every figure.
@@ -54,7 +55,7 @@ def write(config, result):
         command=environment.command(),
     )
     path = config.folder / "report.html"
-    path.write_text(page)
+    whole.write_text(path, page)
     return path
 
 

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import tempfile
 
+from recipes import whole
 from recipes.config import Config
 from recipes.errors import RecipeError
 
@@ -110,7 +111,7 @@ def stored(workdir):
 def save(config):
     """Writes config.json, which makes the workdir that of this run."""
     text = json.dumps(config.to_dict(), indent=2) + "\n"
-    (config.folder / "config.json").write_text(text)
+    whole.write_text(config.folder / "config.json", text)
 
 
 def _require_same(kept, config):

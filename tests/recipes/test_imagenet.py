@@ -82,7 +82,10 @@ def test_the_digits_preset_takes_other_norms(tmp_path, norm):
 
 def test_a_finished_run_is_not_run_again(tmp_path, capsys):
     first, written = run(tmp_path)
+    # As a kill leaves it between the last save and the end.
+    (tmp_path / "model.keras").unlink()
     second, again = run(tmp_path)
+    assert (tmp_path / "model.keras").exists()
     assert "training ended before, at step 3" in capsys.readouterr().out
     assert written == again
     assert first["last"] == second["last"]

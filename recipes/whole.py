@@ -1,0 +1,22 @@
+"""Files that are there whole or not at all, whenever a run is killed."""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def file(path):
+    """Yields a path to write to, which gets its name once that is done.
+
+    Args:
+        path: Path of the file, which is replaced.
+    """
+    partial = path.with_name(f"partial-{path.name}")
+    yield partial
+    os.replace(partial, path)
+
+
+def write_text(path, text):
+    """Writes a text file, or leaves what was there."""
+    with file(path) as partial:
+        partial.write_text(text)
