@@ -4,6 +4,7 @@ import math
 
 from rich import progress
 from rich.console import Console
+from rich.table import Column
 
 # Share of the time that a step may wait for input before the bar says so.
 WAITS = 0.05
@@ -21,12 +22,21 @@ class Progress:
         self.data = data
         self.step = step
         self.console = Console()
+        width = 2 * len(str(data.num_steps)) + 1
         self.bar = progress.Progress(
             progress.TextColumn("epoch {task.fields[epoch]}"),
-            progress.BarColumn(bar_width=24),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[values]}"),
-            progress.TimeRemainingColumn(),
+            progress.BarColumn(bar_width=12),
+            progress.MofNCompleteColumn(
+                table_column=Column(no_wrap=True, min_width=width)
+            ),
+            # The one that a narrow terminal cuts.
+            progress.TextColumn(
+                "{task.fields[values]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
+            progress.TimeRemainingColumn(
+                table_column=Column(no_wrap=True, min_width=7)
+            ),
             console=self.console,
             disable=not self.console.is_terminal,
         )
@@ -83,5 +93,5 @@ def _describe(values):
         text += f"  {values['train/images_per_second']:,.0f} images/s"
     waits = values.get("train/input_wait", 0.0)
     if waits > WAITS:
-        text += f", waits for input {waits:.0%} of the time"
+        text += f"  waits {waits:.0%} for input"
     return text
