@@ -60,6 +60,21 @@ def test_replicas_equal_one_device(norm, num_replicas):
     assert values["loss"] == pytest.approx(single["loss"], rel=1e-5)
 
 
+def test_a_batch_that_is_filled_up_counts_by_its_images():
+    # The last batch of the epoch, the 23rd, has 29 images on one replica of
+    # two, and none on the other.
+    flags = {
+        "drop_remainder": False,
+        "global_batch_size": 64,
+        "num_steps": 24,
+        "weight_decay": 0.01,
+    }
+    _, expected = train(1, **flags)
+    _, rows = train(2, **flags)
+    for ours, theirs in zip(rows, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
 def test_evaluation_is_the_mean_over_all_examples():
     steps, _ = train(2, global_batch_size=50)
     values = steps.evaluate()

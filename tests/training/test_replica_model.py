@@ -147,15 +147,28 @@ def test_replicas_equal_one_device(setting, norm, num_replicas):
         np.testing.assert_allclose(ours, theirs, atol=10 * rounding)
 
 
-@pytest.mark.parametrize("setting", ["plain", "uneven last batch"])
+# What Keras is told on one device, where its clipping is right.
+IN_KERAS = {
+    "plain": sgd,
+    "uneven last batch": sgd,
+    "clip_norm": lambda: keras.optimizers.SGD(0.3, 0.9, clipnorm=0.1),
+    "clip_global_norm": lambda: keras.optimizers.SGD(
+        0.3, 0.9, global_clipnorm=0.1
+    ),
+    "clip_value": lambda: keras.optimizers.SGD(0.3, 0.9, clipvalue=0.01),
+    "clipnorm of the optimizer": SETTINGS["clipnorm of the optimizer"][0],
+}
+
+
+@pytest.mark.parametrize("setting", IN_KERAS)
 def test_one_device_equals_keras(setting):
-    optimizer, rows, *_ = SETTINGS[setting]
+    rows = SETTINGS[setting][1]
     history, _, evaluated = train(1, "frn", setting)
     keras.utils.set_random_seed(0)
     x, y = examples(rows)
     model = network("frn")
     model.compile(
-        optimizer(),
+        IN_KERAS[setting](),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
