@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 from absl import logging
 
+from recipes import whole
 from recipes.errors import RecipeError
 
 # The entry of a save that holds what is no array.
@@ -58,18 +59,17 @@ class Checkpoints:
         Raises:
             RecipeError: if it cannot be written; the ones before are whole.
         """
-        partial = self.folder / "partial"
-        whole = self.path(facts["step"])
         text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            with (
+                whole.file(self.path(facts["step"])) as partial,
+                partial.open("wb") as file,
+            ):
                 np.savez(file, **{FACTS: text}, **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, whole)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise RecipeError(
                 f"cannot save to {self.folder}: {error}. The save before is "
                 "whole: make room and run the same command again."

@@ -5,6 +5,7 @@ import keras
 import keras_norm
 from keras_norm.conversion import files
 from keras_norm.conversion import graph
+from recipes import float32
 from recipes import models
 from recipes.errors import RecipeError
 
@@ -71,15 +72,11 @@ def _check(path, model, image_shape, precision):
             f"--init_model={path} takes images of {wanted}, and this dataset "
             f"gives {tuple(image_shape)}: change --image_size or the dataset."
         )
-    policies = {
-        layer.dtype_policy.name
-        for layer in graph.family(model)
-        if layer.weights and not isinstance(layer, keras.Model)
-    }
+    policies = float32.policies(model)
     if policies and precision not in policies:
         raise RecipeError(
             f"--precision={precision}, but --init_model={path} was saved in "
-            f"{', '.join(sorted(policies))}: ask for that."
+            f"{', '.join(policies)}: ask for that."
         )
 
 

@@ -8,12 +8,17 @@ import os
 def file(path):
     """Yields a path to write to, which gets its name once that is done.
 
+    Where it fails, what was there stays and nothing else.
+
     Args:
         path: Path of the file, which is replaced.
     """
     partial = path.with_name(f"partial-{path.name}")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path, text):

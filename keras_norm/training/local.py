@@ -135,11 +135,8 @@ class LocalPass:
                     fraction,
                     scale,
                 )
-            if y_pred is not None and not isinstance(part.rows, int):
-                rows = tf.cast(part.rows, tf.int32)
-                y_pred = keras.tree.map_structure(
-                    lambda t, rows=rows: t[:rows], y_pred
-                )
+            if y_pred is not None:
+                y_pred = part.without_added(y_pred)
             outputs.append(y_pred)
             if sums is not None:
                 new = keras.tree.map_structure(tf.add, sums, new)

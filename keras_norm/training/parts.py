@@ -28,6 +28,13 @@ class Part:
     present: Any
     rows: Any
 
+    def without_added(self, outputs):
+        """Outputs of a model `(N, ...)` without the row that was added."""
+        if isinstance(self.rows, int):
+            return outputs
+        rows = tf.cast(self.rows, tf.int32)
+        return keras.tree.map_structure(lambda t: t[:rows], outputs)
+
 
 def split(data, num_parts):
     """The share in parts, each of at least one row.

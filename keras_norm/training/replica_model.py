@@ -190,17 +190,13 @@ class ReplicaModel(keras.Model):
     def test_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
         (part,) = parts_lib.split(data, 1)
-        rows = part.rows
         with self.inference_weights():
             y_pred = self.model(part.x, training=False)
             loss, _ = self.part_loss(part.x, part.y, y_pred, part.weights)
         if self.metrics:
-            self.metrics[0].update_state(loss, sample_weight=rows)
-        if not isinstance(rows, int):
-            y_pred = keras.tree.map_structure(
-                lambda t: t[: tf.cast(rows, tf.int32)], y_pred
-            )
+            self.metrics[0].update_state(loss, sample_weight=part.rows)
         x, y, weights = data
+        y_pred = part.without_added(y_pred)
         logs = self.compute_metrics(x, y, y_pred, weights)
         return for_every_worker(logs)
 
