@@ -78,6 +78,22 @@ class Norm:
         """A new activation, to follow a layer or an addition of layers."""
         return self.make_activation(axis=axis, **kwargs)
 
+    def with_activation(self, name):
+        """The same normalization with another activation behind it.
+
+        Args:
+            name: `"relu"` or `"tlu"`.
+
+        Raises:
+            ValueError: for another name.
+        """
+        if name not in _ACTIVATIONS:
+            raise ValueError(
+                f"`name` must be one of {', '.join(_ACTIVATIONS)}. "
+                f"Received: name={name!r}"
+            )
+        return dataclasses.replace(self, make_activation=_ACTIVATIONS[name])
+
 
 def get(identifier, **kwargs):
     """The normalization of that name.
@@ -127,6 +143,9 @@ def names():
 
 def _relu(axis=-1, **kwargs):
     return keras.layers.ReLU(**kwargs)
+
+
+_ACTIVATIONS = {"relu": _relu, "tlu": TLU}
 
 
 def _batch_norm(**kwargs):

@@ -36,6 +36,11 @@ class Config(*reversed(GROUPS)):
                 "--convert_to converts the model of --init_model: give that "
                 f"too, or --norm. Received: convert_to={self.convert_to}"
             )
+        if self.activation != "auto" and self.init_model is not None:
+            raise RecipeError(
+                "--activation is of a new --model; that of --init_model keeps "
+                f"its own. Received: activation={self.activation}"
+            )
         if (self.train_steps is None) == (self.train_epochs is None):
             raise RecipeError(
                 "training needs a length: either train_epochs or train_steps. "

@@ -23,8 +23,9 @@ class Data:
     """Batches `(images, labels, weights)` and what is known of them.
 
     Images are float32 `(n, size, size, channels)` in [-1, 1], where n is the
-    global batch size, or with a context that of a replica. Labels are int64
-    `(n,)`; in training with mixup or CutMix float32 `(n, num_classes)`.
+    global batch size, in evaluation that of the evaluation, or with a context
+    that of a replica. Labels are int64 `(n,)`; in training with mixup or CutMix
+    float32 `(n, num_classes)`.
     Weights are float32 `(n,)`: 1, but 0 for what fills the last batch and for
     images that could not be decoded; both are zeros.
 
@@ -43,7 +44,7 @@ class Data:
         steps_per_epoch: Batches in an epoch.
         num_steps: Steps of the whole training.
         num_epochs: Epochs that they take, the last one perhaps in part.
-        num_eval_batches: Global batches of an evaluation.
+        num_eval_batches: Batches of an evaluation, over all replicas.
         global_batch_size: Images a step.
     """
 
@@ -98,7 +99,8 @@ def make(config):
     num_steps = config.train_steps
     if num_steps is None:
         num_steps = max(round(config.train_epochs * steps_per_epoch), 1)
-    num_eval_batches = -(-num_eval // config.global_batch_size)
+    eval_batch_size = config.eval_batch_size or config.global_batch_size
+    num_eval_batches = -(-num_eval // eval_batch_size)
 
     def train(first_step, context=None):
         share = _share(config.global_batch_size, context)
@@ -106,8 +108,9 @@ def make(config):
         return _train_batches(source, config, steps, steps_per_epoch, share)
 
     def evaluation(context=None):
-        share = _share(config.global_batch_size, context)
-        return _eval_batches(source, config, num_eval_batches, share)
+        share = _share(eval_batch_size, context)
+        example = examples.evaluation(source, config, eval_batch_size)
+        return _eval_batches(example, num_eval_batches, share)
 
     return Data(
         train=train,
@@ -164,8 +167,7 @@ def _train_batches(source, config, steps, steps_per_epoch, share):
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _eval_batches(source, config, num_batches, share):
-    example = examples.evaluation(source, config)
+def _eval_batches(example, num_batches, share):
     return (
         _rows(example, (0, num_batches), share)
         .batch(share.replica_batch_size, drop_remainder=True)

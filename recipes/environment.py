@@ -1,6 +1,7 @@
 """What a run ran on, for its records."""
 
 import platform
+import resource
 import shlex
 import sys
 
@@ -26,6 +27,18 @@ def versions():
 def command():
     """The command line, as it can be typed again."""
     return shlex.join(["python", *sys.argv])
+
+
+def peak_memory_bytes():
+    """The most memory that was taken: of a GPU, or of the process on a CPU."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return max(
+            tf.config.experimental.get_memory_info(f"GPU:{i}")["peak"]
+            for i in range(len(gpus))
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def prepare(config):

@@ -31,14 +31,14 @@ def training(source, config, steps_per_epoch):
     return example
 
 
-def evaluation(source, config):
+def evaluation(source, config, batch_size):
     """`f(step, row)` gives the evaluation example of that row, in a graph."""
     split = source.evaluation
     preparation = augment.evaluation(config, source)
     seed = tf.zeros(2, tf.int64)
 
     def example(step, row):
-        index = step * config.global_batch_size + row
+        index = step * batch_size + row
         return _or_padding(
             index < split.num_examples,
             lambda: fetch(split, index, preparation, seed, config.on_bad_image),

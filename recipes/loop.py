@@ -7,6 +7,7 @@ import keras
 
 import keras_norm
 from recipes import bad_images
+from recipes import environment
 from recipes import freezing
 from recipes import init_model
 from recipes import models
@@ -65,6 +66,8 @@ def build(config, data, strategy):
 def _network(config, image_shape, num_classes):
     if config.init_model is None:
         norm = _norm("norm", config)
+        if config.activation != "auto":
+            norm = norm.with_activation(config.activation)
         return models.make(config.model, norm, image_shape, num_classes)
     model, notes = init_model.load(
         config.init_model,
@@ -135,6 +138,7 @@ def train(config, data, trainer, strategy, broadcast):
             trainer.model.save(path)
     summary.update(
         seconds=round(seconds, 1),
+        peak_memory_bytes=environment.peak_memory_bytes(),
         skipped_updates=int(trainer.guard.skipped.numpy()),
         bad_images=bad_images.found(),
     )

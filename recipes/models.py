@@ -19,7 +19,8 @@ def make(name, norm, image_shape, num_classes):
     """A network from images to logits, float32 under every dtype policy.
 
     Args:
-        name: A `keras.applications` model, `resnet<depth>_cifar` or `vgg_a`.
+        name: A `keras.applications` model, `resnet<depth>_cifar`, `vgg_a` or
+            `vgg_a_by<n>`, whose widths are those of VGG-A divided by n.
         norm: A `keras_norm.Norm`.
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
@@ -31,8 +32,8 @@ def make(name, norm, image_shape, num_classes):
     cifar = re.fullmatch(r"resnet(\d+)_cifar", name)
     if cifar and int(cifar[1]) % 6 == 2:
         build = _resnet_cifar(int(cifar[1]))
-    elif name == "vgg_a":
-        build = _vgg_a
+    elif vgg := re.fullmatch(r"vgg_a(_by([1-9]\d*))?", name):
+        build = _vgg_a(int(vgg[2] or 1))
     elif name in _applications():
         build = _application(name)
     else:
@@ -58,7 +59,7 @@ def with_float32_logits(model):
 def names():
     """The names that `make` knows."""
     cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
-    return [*_applications(), *cifar, "vgg_a"]
+    return [*_applications(), *cifar, "vgg_a", "vgg_a_by8"]
 
 
 def _applications():
@@ -126,26 +127,33 @@ def _residual_block(x, filters, strides, norm, name):
     return norm.activation(name=f"{name}_out")(x)
 
 
-def _vgg_a(norm, image_shape, num_classes):
-    """VGG-A, with its dense layers normalized too."""
-    if min(image_shape[:2]) < 32:
-        raise ValueError("it halves the map five times: 32 pixels at least")
-    inputs = x = keras.Input(image_shape)
-    for stage, widths in enumerate(VGG_A, start=1):
-        for index, filters in enumerate(widths, start=1):
-            name = f"conv{stage}_{index}"
-            x = _convolution(filters, name=name)(x)
+def _vgg_a(divisor):
+    """VGG-A, with its dense layers normalized too, narrower by a divisor."""
+
+    def build(norm, image_shape, num_classes):
+        if min(image_shape[:2]) < 32:
+            raise ValueError("it halves the map five times: 32 pixels at least")
+        inputs = x = keras.Input(image_shape)
+        for stage, widths in enumerate(VGG_A, start=1):
+            for index, filters in enumerate(widths, start=1):
+                name = f"conv{stage}_{index}"
+                x = _convolution(max(filters // divisor, 1), name=name)(x)
+                x = _norm_and_activation(x, norm, name)
+            x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
+        x = keras.layers.Flatten(name="flatten")(x)
+        for index in (1, 2):
+            name = f"dense{index}"
+            x = keras.layers.Dense(
+                max(4096 // divisor, 1),
+                use_bias=False,
+                kernel_initializer="he_normal",
+                name=name,
+            )(x)
             x = _norm_and_activation(x, norm, name)
-        x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    for index in (1, 2):
-        name = f"dense{index}"
-        x = keras.layers.Dense(
-            4096, use_bias=False, kernel_initializer="he_normal", name=name
-        )(x)
-        x = _norm_and_activation(x, norm, name)
-    x = keras.layers.Dense(num_classes, name="logits")(x)
-    return with_float32_logits(keras.Model(inputs, x, name="vgg_a"))
+        x = keras.layers.Dense(num_classes, name="logits")(x)
+        return with_float32_logits(keras.Model(inputs, x, name="vgg_a"))
+
+    return build
 
 
 def _convolution(filters, name, size=3, strides=1):

@@ -75,6 +75,12 @@ class DataSettings:
         None, "Where TFDS keeps data. (default: TFDS' own)"
     )
     global_batch_size: int = setting(256, "Images a step, all replicas.", low=1)
+    eval_batch_size: int | None = setting(
+        None,
+        "Images a step of the evaluation, all replicas. "
+        "(default: as --global_batch_size)",
+        low=1,
+    )
     drop_remainder: bool = setting(
         True,
         "Leave out what does not fill the last batch of an epoch; otherwise "
@@ -125,7 +131,8 @@ class NetworkSettings:
     model: str = setting(
         "ResNet50V2",
         "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
-        "(any 6n + 2), vgg_a.",
+        "(any 6n + 2), vgg_a, vgg_a_by8 (all widths divided by 8, or by "
+        "another number).",
     )
     norm: str = setting(
         "frn",
@@ -134,6 +141,11 @@ class NetworkSettings:
     )
     norm_kwargs: dict[str, Any] = setting(
         {}, "Arguments of the norm layers, as JSON: '{\"epsilon\": 1e-5}'."
+    )
+    activation: str = setting(
+        "auto",
+        "Behind the norms of --model; auto takes TLU for frn, ReLU for others.",
+        choices=("auto", "relu", "tlu"),
     )
     init_model: str | None = setting(
         None,

@@ -31,6 +31,11 @@ def make(config):
             f"--global_batch_size={config.global_batch_size} cannot be split "
             f"evenly over {replicas} replicas: choose a multiple of {replicas}."
         )
+    if (config.eval_batch_size or replicas) % replicas:
+        raise RecipeError(
+            f"--eval_batch_size={config.eval_batch_size} cannot be split "
+            f"evenly over {replicas} replicas: choose a multiple of {replicas}."
+        )
     share = config.global_batch_size // replicas
     if share % config.grad_accum_steps:
         raise RecipeError(

@@ -3,8 +3,10 @@
 import difflib
 import pathlib
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from recipes import decoded
 from recipes import record_index
 from recipes.errors import RecipeError
 
@@ -40,18 +42,24 @@ def open_builder(config):
         example = features.deserialize_example(record, decoders=skip)
         return example[image_key], example[label_key]
 
-    height, _, num_channels = features[image_key].shape
-    is_large = height is None or height >= LARGE_IMAGE
+    shape = features[image_key].shape
+    is_large = shape[0] is None or shape[0] >= LARGE_IMAGE
+    infos = splits["train"], splits[eval_split]
+    keeps = decoded.fits(shape, sum(info.num_examples for info in infos))
+    train, evaluation = (
+        _split(info, parse, shape if keeps else None) for info in infos
+    )
     return {
         "num_classes": features[label_key].num_classes,
-        "num_channels": num_channels or 3,
-        "train": _split(splits["train"], parse),
-        "evaluation": _split(splits[eval_split], parse),
+        "num_channels": shape[-1] or 3,
+        "train": train,
+        "evaluation": evaluation,
         "augmentation": "inception" if is_large else "crop_flip",
     }
 
 
-def _split(info, parse):
+def _split(info, parse, kept_shape):
+    """The arguments of a `Split`; in memory where its images have a shape."""
     files = [pathlib.Path(path) for path in info.filepaths]
     cache = files[0].parent / f"{info.name}.record_index.npz"
     index = record_index.load(files, info.shard_lengths, cache)
@@ -60,11 +68,17 @@ def _split(info, parse):
         file, record = index.place(i)
         return f"example {i} of {info.name}, record {record} of {file}"
 
-    return {
-        "num_examples": len(index),
-        "read": lambda i: parse(index.read(i)),
-        "name": name,
-    }
+    def read(i):
+        return parse(index.read(i))
+
+    kept = kept_shape and decoded.load(files, parse, kept_shape)
+    if kept:
+        images, labels = kept
+
+        def read(i):
+            return tf.gather(images, i), tf.gather(labels, i)
+
+    return {"num_examples": len(index), "read": read, "name": name}
 
 
 def _check_format(builder):

@@ -26,6 +26,7 @@ NOT_OF_THE_RUN = (
     "best_metric",
     "profile_steps",
     "data_dir",
+    "eval_batch_size",
     "use_ema",
     "strategy",
     "num_replicas",
