@@ -2,14 +2,12 @@
 
 import dataclasses
 import json
-import sys
-import textwrap
 import typing
 
-from absl import app
 from absl import flags
 
 from recipes import config as config_lib
+from recipes import help
 from recipes import presets
 from recipes import workdir
 from recipes.config import Config
@@ -33,27 +31,11 @@ def define(program):
     for field in dataclasses.fields(Config):
         _DEFINE[_kind(field)](field.name, None, describe(field))
     # absl sorts flags by file; ours are sorted by what they are about.
-    app.define_help_flags()
-    flags.DEFINE_flag(_Help(program))
-
-
-class _Help(flags.BooleanFlag):
-    """`--help`, flag by flag in the groups of the config."""
-
-    def __init__(self, program):
-        super().__init__(
-            "help", False, "Show this help.", "?", allow_override=True
-        )
-        self.program = program
-
-    def parse(self, arg):
-        if self._parse(arg):
-            print(help_text(self.program))
-            sys.exit(0)
+    help.define(lambda: help_text(program))
 
 
 def help_text(program):
-    """The whole `--help`.
+    """What `--help` shows of the program and of every flag.
 
     Args:
         program: What the program is.
@@ -62,15 +44,8 @@ def help_text(program):
     for group in config_lib.GROUPS:
         lines += ["", f"{group.__doc__.strip()}:"]
         for field in dataclasses.fields(group):
-            text = textwrap.fill(
-                describe(field),
-                width=80,
-                initial_indent=" " * 6,
-                subsequent_indent=" " * 6,
-            )
             no = "[no]" if _kind(field) is bool else ""
-            lines += [f"  --{no}{field.name}", text]
-    lines += ["", "--helpfull shows the flags of absl too."]
+            lines += help.entry(f"{no}{field.name}", describe(field))
     return "\n".join(lines)
 
 
