@@ -170,12 +170,10 @@ def _network(config):
 
 def flag(name, value):
     """A setting as it is typed."""
-    if value is None:
-        return f"no --{name}"
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, dict):
         value = json.dumps(value)
     elif isinstance(value, float):
-        value = f"{value!r}".removesuffix(".0")
+        value = f"{value:.10g}"
     return f"--{name}={shlex.quote(str(value))}"
