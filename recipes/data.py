@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from recipes import autotune
 from recipes import examples
 from recipes import mixing
 from recipes import sources
@@ -164,15 +165,13 @@ def _train_batches(source, config, steps, steps_per_epoch, share):
         batches = _map(wholes.enumerate(steps[0]), mix).rebatch(
             share.replica_batch_size, drop_remainder=True
         )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _eval_batches(example, num_batches, share):
-    return (
-        _rows(example, (0, num_batches), share)
-        .batch(share.replica_batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    rows = _rows(example, (0, num_batches), share)
+    batches = rows.batch(share.replica_batch_size, drop_remainder=True)
+    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _rows(example, steps, share):

@@ -28,10 +28,16 @@ def define(program):
     Args:
         program: What the program is, the head of its `--help`.
     """
-    for field in dataclasses.fields(Config):
-        _DEFINE[_kind(field)](field.name, None, describe(field))
+    define_settings(flags.FLAGS)
     # absl sorts flags by file; ours are sorted by what they are about.
     help.define(lambda: help_text(program))
+
+
+def define_settings(values):
+    """Defines one flag a field of the config in absl's flag values."""
+    for field in dataclasses.fields(Config):
+        define = _DEFINE[_kind(field)]
+        define(field.name, None, describe(field), flag_values=values)
 
 
 def help_text(program):
@@ -70,17 +76,30 @@ def to_config(values):
     Raises:
         RecipeError: for a value that cannot be.
     """
-    given = {
+    settings = given(values)
+    if set(settings) <= set(workdir.NOT_OF_THE_RUN) and "workdir" in settings:
+        # Nothing said of the run itself: it is the one in the workdir, if any.
+        return config_lib.make(workdir.stored(settings["workdir"]), settings)
+    return config_lib.make(presets.get(settings.get("preset")), settings)
+
+
+def given(values):
+    """The settings that were given as flags, by name.
+
+    Args:
+        values: absl's flag values.
+
+    Raises:
+        RecipeError: for arguments of the norm that are no JSON object.
+    """
+    settings = {
         field.name: values[field.name].value
         for field in dataclasses.fields(Config)
         if values[field.name].value is not None
     }
-    if "norm_kwargs" in given:
-        given["norm_kwargs"] = _parse_json(given["norm_kwargs"])
-    if set(given) <= set(workdir.NOT_OF_THE_RUN) and "workdir" in given:
-        # Nothing said of the run itself: it is the one in the workdir, if any.
-        return config_lib.make(workdir.stored(given["workdir"]), given)
-    return config_lib.make(presets.get(given.get("preset")), given)
+    if "norm_kwargs" in settings:
+        settings["norm_kwargs"] = _parse_json(settings["norm_kwargs"])
+    return settings
 
 
 def _kind(field):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from recipes import autotune
 from recipes.trainer import VALUES
 
 
@@ -28,10 +29,8 @@ class Steps:
 
     def batches(self, first_step):
         """The training batches from a step on, each replica's share of them."""
-        return iter(
-            self.strategy.distribute_datasets_from_function(
-                lambda context: self.data.train(first_step, context)
-            )
+        return self._distributed(
+            lambda context: self.data.train(first_step, context)
         )
 
     def train(self, batches, num_steps):
@@ -51,11 +50,7 @@ class Steps:
 
     def evaluate(self):
         """Values over all evaluation examples, and how many those are."""
-        batches = iter(
-            self.strategy.distribute_datasets_from_function(
-                lambda context: self.data.evaluation(context)
-            )
-        )
+        batches = self._distributed(self.data.evaluation)
         totals = {name: tf.zeros([]) for name in (*VALUES, "examples")}
         for _ in range(self.data.num_eval_batches):
             totals = self._evaluate(next(batches), totals)
@@ -63,6 +58,12 @@ class Steps:
         examples = totals.pop("examples")
         values = {k: v / max(examples, 1.0) for k, v in totals.items()}
         return {**values, "examples": int(examples)}
+
+    def _distributed(self, make_dataset):
+        with autotune.off_on_devices():
+            return iter(
+                self.strategy.distribute_datasets_from_function(make_dataset)
+            )
 
     def _many_steps(self, batches, num_steps):
         values = {name: tf.zeros([]) for name in VALUES}

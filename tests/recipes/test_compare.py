@@ -81,9 +81,9 @@ def test_training_losses_are_means_over_parts_of_the_epochs(tmp_path):
         3: (3.75, 1.5),
     }
     # Epochs are written with four digits.
-    third = [{"epoch": 0.3333, "train/loss": 1.0}]
-    ended = load(tmp_path / "b", third, ENDED)
-    assert list(curves.losses(ended, 1 / 3)) == [0]
+    rounded = [{"epoch": 0.6667, "train/loss": 1.0}]
+    ended = load(tmp_path / "b", rounded, ENDED)
+    assert list(curves.losses(ended, 1 / 3)) == [1]
 
 
 def test_a_part_that_a_run_is_still_in_is_left_out(tmp_path):
