@@ -43,6 +43,11 @@ class RunSettings:
         False, "Two runs give the same bits; slower on a GPU."
     )
     eval_every_epochs: int = setting(1, "How often to evaluate.", low=1)
+    eval_every_steps: int | None = setting(
+        None,
+        "How often to evaluate, in steps; instead of epochs.",
+        low=1,
+    )
     log_every_steps: int = setting(
         50, "How often to write the values of a training step.", low=1
     )

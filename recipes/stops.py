@@ -20,15 +20,19 @@ class Stops:
     profile: tuple
 
     def next(self, step):
-        """The next step that something happens after, at most an execution."""
+        """The next step after which something happens, at most an execution."""
         ends = [
             step + self.config.steps_per_execution,
             self.data.num_steps,
             _multiple_after(step, self.config.log_every_steps),
             _multiple_after(step, self.data.steps_per_epoch),
         ]
-        if self.config.save_every_steps:
-            ends.append(_multiple_after(step, self.config.save_every_steps))
+        for every in (
+            self.config.save_every_steps,
+            self.config.eval_every_steps,
+        ):
+            if every:
+                ends.append(_multiple_after(step, every))
         first, last = self.profile
         ends += [end for end in (first - 1, last) if end > step]
         return min(ends)
@@ -41,11 +45,14 @@ class Stops:
         return step % self.data.steps_per_epoch == 0 or self.is_last(step)
 
     def evaluates(self, step):
-        if self.config.mode != "train_and_eval" or not self.ends_epoch(step):
+        if self.config.mode != "train_and_eval":
             return False
-        epoch = step // self.data.steps_per_epoch
-        every = self.config.eval_every_epochs
-        return self.is_last(step) or epoch % every == 0
+        if self.is_last(step):
+            return True
+        if self.config.eval_every_steps:
+            return step % self.config.eval_every_steps == 0
+        every = self.config.eval_every_epochs * self.data.steps_per_epoch
+        return step % every == 0
 
     def saves(self, step):
         # An evaluation is of a save, so that the best of them is there.
