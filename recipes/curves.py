@@ -136,20 +136,21 @@ def _panel(axes, name, groups, points):
 
 
 def _plot(axes, i, middle, beyond):
-    look = _look(i)
+    looks = look(i)
     if middle:
         epochs, means, lows, highs = zip(*middle, strict=True)
         every = -(-len(middle) // NUM_MARKERS)
-        axes.plot(epochs, means, markevery=every, **look)
+        axes.plot(epochs, means, markevery=every, **looks)
         axes.fill_between(
-            epochs, lows, highs, color=look["color"], alpha=0.18, linewidth=0
+            epochs, lows, highs, color=looks["color"], alpha=0.18, linewidth=0
         )
     for points in beyond:
-        single = {**look, "linewidth": 0.8, "alpha": 0.6, "marker": "."}
+        single = {**looks, "linewidth": 0.8, "alpha": 0.6, "marker": "."}
         axes.plot(*zip(*points, strict=True), **single)
 
 
-def _look(i):
+def look(i):
+    """The line of the i-th of several groups, for `plot`."""
     return {
         "color": COLORS[i % len(COLORS)],
         "linestyle": STYLES[i // len(COLORS) % len(STYLES)],
@@ -192,7 +193,7 @@ def _legend(figure, groups):
     rows = sum(text.count("\n") + 1 for text in labels) / columns
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(rows))
     figure.legend(
-        [Line2D([], [], **_look(i)) for i in range(len(groups))],
+        [Line2D([], [], **look(i)) for i in range(len(groups))],
         # A dollar sign would start a formula.
         [text.replace("$", r"\$") for text in labels],
         loc="outside lower center",

@@ -11,7 +11,13 @@ from recipes.workdir import NOT_OF_THE_RUN
 # What a rerun in a workdir may change and which yet changes its values.
 _OF_THE_VALUES = ("use_ema", "strategy", "num_replicas", "virtual_replicas")
 # What changes no value, besides that. A preset is its settings.
-_OF_NO_VALUE = ("seed", "eval_batch_size", "preset")
+_OF_NO_VALUE = (
+    "seed",
+    "eval_batch_size",
+    "eval_every_epochs",
+    "eval_every_steps",
+    "preset",
+)
 # Values that say that a setting is not used: a label leaves them out.
 _OFF = (None, {}, False, 0, "auto")
 
@@ -169,11 +175,17 @@ def _network(config):
 
 
 def flag(name, value):
-    """A setting as it is typed."""
+    """A setting as it is typed in a shell."""
+    name, equals, value = argument(name, value).partition("=")
+    return f"{name}{equals}{shlex.quote(value) if equals else value}"
+
+
+def argument(name, value):
+    """A setting as a program gets it."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
     if isinstance(value, dict):
         value = json.dumps(value)
     elif isinstance(value, float):
-        value = f"{value:.10g}"
-    return f"--{name}={shlex.quote(str(value))}"
+        value = f"{value!r}".removesuffix(".0")
+    return f"--{name}={value}"

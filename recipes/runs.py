@@ -57,7 +57,8 @@ class Run:
         """
         if "seconds" not in self.summary or not self.rows:
             return False
-        return self.rows[-1]["step"] >= self.summary["last"]["step"]
+        end = self.summary.get("last", {}).get("step", 0)
+        return self.rows[-1]["step"] >= end
 
     @property
     def num_replicas(self):
@@ -116,14 +117,19 @@ def find(paths):
         RecipeError: for a folder that is not there, or without any run.
     """
     found = {}
-    for path in map(pathlib.Path, paths):
-        workdirs = list(_workdirs(path.expanduser()))
-        if path.expanduser().is_dir() and not workdirs:
+    for path in paths:
+        if not str(path):
+            # Path("") would be the folder that the program runs in.
+            raise RecipeError("a workdir needs a name. Received: ''")
+        folder = pathlib.Path(path).expanduser()
+        workdirs = list(_workdirs(folder))
+        if folder.is_dir() and not workdirs:
             raise RecipeError(
-                f"{path} holds no run: there is no config.json in it or below."
+                f"{folder} holds no run: there is no config.json in it or "
+                "below."
             )
         # What is not there is left to `load`, which says so.
-        for workdir in workdirs or [path.expanduser()]:
+        for workdir in workdirs or [folder]:
             found.setdefault(workdir.resolve(), workdir)
     return list(found.values())
 

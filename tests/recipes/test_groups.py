@@ -74,9 +74,10 @@ def test_rows_are_in_the_order_of_steps(tmp_path):
         (None, False),
         ({"num_replicas": 1}, False),
         (ENDED, True),
+        ({**ENDED, "last": {}}, True),
         ({**ENDED, "last": {"step": 9}}, False),
     ],
-    ids=["none", "of an evaluation", "ended", "trained again"],
+    ids=["none", "of an evaluation", "ended", "no last", "trained again"],
 )
 def test_a_run_is_finished_where_training_ended(tmp_path, summary, is_finished):
     run = runs.load(write(tmp_path / "run", curve(0.1), summary))
@@ -143,6 +144,8 @@ def test_workdirs_are_found_below_a_folder_and_once(tmp_path):
     assert runs.find([two, str(tmp_path / "all"), two / ".."]) == [two, one]
     with pytest.raises(RecipeError, match="empty holds no run"):
         runs.find([tmp_path / "empty"])
+    with pytest.raises(RecipeError, match="needs a name"):
+        runs.find([""])
 
 
 def test_a_spread_against_numbers_by_hand():
