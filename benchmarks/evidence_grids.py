@@ -77,14 +77,14 @@ GRIDS = {
         x="replica_batch_size",
     ),
     # RBN's headline: training loss and test error over the epochs.
-    "rbn": Grid(
+    "curves": Grid(
         {
             **SAME,
             "train_epochs": 1,
             "warmup_epochs": 0.1,
             "eval_every_steps": 93,
         },
-        ("--norm=bn | rbn", LARGE, "--seed=0 | 1 | 2"),
+        ("--norm=bn | rbn | frn", LARGE, "--seed=0 | 1 | 2"),
         log_every_examples=640,
     ),
     "trees": Grid(

@@ -52,18 +52,38 @@ def with_original_header(stream, name):
     return restored
 
 
-def main(argv):
-    del argv
-    source = pathlib.Path(_SOURCE.value)
+def restore(source, data_dir):
+    """Puts the files of a folder where TFDS looks for them.
+
+    Args:
+        source: Folder of the four files of Debian's package.
+        data_dir: Where TFDS keeps data.
+
+    Returns:
+        The folder that they are in now.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+    """
+    source = pathlib.Path(source)
     missing = [name for name in FILES if not (source / f"{name}.gz").exists()]
     if missing:
-        print(f"error: {source} lacks {', '.join(missing)}", file=sys.stderr)
-        sys.exit(1)
-    manual = pathlib.Path(_DATA_DIR.value) / "downloads" / "manual"
+        raise FileNotFoundError(f"{source} lacks {', '.join(missing)}")
+    manual = pathlib.Path(data_dir) / "downloads" / "manual"
     manual.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         stream = (source / f"{name}.gz").read_bytes()
         (manual / f"{name}.gz").write_bytes(with_original_header(stream, name))
+    return manual
+
+
+def main(argv):
+    del argv
+    try:
+        manual = restore(_SOURCE.value, _DATA_DIR.value)
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     print(f"{len(FILES)} files in {manual}")
 
 
