@@ -1,8 +1,7 @@
 """Runs of a sweep as processes, some at a time."""
 
-import contextlib
-import ctypes
 import dataclasses
+import fcntl
 import os
 import pathlib
 import signal
@@ -13,14 +12,17 @@ import time
 from recipes import runs
 from recipes.errors import RecipeError
 from recipes.groups import argument
+from recipes.interrupts import Interrupts
 
 PROGRAM = pathlib.Path(__file__).with_name("imagenet.py")
+LAUNCH = pathlib.Path(__file__).with_name("launch.py")
 # What the program prints, in the workdir of its run.
 LOG = "output.log"
 POLL_SECONDS = 0.5
 # How long a run may take to save after SIGTERM.
 GRACE_SECONDS = 60
-_SIGNAL_OF_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2).
+# Of the line that says why a run failed.
+MAX_REASON = 500
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
@@ -35,6 +37,7 @@ class Job:
         error: Why it failed, the last line that it printed.
         process: The process while it runs.
         slot: Which of the jobs at a time it is, from 0.
+        log_start: Where in its log the output of this process begins.
     """
 
     cell: object
@@ -42,6 +45,8 @@ class Job:
     error: str | None = None
     process: subprocess.Popen | None = None
     slot: int | None = None
+    log_start: int = 0
+    _ended: runs.Run | None = dataclasses.field(default=None, init=False)
 
     @property
     def folder(self):
@@ -60,24 +65,51 @@ class Job:
         except RecipeError:
             return None
 
+    def ended_run(self):
+        """The `runs.Run` if it was trained to its end, else None."""
+        if self._ended is None and self.status != RUNNING:
+            run = self.run()
+            if run is not None and run.is_finished:
+                self._ended = run
+        return self._ended
+
     def progress(self):
         """How much of the training is done, from 0 to 1."""
         run, config = self.run(), self.cell.config
         if run is None or not run.rows:
             return 0.0
+        done, whole = run.epoch, config.train_epochs
         if config.train_steps is not None:
-            return min(run.rows[-1]["step"] / config.train_steps, 1.0)
-        return min(run.epoch / config.train_epochs, 1.0)
+            done, whole = run.rows[-1]["step"], config.train_steps
+        # Of no epochs at all, a run trains one step.
+        return min(done / whole, 1.0) if whole else 1.0
 
 
 def make(cells):
     """A job a cell; those that ended in an earlier sweep are done."""
     jobs = [Job(cell) for cell in cells]
     for job in jobs:
-        run = job.run()
-        if run is not None and run.is_finished:
+        if job.ended_run() is not None:
             job.status = DONE
     return jobs
+
+
+def await_workdirs(cells):
+    """Waits until runs of a sweep that was killed have saved and ended.
+
+    One that takes longer than they may is left to the run that needs its
+    workdir, which says who uses it.
+    """
+    deadline = time.monotonic() + GRACE_SECONDS
+    told = False
+    while time.monotonic() < deadline:
+        used = [c.name for c in cells if _is_in_use(c.config.folder)]
+        if not used:
+            return
+        if not told:
+            told = True
+            print(f"waiting for the end of {', '.join(used)}", flush=True)
+        time.sleep(POLL_SECONDS)
 
 
 def finish(jobs, shares, watch):
@@ -91,84 +123,106 @@ def finish(jobs, shares, watch):
         watch: `f(jobs)` is called all the time that runs are going on.
 
     Raises:
-        KeyboardInterrupt: after every running one has saved and ended.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once every running one has
+            saved and ended.
     """
     waiting = [job for job in jobs if job.status == WAITING]
     free = list(range(len(shares)))
     running = []
-    with _stoppable(running):
-        while waiting or running:
-            while waiting and free:
-                job = waiting.pop(0)
-                job.slot = free.pop(0)
-                _start(job, shares[job.slot])
-                running.append(job)
-            time.sleep(POLL_SECONDS)
-            for job in [j for j in running if j.process.poll() is not None]:
-                _end(job)
-                free.append(job.slot)
-                running.remove(job)
+    with Interrupts() as interrupts:
+        try:
+            while (waiting or running) and not interrupts.requested:
+                while waiting and free and not interrupts.requested:
+                    job = waiting.pop(0)
+                    job.slot = free.pop(0)
+                    _start(job, shares[job.slot])
+                    running.append(job)
+                watch(jobs)
+                time.sleep(POLL_SECONDS)
+                for job in [j for j in running if j.process.poll() is not None]:
+                    _end(job)
+                    free.append(job.slot)
+                    running.remove(job)
             watch(jobs)
+        finally:
+            _stop(running, interrupts)
+    if any(job.status == WAITING for job in jobs):
+        raise KeyboardInterrupt
 
 
 def _start(job, share):
     job.folder.mkdir(parents=True, exist_ok=True)
     given = [argument(*setting) for setting in job.cell.settings.items()]
+    cores = ",".join(map(str, share.cores))
+    python = [sys.executable, "-I", "-S"]
     with job.log.open("ab") as log:
+        job.log_start = log.tell()
         job.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), *given],
+            [*python, LAUNCH, str(os.getpid()), cores, PROGRAM, *given],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **share.environment},
             # A terminal's Ctrl-C goes to the sweep alone, which passes it on.
             start_new_session=True,
-            preexec_fn=lambda: _settle(share),
         )
     job.status = RUNNING
 
 
-def _settle(share):
-    """In the new process: its cores, and its end if the sweep is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SIGNAL_OF_PARENT, signal.SIGTERM)
-        if share.cores:
-            os.sched_setaffinity(0, share.cores)
-
-
 def _end(job):
-    run = job.run()
-    if job.process.returncode == 0 and run is not None and run.is_finished:
+    """Notes how a process ended."""
+    # While it is running, nothing of it has ended.
+    job.status = FAILED
+    if job.process.returncode == 0 and job.ended_run() is not None:
         job.status = DONE
         return
-    job.status = FAILED
-    lines = job.log.read_text(errors="replace").strip().splitlines()
+    code = job.process.returncode
+    how = {-each.value: f"ended by {each.name}" for each in signal.Signals}
+    how[-signal.SIGKILL] += ", as where memory runs out"
+    job.error = f"{how.get(code, f'exit code {code}')}: {_last_line(job)}"
+
+
+def _last_line(job):
+    """The error that a process printed, or what it printed last."""
+    with job.log.open("rb") as log:
+        log.seek(job.log_start)
+        text = log.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     reason = (errors or lines or ["it printed nothing"])[-1]
-    job.error = (
-        f"exit code {job.process.returncode}: {reason.removeprefix('error: ')}"
+    return reason.removeprefix("error: ")[:MAX_REASON]
+
+
+def _stop(running, interrupts):
+    """Ends every process, each after a save."""
+    if not running:
+        return
+    print(
+        f"stopping: {len(running)} running save first; Ctrl-C again ends them "
+        "at once",
+        flush=True,
     )
-
-
-@contextlib.contextmanager
-def _stoppable(running):
-    """Ends every running job, each after a save, where the block is left."""
-
-    def stop(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for job in running:
-            job.process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
-        for job in running:
-            try:
-                job.process.wait(max(deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
+    for job in running:
+        job.process.terminate()
+    num_keys = interrupts.num_keys
+    deadline = time.monotonic() + GRACE_SECONDS
+    for job in running:
+        while job.process.poll() is None:
+            if time.monotonic() > deadline or interrupts.num_keys > num_keys:
                 job.process.kill()
-                job.process.wait()
-            job.status = WAITING
+            time.sleep(POLL_SECONDS / 10)
+        job.status = WAITING
+        if job.process.returncode == 0:
+            _end(job)
+
+
+def _is_in_use(folder):
+    """Whether a process has the workdir open, see `workdir.opened`."""
+    try:
+        with (folder / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

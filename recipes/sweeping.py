@@ -1,9 +1,15 @@
 """A sweep from its cells to its report."""
 
+import contextlib
+import fcntl
+import os
+import pathlib
+
 from recipes import grid
 from recipes import jobs as jobs_lib
 from recipes import sweep_progress
 from recipes import sweep_report
+from recipes.errors import RecipeError
 
 
 def run(cells, folder, shares, command, x=None):
@@ -20,15 +26,46 @@ def run(cells, folder, shares, command, x=None):
         The list of `jobs.Job`, each done or failed.
 
     Raises:
-        RecipeError: if a workdir holds a run of another config.
+        RecipeError: if the folder is in use by another sweep, or a workdir
+            holds a run of another config.
         KeyboardInterrupt: if it is stopped, after every run has saved.
     """
+    folder = pathlib.Path(folder)
+    if (folder / "config.json").exists():
+        raise RecipeError(
+            f"{folder} is the workdir of a run. Choose another --out."
+        )
     grid.check_workdirs(cells)
-    jobs = jobs_lib.make(cells)
-    try:
-        with sweep_progress.SweepProgress(jobs, x) as progress:
-            jobs_lib.finish(jobs, shares, progress.watch)
-    finally:
-        written = sweep_report.write(folder, jobs, command, x)
-        print("wrote " + " ".join(str(path) for path in written))
+    with _alone(folder):
+        jobs_lib.await_workdirs(cells)
+        jobs = jobs_lib.make(cells)
+        try:
+            with sweep_progress.SweepProgress(jobs, x) as progress:
+                jobs_lib.finish(jobs, shares, progress.watch)
+        finally:
+            written = sweep_report.write(folder, jobs, command, x)
+            print("wrote " + " ".join(str(path) for path in written))
     return jobs
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """Inside, no other sweep runs in the folder.
+
+    Raises:
+        RecipeError: if one does.
+    """
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise RecipeError(
+                f"{folder} is in use by another sweep "
+                f"({lock.read().strip() or 'unknown'}). Wait for it, or choose "
+                "another --out."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}\n")
+        lock.flush()
+        yield
