@@ -1,6 +1,7 @@
 """The runs of a sweep: every combination of what is varied, each checked."""
 
 import dataclasses
+import hashlib
 import itertools
 import pathlib
 import re
@@ -63,8 +64,8 @@ def parse_axis(text):
     >>> grid.parse_axis("--norm=frn | frn --activation=relu | rbn")
     [{'norm': 'frn'}, {'norm': 'frn', 'activation': 'relu'}, {'norm': 'rbn'}]
     """
-    parts = [part.strip() for part in text.split("|")]
-    first = re.match(r"--(no)?(\w+)=", parts[0])
+    parts = [part.strip() for part in _split(text)]
+    first = re.match(r"--\w+=", parts[0])
     alternatives = []
     for part in parts:
         if not part.startswith("--"):
@@ -84,6 +85,19 @@ def parse_axis(text):
     return alternatives
 
 
+def _split(text):
+    """The parts between the `|` that stand outside of quotes."""
+    parts, quote = [""], ""
+    for character in text:
+        if character in "'\"" and quote in ("", character):
+            quote = "" if quote else character
+        if character == "|" and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
 def _parse_flags(part, text):
     values = flags.FlagValues()
     recipe_flags.define_settings(values)
@@ -94,7 +108,8 @@ def _parse_flags(part, text):
             raise ValueError(f"unexpected argument {left[0]!r}")
         settings = recipe_flags.given(values)
     except (flags.Error, ValueError, RecipeError) as error:
-        raise RecipeError(f"--vary={shlex.quote(text)}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"--vary={shlex.quote(text)}: {reason}") from error
     if values[REPLICA_BATCH].value is not None:
         settings[REPLICA_BATCH] = values[REPLICA_BATCH].value
     return settings
@@ -115,7 +130,7 @@ def make(folder, given, axes, num_devices=1, log_every_examples=None):
         RecipeError: for settings that cannot be, or that are no fair
             comparison.
     """
-    _check_axes(given, axes)
+    _check_axes(given, axes, log_every_examples)
     cells = {}
     for alternatives in itertools.product(*axes):
         varied = {k: v for part in alternatives for k, v in part.items()}
@@ -128,7 +143,10 @@ def make(folder, given, axes, num_devices=1, log_every_examples=None):
         except RecipeError as error:
             raise RecipeError(f"{name}: {error}") from error
         if name in cells:
-            raise RecipeError(f"two runs would be called {name}.")
+            raise RecipeError(
+                f"two runs would be called {name}: what differs between them "
+                "must differ in letters or digits."
+            )
         cells[name] = Cell(name, varied, settings, config)
     _check_fair(list(cells.values()))
     return list(cells.values())
@@ -141,7 +159,12 @@ def check_workdirs(cells):
         RecipeError: if one does, or cannot be written.
     """
     for cell in cells:
-        workdir.check(cell.config)
+        try:
+            workdir.check(cell.config)
+        except RecipeError as error:
+            # Here --out decides where a run's files go.
+            message = str(error).replace("--workdir", "--out")
+            raise RecipeError(message) from error
 
 
 def _settings(given, varied, num_devices, log_every_examples):
@@ -150,6 +173,11 @@ def _settings(given, varied, num_devices, log_every_examples):
     share = settings.pop(REPLICA_BATCH, None)
     if share is not None:
         known = {**preset, **settings}
+        if known.get("strategy") == "tpu":
+            raise RecipeError(
+                f"--{REPLICA_BATCH} is not for --strategy=tpu, whose replicas "
+                "are known to a run alone: give --global_batch_size."
+            )
         num_replicas = (
             1
             if known.get("strategy") == "one_device"
@@ -164,7 +192,7 @@ def _settings(given, varied, num_devices, log_every_examples):
     return settings
 
 
-def _check_axes(given, axes):
+def _check_axes(given, axes, log_every_examples):
     names = [{name for part in axis for name in part} for axis in axes]
     for first, second in itertools.combinations(names, 2):
         if first & second:
@@ -172,20 +200,22 @@ def _check_axes(given, axes):
                 f"--{min(first & second)} is varied twice: write its "
                 "alternatives into one --vary."
             )
-    varied = set().union(*names) if names else set()
-    batches = {REPLICA_BATCH, "global_batch_size"}
-    if batches <= varied | set(given) and REPLICA_BATCH in varied:
+    every = set(given).union(*names)
+    if {REPLICA_BATCH, "global_batch_size"} <= every:
         raise RecipeError(
             "give either --global_batch_size or --vary=--replica_batch_size."
         )
+    if log_every_examples is not None and "log_every_steps" in every:
+        raise RecipeError(
+            "give either --log_every_examples or --log_every_steps."
+        )
     for name in _OF_THE_SWEEP:
-        if name in varied or name in given:
+        if name in every:
             raise RecipeError(
                 f"--{name} is not for a sweep: it decides that for each run."
             )
-    if "multi_worker" in {given.get("strategy")} | {
-        part.get("strategy") for axis in axes for part in axis
-    }:
+    parts = [given, *itertools.chain(*axes)]
+    if any(part.get("strategy") == "multi_worker" for part in parts):
         raise RecipeError(
             "a sweep runs on one machine: --strategy=multi_worker is not for it"
         )
@@ -210,4 +240,8 @@ def _name(varied):
     for name, value in varied.items():
         text = flag(name, value).removeprefix("--")
         parts.append(re.sub(r"[^\w.=+-]+", "_", text).strip("_"))
-    return ("-".join(parts) or "run")[:MAX_NAME]
+    name = "-".join(parts) or "run"
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 9]}-{digest}"

@@ -1,11 +1,15 @@
 """What of a machine each of several runs at a time gets: GPUs, or cores."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
 
 from recipes.errors import RecipeError
+
+# A GPU in CUDA_VISIBLE_DEVICES.
+_GPU = re.compile(r"\d+|(GPU|MIG)-\S+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +36,7 @@ def make(num_jobs, num_gpus=None, cores=None):
 
     Args:
         num_jobs: How many runs at a time.
-        num_gpus: Number of GPUs, or names of those that may be used; None
-            looks for them.
+        num_gpus: Number of GPUs; None looks for them.
         cores: The cores that may be used; None takes all that this process has.
 
     Raises:
@@ -44,8 +47,8 @@ def make(num_jobs, num_gpus=None, cores=None):
     parts, kind = (gpus, "GPUs") if gpus else (cores, "cores")
     if num_jobs > len(parts):
         raise RecipeError(
-            f"--jobs={num_jobs} runs at a time need as many {kind}, and there "
-            f"are {len(parts)}."
+            f"--jobs={num_jobs} runs at a time need as many {kind}, and "
+            f"{len(parts)} may be used."
         )
     each = len(parts) // num_jobs
     taken = [parts[i * each : (i + 1) * each] for i in range(num_jobs)]
@@ -63,7 +66,9 @@ def _gpus():
     """Names of the GPUs that may be used, without asking TensorFlow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name and name != "-1"]
+        names = [name.strip() for name in visible.split(",")]
+        # CUDA reads up to the first that it does not know, such as -1.
+        return list(itertools.takewhile(_GPU.fullmatch, names))
     devices = pathlib.Path("/dev").glob("nvidia[0-9]*")
     numbers = [re.fullmatch(r"nvidia(\d+)", path.name) for path in devices]
     return sorted((n[1] for n in numbers if n), key=int)

@@ -21,8 +21,8 @@ Examples:
 
 The learning rate follows the batch size in every run, and runs of different
 batch sizes see as many examples: their length is in epochs. --out gets
-results.json, table.md, table.png and curves.png; recipes/compare.py draws any
-of the runs.
+results.json, table.md, table.png and curves.png, that by values of --x where
+runs are many; recipes/compare.py draws any of the runs.
 """
 
 import pathlib
@@ -109,12 +109,18 @@ def main(argv):
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("\nstopped, every run saved; the same command goes on")
+        print("\nstopped; the same command goes on")
         sys.exit(130)
     if failed:
-        print("error: some runs failed, the same command tries them again:")
-        for job in failed:
-            print(f"  {job.cell.name}: {job.error} ({job.log})")
+        lines = [
+            f"  {job.cell.name}: {job.error} ({job.log})" for job in failed
+        ]
+        print(
+            "error: some runs failed, the same command tries them again:",
+            *lines,
+            sep="\n",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -125,6 +131,8 @@ def _sweep(values):
     from recipes import shares as shares_lib
     from recipes import sweeping
 
+    if not values.out:
+        raise RecipeError("--out needs the name of a folder.")
     given = recipe_flags.given(values)
     axes = [grid.parse_axis(text) for text in values.vary]
     shares = shares_lib.make(values.jobs)
