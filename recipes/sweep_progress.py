@@ -10,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from recipes import jobs as jobs_lib
-from recipes import sweep_table
+from recipes import sweep_report
 
 REFRESH_SECONDS = 2.0
+# Columns of a terminal that long names of rows get at least.
+NAME_WIDTH = 24
 
 
 class SweepProgress:
@@ -21,12 +23,13 @@ class SweepProgress:
     Args:
         jobs: List of `jobs.Job`.
         x: Name of the setting along the columns, or None.
+        console: Where to show it; None takes the standard output.
     """
 
-    def __init__(self, jobs, x=None):
+    def __init__(self, jobs, x=None, console=None):
         self.jobs = jobs
         self.x = x
-        self.console = Console(highlight=False)
+        self.console = console or Console(highlight=False)
         self.started = time.monotonic()
         self._done_before = sum(j.status == jobs_lib.DONE for j in jobs)
         self._refreshed = 0.0
@@ -45,6 +48,8 @@ class SweepProgress:
 
     def __exit__(self, *error):
         if self._live is not None:
+            # The last one stays: all of it, however many lines that are.
+            self._live.vertical_overflow = "visible"
             self._show()
             self._live.stop()
 
@@ -55,22 +60,26 @@ class SweepProgress:
             if ended and id(job) not in self._told:
                 self._told.add(id(job))
                 if self._live is None:
-                    print(self._line(job), flush=True)
+                    self.console.print(
+                        self._line(job), markup=False, soft_wrap=True
+                    )
         now = time.monotonic()
         if self._live is not None and now - self._refreshed > REFRESH_SECONDS:
             self._refreshed = now
             self._show()
 
     def _show(self):
-        table = sweep_table.make([job.cell for job in self.jobs], self.x)
-        self._live.update(
-            Group(_as_rich(table), *self._running(), self._counts()),
-            refresh=True,
-        )
+        # A terminal that is too low cuts the end, the table.
+        parts = [self._counts(), *self._running(), self._table()]
+        self._live.update(Group(*parts), refresh=True)
+
+    def _table(self):
+        table = sweep_report.make_table(self.jobs, self.x)
+        return _as_rich(table, self.console.width)
 
     def _running(self):
         return [
-            Text(f"  {job.progress():4.0%}  {job.cell.name}", "dim")
+            _line_of(f"  {job.progress():4.0%}  {job.cell.name}", "dim")
             for job in self.jobs
             if job.status == jobs_lib.RUNNING
         ]
@@ -81,7 +90,7 @@ class SweepProgress:
         text = f"{done} of {len(self.jobs)} runs done"
         if failed:
             text += f", {failed} failed"
-        return Text(text + self._left(done + failed))
+        return _line_of(text + self._left(done + failed))
 
     def _left(self, ended):
         """An estimate of the time left, once there is something to go by."""
@@ -99,28 +108,55 @@ class SweepProgress:
         text = f"{ended}/{len(self.jobs)}  {job.cell.name}"
         if job.status == jobs_lib.FAILED:
             return f"{text}  failed, {job.error}"
-        accuracy = job.run().final("eval/accuracy")
+        run = job.ended_run()
+        accuracy = None if run is None else run.final("eval/accuracy")
         if accuracy is not None:
             text += f"  top-1 {accuracy:.2%}"
         return text + self._left(ended)
 
 
-def _as_rich(table):
-    shown = Table(box=box.SIMPLE)
+def _line_of(text, style=""):
+    """Text that is cut where the terminal ends."""
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+def _as_rich(table, width):
+    """The table, with as much of its values as there is room for."""
+    for describe in _DESCRIPTIONS:
+        columns = [_column(table, c, describe) for c in table.columns]
+        longest = max(map(len, table.rows))
+        left = width - min(longest, NAME_WIDTH)
+        room = [left := left - 3 - max(map(len, c)) for c in columns]
+        if room[-1] >= 0:
+            break
+    num = max(sum(each >= 0 for each in room), 1)
+    shown = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     shown.add_column("", overflow="fold")
-    for column in table.columns:
-        heading = "test top-1, %" if column is None else f"{column}"
-        shown.add_column(heading, justify="right", no_wrap=True)
+    for heading, *_ in columns[:num]:
+        shown.add_column(Text(heading), justify="right", no_wrap=True)
+    for row, *texts in zip(
+        table.rows, *(texts for _, *texts in columns[:num]), strict=True
+    ):
+        shown.add_row(Text(row), *texts)
     if table.x is not None:
         shown.title = f"test top-1, %, by --{table.x}"
-    for row in table.rows:
-        texts = []
-        for column in table.columns:
-            spread = table.spread(row, column)
-            texts.append("" if spread is None else _describe(spread))
-        shown.add_row(row, *texts)
+    if num < len(columns):
+        shown.caption = f"{len(columns) - num} more in a wider terminal"
     return shown
 
 
-def _describe(spread):
-    return f"{spread.text(2, 100)} ({spread.num})"
+def _column(table, column, describe):
+    """Heading and texts of a column."""
+    heading = "test top-1, %"
+    if table.x is not None:
+        heading = str(column)
+    spreads = [table.spread(row, column) for row in table.rows]
+    return [heading, *("" if s is None else describe(s) for s in spreads)]
+
+
+# From the one that says most to the shortest.
+_DESCRIPTIONS = (
+    lambda spread: f"{spread.text(2, 100)} ({spread.num})",
+    lambda spread: spread.text(2, 100),
+    lambda spread: f"{spread.mean:.1%}".removesuffix("%"),
+)

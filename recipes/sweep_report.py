@@ -1,10 +1,12 @@
-"""What a sweep leaves: results.json, table.md, table.png, curves.png."""
+"""What a sweep leaves: results.json, table.md, table.png and curves*.png."""
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
+import re
 
 from recipes import curves
 from recipes import groups as groups_lib
@@ -13,7 +15,15 @@ from recipes import sweep_figure
 from recipes import sweep_table
 from recipes import whole
 
-PACKAGES = ("keras", "tensorflow", "tensorflow_datasets", "numpy")
+PACKAGES = (
+    "keras_norm",
+    "keras",
+    "tensorflow",
+    "tensorflow_datasets",
+    "numpy",
+)
+# Of more groups, each value along x has curves in a figure of its own.
+MAX_CURVES = 12
 # Columns of the second table: heading, key or function, factor, digits.
 COLUMNS = (
     ("seeds", None, 1, 0),
@@ -41,18 +51,27 @@ def write(folder, jobs, command, x=None):
     """
     folder = pathlib.Path(folder)
     results = folder / "results.json"
-    content = json.dumps(collect(jobs, command), indent=1) + "\n"
-    whole.write_text(results, content)
-    table = sweep_table.make([job.cell for job in jobs], x)
+    content = _without_nan(collect(jobs, command))
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    whole.write_text(results, text)
+    table = make_table(jobs, x)
     written = [results, folder / "table.md"]
     whole.write_text(written[-1], _page(table, jobs, command))
     if not table.cells:
         return written
     written.append(folder / "table.png")
     _save(sweep_figure.draw(table), written[-1])
-    written.append(folder / "curves.png")
-    _save(curves.draw(groups(table)), written[-1])
+    for name, some in _panels(table).items():
+        written.append(folder / f"{name}.png")
+        _save(curves.draw(some), written[-1])
     return written
+
+
+def make_table(jobs, x=None):
+    """The `sweep_table.Table` of jobs, of those that ended."""
+    ended = {id(job.cell): job.ended_run() for job in jobs}
+    cells = [job.cell for job in jobs]
+    return sweep_table.make(cells, x, lambda cell: ended[id(cell)])
 
 
 def groups(table):
@@ -64,6 +83,18 @@ def groups(table):
             label += f" {groups_lib.flag(table.x, column)}"
         named.append(groups_lib.Group(label, {}, group.runs))
     return named
+
+
+def _panels(table):
+    """The groups of a table by the name of a figure, not too many in one."""
+    if len(table.cells) <= MAX_CURVES or table.x is None:
+        return {"curves": groups(table)}
+    panels = {}
+    for (_, column), group in table.cells.items():
+        name = groups_lib.argument(table.x, column).removeprefix("--")
+        name = "curves-" + re.sub(r"[^\w.=+-]+", "_", name)
+        panels.setdefault(name, []).append(group)
+    return panels
 
 
 def collect(jobs, command):
@@ -113,8 +144,8 @@ def _result(job):
     }
     if job.error is not None:
         result["error"] = job.error
-    run = job.run()
-    if run is None or job.status != jobs_lib.DONE:
+    run = job.ended_run()
+    if run is None:
         return result
     epochs, accuracies = run.series("eval/accuracy")
     return {
@@ -122,31 +153,52 @@ def _result(job):
         "accuracy": run.final("eval/accuracy"),
         "loss": run.final("eval/loss"),
         "evaluations": dict(zip(map(str, epochs), accuracies, strict=True)),
-        "examples_trained_on": run.rows[-1]["step"]
-        * job.cell.config.global_batch_size,
+        "examples_trained_on": _num_examples(run),
         "num_replicas": run.num_replicas,
         "seconds_per_step": run.seconds_per_step,
         "seconds": run.summary["seconds"],
         "peak_memory_bytes": run.summary.get("peak_memory_bytes"),
-        "parameters": run.summary["parameters"],
+        "parameters": run.summary.get("parameters"),
     }
+
+
+def _num_examples(run):
+    """How many images a run was trained on, those seen twice counted twice."""
+    step, size = run.rows[-1]["step"], run.config["global_batch_size"]
+    num_train = run.summary.get("num_train")
+    if run.config["drop_remainder"] or num_train is None:
+        return step * size
+    # The last batch of an epoch is filled up with nothing.
+    epochs, rest = divmod(step, -(-num_train // size))
+    return epochs * num_train + rest * size
+
+
+def _without_nan(value):
+    """A value that JSON can hold: numbers that are not finite as words."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def _page(table, jobs, command):
     parts = [f"    {command}", sweep_table.markdown(table)]
     heads = ["", *(heading for heading, *_ in COLUMNS)]
-    lines = [
-        "| " + " | ".join(heads) + " |",
-        "| --- |" + " ---: |" * len(COLUMNS),
-    ]
-    for group in groups(table):
-        texts = [_text(group, *column[1:]) for column in COLUMNS]
-        lines.append(f"| `{group.label}` | " + " | ".join(texts) + " |")
-    parts.append("\n".join(lines))
+    rows = {
+        group.label: [_text(group, *column[1:]) for column in COLUMNS]
+        for group in groups(table)
+    }
+    parts.append(sweep_table.grid_of(heads, rows))
     parts.append(
         "± is the sample standard deviation over seeds; memory is the peak of "
         "the process, or of a GPU."
     )
+    num_ended = sum(job.ended_run() is not None for job in jobs)
+    if num_ended < len(jobs):
+        parts.append(f"{num_ended} of {len(jobs)} runs ended.")
     failed = [job for job in jobs if job.status == jobs_lib.FAILED]
     if failed:
         parts.append("Failed:")
