@@ -127,9 +127,7 @@ def main(argv):
 def _sweep(values):
     """Flags to cells, to runs; the jobs that failed."""
     from recipes import grid
-    from recipes import jobs as jobs_lib
     from recipes import shares as shares_lib
-    from recipes import sweeping
 
     if not values.out:
         raise RecipeError("--out needs the name of a folder.")
@@ -152,6 +150,10 @@ def _sweep(values):
     if values.list:
         print("\n".join(cell.command for cell in cells))
         return []
+    # Figures take longer to import than a mistake to be found.
+    from recipes import jobs as jobs_lib
+    from recipes import sweeping
+
     command = shlex.join(["python", *sys.argv])
     jobs = sweeping.run(cells, folder, shares, command, values.x)
     return [job for job in jobs if job.status == jobs_lib.FAILED]

@@ -69,13 +69,13 @@ class SweepProgress:
             self._show()
 
     def _show(self):
-        # A terminal that is too low cuts the end, the table.
-        parts = [self._counts(), *self._running(), self._table()]
-        self._live.update(Group(*parts), refresh=True)
+        self._live.update(self.view(), refresh=True)
 
-    def _table(self):
+    def view(self):
+        """What a terminal shows; one that is too low cuts the table."""
         table = sweep_report.make_table(self.jobs, self.x)
-        return _as_rich(table, self.console.width)
+        table = _as_rich(table, self.console.width)
+        return Group(self._counts(), *self._running(), table)
 
     def _running(self):
         return [
