@@ -46,6 +46,27 @@ def test_frn_comes_with_tlu_and_the_others_with_relu():
     assert not keras_norm.get(keras_norm.FRN).has_own_activation
 
 
+@pytest.mark.parametrize("norm", ["bn", "frn"])
+@pytest.mark.parametrize("name", ["relu", "tlu"])
+def test_the_activation_can_be_another(norm, name):
+    before = keras_norm.get(norm, epsilon=1e-2)
+    after = before.with_activation(name)
+    assert after.name == norm
+    ours, theirs = (n.layer(name="norm").get_config() for n in (after, before))
+    assert ours == theirs and ours["epsilon"] == 1e-2
+    layer = after.activation(name="act")
+    assert type(layer).__name__ == {"relu": "ReLU", "tlu": "TLU"}[name]
+    assert layer.name == "act"
+    assert after.has_own_activation is (name == "tlu")
+    # The one that it was made from stays what it is.
+    assert before.has_own_activation is (norm == "frn")
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(ValueError, match="relu, tlu. Received: name='gelu'"):
+        keras_norm.get("bn").with_activation("gelu")
+
+
 def test_frn_learns_epsilon_where_a_plane_has_one_value():
     for shape, learned in (
         ((None, 8), True),

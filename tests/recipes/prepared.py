@@ -8,7 +8,11 @@ from tests import archives
 NAME = "tiny_jpegs"
 
 
-def write(data_dir, images, num_eval, num_files=3):
+# Images of any height and width.
+ANY_SHAPE = (None, None, 3)
+
+
+def write(data_dir, images, num_eval, num_files=3, shape=ANY_SHAPE):
     """A set `tiny_jpegs` of the images, each with its number as the label.
 
     Args:
@@ -16,6 +20,7 @@ def write(data_dir, images, num_eval, num_files=3):
         images: Bytes of the images; the last `num_eval` are for validation.
         num_eval: Number of evaluation images.
         num_files: Number of files of the training images.
+        shape: Of all images, as the set declares it.
 
     Returns:
         The path of the folder that the files are in.
@@ -38,15 +43,15 @@ def write(data_dir, images, num_eval, num_files=3):
     lengths = {
         name: [len(s) for s in shards] for name, shards in splits.items()
     }
-    describe(folder, lengths)
+    describe(folder, lengths, shape)
     return folder
 
 
-def describe(folder, shard_lengths):
+def describe(folder, shard_lengths, shape=ANY_SHAPE):
     """What TFDS keeps of a set beside its files."""
     features = tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=(None, None, 3)),
+            "image": tfds.features.Image(shape=shape),
             "label": tfds.features.ClassLabel(num_classes=1000),
         }
     )

@@ -84,6 +84,69 @@ def test_applications_are_built_with_the_norm(name, num_norms, num_thresholds):
         assert counts["ReLU"] == 35
 
 
+@pytest.mark.parametrize(
+    ("norm", "activation", "num_thresholds"),
+    [
+        ("frn", "relu", 0),
+        ("frn", "tlu", 7),
+        ("bn", "tlu", 7),
+        ("bn", "relu", 0),
+    ],
+)
+def test_the_activation_can_be_chosen(norm, activation, num_thresholds):
+    chosen = keras_norm.get(norm).with_activation(activation)
+    counts = kinds(models.make("resnet8_cifar", chosen, SHAPE, 10))
+    assert counts["TLU"] == num_thresholds
+    assert counts["ReLU"] == 7 - num_thresholds
+    layer = {"frn": "FRN", "bn": "BatchNormalization"}[norm]
+    assert counts[layer] == 9
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation", "num_thresholds"),
+    [("frn", "relu", 0), ("bn", "tlu", 49)],
+)
+def test_the_activation_of_applications_can_be_chosen(
+    norm, activation, num_thresholds
+):
+    chosen = keras_norm.get(norm).with_activation(activation)
+    model = models.make("ResNet50V2", chosen, (64, 64, 3), 10)
+    counts = kinds(model)
+    assert counts["TLU"] == num_thresholds
+    # Its activations are layers of another kind.
+    assert (counts["Activation"] > 40) == (activation == "relu")
+    assert counts["FRN"] == (49 if norm == "frn" else 0)
+
+
+def test_vgg_by_a_number_has_its_widths_divided():
+    by8, by512 = make("vgg_a_by8"), make("vgg_a_by512")
+    whole = make("vgg_a")
+    # But for the input, which is counted.
+    names = [layer.name for layer in whole.layers[1:]]
+    assert [layer.name for layer in by8.layers[1:]] == names
+    for name in names:
+        if name.startswith("conv") and name[-2] == "_":
+            filters = whole.get_layer(name).filters
+            assert by8.get_layer(name).filters == filters // 8
+            # At least one is left.
+            assert by512.get_layer(name).filters == max(filters // 512, 1)
+    assert [by8.get_layer(f"dense{i}").units for i in (1, 2)] == [512, 512]
+    assert by8.get_layer("conv5_2").filters == 64
+    assert by8.output_shape == (None, 10)
+    assert kinds(by8) == kinds(whole)
+
+
+@pytest.mark.parametrize("name", ["vgg_a_by0", "vgg_a_by", "vgg_a_by-8"])
+def test_what_divides_no_width_is_no_network(name):
+    with pytest.raises(RecipeError, match=f"unknown model '{name}'.*vgg_a"):
+        make(name)
+
+
+def test_vgg_needs_room_to_halve_the_map():
+    with pytest.raises(RecipeError, match="32 pixels at least"):
+        make("vgg_a_by8", shape=(28, 28, 1))
+
+
 def test_a_network_starts_with_the_norms_own_numbers():
     layer = make("ResNet50", "rbn").get_layer("conv1_bn")
     assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)

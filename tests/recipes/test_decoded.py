@@ -1,0 +1,197 @@
+"""A small set in memory: what comes of it is what its files hold."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from recipes import bad_images
+from recipes import data
+from recipes import decoded
+from recipes import sources
+from recipes.errors import RecipeError
+from tests import archives
+from tests.recipes import prepared
+from tests.recipes.runs import make_config
+
+NUM_TRAIN, NUM_EVAL = 20, 7
+
+
+def image(i, kind, shape):
+    """A file of an image, in bytes."""
+    height, width, num_channels = shape
+    if kind == "jpeg":
+        return archives.jpeg(i % 4, i, height, width)
+    noise = np.random.default_rng(i).integers(0, 256, shape, np.uint8)
+    pixels = noise[..., 0] if num_channels == 1 else noise
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write(root, kind="png", shape=(16, 16, 3), **changed):
+    """A set of such images, but for those that are given by number."""
+    images = [image(i, kind, shape) for i in range(NUM_TRAIN + NUM_EVAL)]
+    for number, content in changed.items():
+        images[int(number.removeprefix("at_"))] = content
+    return prepared.write(root, images, NUM_EVAL, shape=shape)
+
+
+def config_of(root, **flags):
+    return make_config(
+        **{
+            "dataset": prepared.NAME,
+            "data_dir": str(root),
+            "global_batch_size": 4,
+            "image_size": 16,
+            "train_steps": 12,
+            **flags,
+        }
+    )
+
+
+def batches(config):
+    made = data.make(config)
+    return [
+        [column.numpy() for column in batch]
+        for dataset in (made.train(0), made.evaluation())
+        for batch in dataset
+    ]
+
+
+def is_in_memory(config):
+    source = sources.open_source(config)
+    found = {
+        split.read(tf.constant(0, tf.int64))[0].dtype
+        for split in (source.train, source.evaluation)
+    }
+    (dtype,) = found
+    return {tf.uint8: True, tf.string: False}[dtype]
+
+
+def both(config, monkeypatch):
+    """The batches out of memory, and those that are read by number."""
+    kept = batches(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded, "MAX_BYTES", 0)
+        assert not is_in_memory(config)
+        return kept, batches(config)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "flags"),
+    [
+        ("png", (16, 16, 3), {}),
+        ("png", (28, 28, 1), {"augmentation": "crop"}),
+        ("jpeg", (16, 24, 3), {"augmentation": "none"}),
+        ("png", (32, 32, 3), {"augmentation": "inception"}),
+    ],
+)
+def test_bit_for_bit_what_is_read_by_number(
+    tmp_path, monkeypatch, kind, shape, flags
+):
+    write(tmp_path, kind, shape)
+    config = config_of(tmp_path, **flags)
+    assert is_in_memory(config)
+    kept, read = both(config, monkeypatch)
+    assert len(kept) == 12 + 2
+    for ours, theirs in zip(kept, read, strict=True):
+        for column, other in zip(ours, theirs, strict=True):
+            assert column.dtype == other.dtype
+            np.testing.assert_array_equal(column, other)
+
+
+def test_parts_of_a_jpeg_differ_in_their_last_columns_alone(
+    tmp_path, monkeypatch
+):
+    # A part is decoded without the pixels beside it, which colours are
+    # interpolated from; the augmentation of small sets takes no parts.
+    write(tmp_path, "jpeg", (32, 32, 3))
+    config = config_of(tmp_path, augmentation="inception")
+    for ours, theirs in zip(*both(config, monkeypatch), strict=True):
+        np.testing.assert_array_equal(ours[1], theirs[1])
+        assert np.mean(ours[0] != theirs[0]) < 0.15
+        np.testing.assert_allclose(ours[0], theirs[0], atol=0.4)
+
+
+def test_examples_have_the_numbers_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoded, "CHUNK", 3)
+    write(tmp_path)
+    source = sources.open_source(config_of(tmp_path))
+    for split, num in (
+        (source.train, NUM_TRAIN),
+        (source.evaluation, NUM_EVAL),
+    ):
+        assert split.num_examples == num
+        labels = []
+        for i in range(num):
+            pixels, label = split.read(tf.constant(i, tf.int64))
+            labels.append(int(label))
+            # The label is the number of the picture.
+            encoded = image(int(label), "png", (16, 16, 3))
+            expected = np.asarray(PIL.Image.open(io.BytesIO(encoded)))
+            np.testing.assert_array_equal(pixels, expected)
+        assert len(set(labels)) == num
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_examples", "expected"),
+    [
+        ((32, 32, 3), 60_000, True),
+        ((28, 28, 1), 70_000, True),
+        ((64, 64, 3), 2**28 // (64 * 64 * 3), True),
+        ((64, 64, 3), 2**28 // (64 * 64 * 3) + 1, False),
+        ((None, None, 3), 1, False),
+        ((32, 32, None), 1, False),
+    ],
+)
+def test_what_fits_into_memory(shape, num_examples, expected):
+    assert decoded.fits(shape, num_examples) is expected
+
+
+def test_images_of_any_shape_are_read_by_number(tmp_path):
+    images = [image(i, "png", (16, 16, 3)) for i in range(12)]
+    prepared.write(tmp_path, images, num_eval=4)
+    assert not is_in_memory(config_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no image", "Unknown image file format"),
+        (image(0, "png", (16, 16, 3))[:60], "Invalid PNG data"),
+    ],
+    ids=["text", "torn"],
+)
+@pytest.mark.parametrize("on_bad_image", ["fail", "skip"])
+def test_a_bad_image_is_named_all_the_same(
+    tmp_path, content, reason, on_bad_image
+):
+    folder = write(tmp_path, at_4=content)
+    config = config_of(tmp_path, on_bad_image=on_bad_image, train_steps=5)
+    # The fifth image is the second of the second file of three.
+    file = folder / f"{prepared.NAME}-train.tfrecord-00001-of-00003"
+    name = f"of train, record 1 of {file}"
+    bad_images.reset()
+    try:
+        if on_bad_image == "skip":
+            weights = [batch[2] for batch in batches(config)[:5]]
+            assert np.sum(weights) == NUM_TRAIN - 1
+            (found,) = bad_images.found()
+            assert name in found
+        else:
+            with pytest.raises(RecipeError, match=f"{reason}.*{name}"):
+                with bad_images.named(config):
+                    batches(config)
+    finally:
+        bad_images.reset()
+
+
+def test_an_image_of_another_shape_is_read_by_number(tmp_path):
+    write(tmp_path, at_4=image(4, "png", (8, 24, 3)))
+    config = config_of(tmp_path)
+    source = sources.open_source(config)
+    assert source.train.read(tf.constant(0, tf.int64))[0].dtype == tf.string
+    assert len(batches(config)) == 12 + 2
