@@ -102,7 +102,7 @@ def collect(jobs, command):
     return {
         "command": command,
         "versions": versions(),
-        "machine": f"{len(_cores())} cores, {processor()}",
+        "machine": machine(),
         "runs": [_result(job) for job in jobs],
     }
 
@@ -116,6 +116,11 @@ def versions():
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def machine():
+    """Number of cores and name of the processor."""
+    return f"{len(_cores())} cores, {processor()}"
 
 
 def processor():
