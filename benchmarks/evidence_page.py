@@ -1,0 +1,195 @@
+"""docs/results.md: the page, its figures, the raw results beside it."""
+
+import json
+import pathlib
+
+import jinja2
+
+from benchmarks import evidence_findings as findings
+from recipes import comparison
+from recipes import curves
+from recipes import groups as groups_lib
+from recipes import sweep_figure
+from recipes import sweep_report
+from recipes import sweep_table
+from recipes import whole
+
+TEMPLATE = pathlib.Path(__file__).with_name("results.md.jinja")
+COMMAND = "make evidence"
+# Of benchmarks/long_training.py, on a GPU.
+LONG_TRAINING = (
+    pathlib.Path(__file__).parent.parent / "docs/results/long_training.json"
+)
+DPI = 110
+# Grids that are shown over the epochs; the others by what is along x.
+OVER_EPOCHS = ("curves", "trees")
+
+
+def write(docs, grids, jobs, elsewhere, calibrations):
+    """Writes the page.
+
+    Args:
+        docs: Folder that it goes to.
+        grids: Dict from a name to an `evidence_grids.Grid`.
+        jobs: Dict from a name to the list of its `jobs.Job`, all done.
+        elsewhere: List of `(norm, groups.Spread)` of the accuracy on the second
+            photo.
+        calibrations: Dict from a name to an `evidence_calibration.Calibration`.
+    """
+    figures = docs / "results"
+    figures.mkdir(parents=True, exist_ok=True)
+    tables = {
+        name: sweep_table.make([job.cell for job in jobs[name]], grids[name].x)
+        for name in grids
+    }
+    for name, table in tables.items():
+        if name in OVER_EPOCHS:
+            figure = curves.draw(sweep_report.groups(table))
+        else:
+            figure = sweep_figure.draw(table)
+        _save(figure, figures / f"{name}.png")
+    for name, calibration in calibrations.items():
+        _save(calibration.scaling, figures / f"scaling_{name}.png")
+        _save(calibration.centering, figures / f"centering_{name}.png")
+    raw = {
+        name: sweep_report.collect(some, COMMAND) for name, some in jobs.items()
+    }
+    raw["trees_elsewhere"] = {norm: vars(spread) for norm, spread in elsewhere}
+    raw["calibrations"] = {name: c.rows for name, c in calibrations.items()}
+    whole.write_text(docs / "results.json", json.dumps(raw, indent=1) + "\n")
+    page = _page(grids, jobs, tables, elsewhere, calibrations)
+    whole.write_text(docs / "results.md", page)
+
+
+def _page(grids, jobs, tables, elsewhere, calibrations):
+    environment = jinja2.Environment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701, Markdown
+    )
+    environment.filters["thousands"] = "{:,}".format
+    batch = grids["batch"].settings
+    large, small = _ends(jobs["batch"])
+    all_runs = [job.run() for some in jobs.values() for job in some]
+    seconds = sum(run.summary["seconds"] for run in all_runs)
+    return environment.from_string(TEMPLATE.read_text()).render(
+        claims=findings.claims(tables),
+        markdown={n: sweep_table.markdown(t) for n, t in tables.items()},
+        outcomes={
+            name: _outcomes(tables[name]) for name in (*OVER_EPOCHS, "epsilon")
+        },
+        cost=_cost(tables["batch"]),
+        lost=findings.losses_by_batch(tables["batch"]),
+        first={name: some[0].cell.command for name, some in jobs.items()},
+        sizes={name: len(some) for name, some in jobs.items()},
+        data={name: _first_summary(some) for name, some in jobs.items()},
+        parameters=_first_summary(jobs["batch"])["parameters"],
+        batches=tables["batch"].columns,
+        rates=tables["rate"].columns,
+        best_text=_best_rates(tables["rate"]),
+        learning_rate=batch["learning_rate"],
+        steps=[f"{run.rows[-1]['step']:,}" for run in (large, small)],
+        examples=large.rows[-1]["step"] * large.config["global_batch_size"],
+        long=json.loads(LONG_TRAINING.read_text()),
+        long_table=_long_table(json.loads(LONG_TRAINING.read_text())["rows"]),
+        epochs={name: g.settings["train_epochs"] for name, g in grids.items()},
+        elsewhere=elsewhere,
+        calibrations={name: c.rows for name, c in calibrations.items()},
+        num_runs=len(all_runs),
+        minutes=round(seconds / 60),
+        versions=sweep_report.versions(),
+        machine=sweep_report.machine(),
+    )
+
+
+def _first_summary(jobs):
+    return jobs[0].run().summary
+
+
+def _ends(jobs):
+    """The runs of the largest and of the smallest batch."""
+    runs = sorted(
+        (job.run() for job in jobs),
+        key=lambda run: run.config["global_batch_size"],
+    )
+    return runs[-1], runs[0]
+
+
+def _best_rates(table):
+    """Such as `frn at 0.8: 80.50`, of each row."""
+    texts = []
+    for row in table.rows:
+        spreads = {c: table.spread(row, c) for c in table.columns}
+        best = max(spreads, key=lambda column: spreads[column].mean)
+        texts.append(f"`{row}` at {best}: {spreads[best].text(2, 100)}%")
+    return ", ".join(texts)
+
+
+def _long_table(rows):
+    """Markdown of what benchmarks/long_training.py wrote."""
+    norms = list(dict.fromkeys(row["norm"] for row in rows))
+    sizes = sorted({row["batch_size"] for row in rows})
+    accuracies = {
+        (row["norm"], row["batch_size"]): row["accuracies"][-1] for row in rows
+    }
+    lines = [
+        "| | " + " | ".join(f"batch {size}" for size in sizes) + " |",
+        "| --- |" + " ---: |" * len(sizes),
+    ]
+    for norm in norms:
+        texts = [
+            groups_lib.spread(accuracies[norm, size]).text(2, 100)
+            if (norm, size) in accuracies
+            else "not run"
+            for size in sizes
+        ]
+        lines.append(f"| `{norm}` | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def _outcomes(table):
+    """Final values of groups that differ in their settings alone."""
+    lines = [
+        "| | seeds | test top-1, % | best, % | test loss | training loss |",
+        "| --- |" + " ---: |" * 5,
+    ]
+    for group in sweep_report.groups(table):
+        values = (
+            group.spread("eval/accuracy").text(2, 100),
+            group.spread(lambda run: run.best("eval/accuracy")).text(2, 100),
+            group.spread("eval/loss").text(4),
+            group.spread(comparison.last_losses).text(4),
+        )
+        texts = " | ".join(values)
+        lines.append(f"| `{group.label}` | {len(group.runs)} | {texts} |")
+    return "\n".join(lines)
+
+
+def _cost(table):
+    """Step time and memory of each row at the largest and smallest x."""
+    ends = table.columns[-1], table.columns[0]
+    heads = [f"ms a step, {column} a replica" for column in ends]
+    lines = [
+        f"| | {' | '.join(heads)} | peak memory, MiB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for row in table.rows:
+        texts = [
+            table.spread(row, column, lambda run: run.seconds_per_step).text(
+                1, 1e3
+            )
+            for column in ends
+        ]
+        memory = table.spread(
+            row, ends[0], lambda run: run.summary["peak_memory_bytes"]
+        )
+        texts.append(f"{memory.mean / 2**20:,.0f}")
+        lines.append(f"| `{row}` | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def _save(figure, path):
+    with whole.file(path) as place:
+        figure.savefig(place, dpi=DPI, metadata={"Software": None})
