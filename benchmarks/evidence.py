@@ -8,6 +8,7 @@ and writes results.md, results.json and the figures to --docs. Stopped, the same
 command goes on; what has ended is not run again.
 """
 
+import argparse
 import os
 import pathlib
 import sys
@@ -17,20 +18,8 @@ if __package__ in (None, ""):
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
-from absl import app  # noqa: E402
-from absl import flags  # noqa: E402
-
 from benchmarks import evidence_data  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-
-flags.DEFINE_string(
-    "folder", "runs/evidence", "Where the runs have their workdirs."
-)
-flags.DEFINE_string(
-    "data_dir", "runs/data", "Where the data is, or is fetched to."
-)
-flags.DEFINE_string("docs", "docs", "Where the page goes.")
-flags.DEFINE_integer("jobs", 2, "Runs at a time.", lower_bound=1)
 
 
 def run(grids, folder, data_dir, docs, num_jobs):
@@ -94,20 +83,25 @@ def _first_rbn(jobs):
     )
 
 
-def main(argv):
-    del argv
+def main():
     from benchmarks import evidence_grids
 
-    values = flags.FLAGS
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--folder", default="runs/evidence", help="of the runs' workdirs"
+    )
+    parser.add_argument(
+        "--data_dir", default="runs/data", help="of the data, or to fetch it to"
+    )
+    parser.add_argument("--docs", default="docs", help="where the page goes")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    options = parser.parse_args()
+    places = options.folder, options.data_dir, options.docs
     try:
-        evidence_data.prepare(values.data_dir)
-        failed = run(
-            evidence_grids.GRIDS,
-            values.folder,
-            values.data_dir,
-            values.docs,
-            values.jobs,
-        )
+        evidence_data.prepare(options.data_dir)
+        failed = run(evidence_grids.GRIDS, *places, options.jobs)
     except (RecipeError, evidence_data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -120,4 +114,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -11,22 +11,11 @@ check its checksums:
   python recipes/imagenet.py --dataset=fashion_mnist --data_dir=DIR
 """
 
+import argparse
 import gzip
 import pathlib
 import struct
 import sys
-
-from absl import app
-from absl import flags
-
-_SOURCE = flags.DEFINE_string(
-    "source",
-    "/usr/share/datasets/fashion-mnist",
-    "Folder of train-images-idx3-ubyte.gz and its three siblings.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS keeps data.", required=True
-)
 
 # Modification times in the headers of the files as first published.
 TIMES = {"train": 1504176606, "t10k": 1504176627}
@@ -77,10 +66,21 @@ def restore(source, data_dir):
     return manual
 
 
-def main(argv):
-    del argv
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--source",
+        default="/usr/share/datasets/fashion-mnist",
+        help="folder of train-images-idx3-ubyte.gz and its three siblings",
+    )
+    parser.add_argument(
+        "--data_dir", required=True, help="where TFDS keeps data"
+    )
+    options = parser.parse_args()
     try:
-        manual = restore(_SOURCE.value, _DATA_DIR.value)
+        manual = restore(options.source, options.data_dir)
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -88,4 +88,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -10,6 +10,7 @@ different. The layout is that of --dataset=folder:DIR of recipes/imagenet.py:
   python recipes/imagenet.py --dataset=folder:runs/data/trees --image_size=32
 """
 
+import argparse
 import io
 import os
 import pathlib
@@ -18,16 +19,7 @@ import xml.etree.ElementTree
 import zipfile
 
 import numpy as np
-from absl import app
-from absl import flags
 from PIL import Image
-
-_WHEEL = flags.DEFINE_string(
-    "wheel", None, "The wheel of deepforest 2.1.0.", required=True
-)
-_OUT = flags.DEFINE_string(
-    "out", "runs/data", "Folder that trees and trees_elsewhere are made in."
-)
 
 PHOTO = "deepforest/data/2019_YELL_2_528000_4978000_image_crop2"
 ELSEWHERE = "deepforest/data/2019_YELL_2_541000_4977000_image_crop"
@@ -141,16 +133,29 @@ def _read(archive, name):
     return np.asarray(photo), boxes
 
 
-def main(argv):
-    del argv
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--wheel", required=True, help="the wheel of deepforest 2.1.0"
+    )
+    parser.add_argument(
+        "--out",
+        default="runs/data",
+        help="folder that trees and trees_elsewhere are made in",
+    )
+    options = parser.parse_args()
     try:
-        counts = write(_WHEEL.value, _OUT.value)
+        counts = write(options.wheel, options.out)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        print(f"error: {_WHEEL.value} cannot be read: {error}", file=sys.stderr)
+        print(
+            f"error: {options.wheel} cannot be read: {error}", file=sys.stderr
+        )
         sys.exit(1)
     for name, count in counts.items():
         print(f"{count:6,} {name}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
