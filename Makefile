@@ -10,7 +10,7 @@ BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
 
 .PHONY: help demo test test-long test-backends test-jax test-torch \
-	test-oldest bench bench-recipes lint format clean
+	test-oldest bench bench-recipes evidence lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make bench-recipes  time training steps, the loop and the input; reckon the scale"
+	@echo "make evidence       train what docs/results.md tells of and write it anew, about 90 min"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environments, runs and caches"
@@ -67,6 +68,9 @@ bench-recipes: $(VENV)/ready
 	$(RUN) -m pip download --no-deps --dest=runs foolbox==3.3.4
 	$(RUN) benchmarks/input.py --wheel=runs/foolbox-3.3.4-py3-none-any.whl
 	$(RUN) benchmarks/scale.py
+
+evidence: $(VENV)/ready
+	$(RUN) benchmarks/evidence.py
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .
