@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from recipes import groups as groups_lib
+
 ACCURACY = "eval/accuracy"
 # A difference counts where it is larger than that many standard deviations of
 # a difference between two means.
@@ -43,9 +45,13 @@ def difference(first, second, value=ACCURACY):
         None if group is None else group.spread(value)
         for group in (first, second)
     ]
-    if None in spreads:
+    return between(*spreads)
+
+
+def between(a, b):
+    """`a - b` of the means of two `groups.Spread`; None if one is None."""
+    if a is None or b is None:
         return None
-    a, b = spreads
     deviation = None
     if a.deviation is not None and b.deviation is not None:
         deviation = math.sqrt(a.deviation**2 / a.num + b.deviation**2 / b.num)
@@ -82,13 +88,14 @@ class Claim:
         return "" if self.found is None else self.found.text()
 
 
-def claims(tables):
+def claims(tables, long_rows=()):
     """The claims of both papers, those that do not hold first.
 
     Args:
         tables: Dict from the name of a grid to its `sweep_table.Table`.
+        long_rows: Rows of benchmarks/long_training.py.
     """
-    found = [*_of_frn(tables), *_of_rbn(tables)]
+    found = [*_of_frn(tables), *_of_rbn(tables), *_of_long(long_rows)]
     order = ["does not hold", "not decided", "holds", "not run"]
     return sorted(found, key=lambda claim: order.index(claim.verdict))
 
@@ -153,6 +160,55 @@ def _of_rbn(tables):
         "RBN is better than BN where batches are small",
         difference(batch("--norm=rbn", small), batch("--norm=bn", small)),
         f"`rbn` less `bn`, {small} images a replica",
+    )
+
+
+def _of_long(rows):
+    """The same claims, after longer training of a deeper network."""
+    accuracies = {
+        (row["norm"], row["batch_size"]): groups_lib.spread(
+            row["accuracies"][-1]
+        )
+        for row in rows
+    }
+    if not accuracies:
+        return
+    sizes = [size for _, size in accuracies]
+    large, small = max(sizes), min(sizes)
+
+    def compare(first, second):
+        return between(accuracies.get(first), accuracies.get(second))
+
+    longer = "longer training"
+    for says, norm, size in (
+        (
+            "FRN with TLU is better than BN where batches are large",
+            "frn",
+            large,
+        ),
+        (
+            "FRN with TLU is better than BN where batches are small",
+            "frn",
+            small,
+        ),
+        ("RBN is better than BN", "rbn", large),
+        ("RBN is better than BN where batches are small", "rbn", small),
+    ):
+        found = compare((norm, size), ("bn", size))
+        where = f"`{norm}` less `bn`, batch {size}, {longer}"
+        yield Claim(says, found, where)
+    lost = {
+        norm: compare((norm, large), (norm, small)) for norm in ("bn", "frn")
+    }
+    yield Claim(
+        "BN loses accuracy as batches get small",
+        lost["bn"],
+        f"`bn`, batch {large} less batch {small}, {longer}",
+    )
+    yield Claim(
+        "FRN loses less than BN does",
+        _less(lost["bn"], lost["frn"]),
+        f"what `bn` loses less what `frn` loses, {large} to {small}, {longer}",
     )
 
 

@@ -72,10 +72,11 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
     environment.filters["thousands"] = "{:,}".format
     batch = grids["batch"].settings
     large, small = _ends(jobs["batch"])
+    long = json.loads(LONG_TRAINING.read_text())
     all_runs = [job.run() for some in jobs.values() for job in some]
     seconds = sum(run.summary["seconds"] for run in all_runs)
     return environment.from_string(TEMPLATE.read_text()).render(
-        claims=findings.claims(tables),
+        claims=findings.claims(tables, long["rows"]),
         markdown={n: sweep_table.markdown(t) for n, t in tables.items()},
         outcomes={
             name: _outcomes(tables[name]) for name in (*OVER_EPOCHS, "epsilon")
@@ -92,8 +93,8 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
         learning_rate=batch["learning_rate"],
         steps=[f"{run.rows[-1]['step']:,}" for run in (large, small)],
         examples=large.rows[-1]["step"] * large.config["global_batch_size"],
-        long=json.loads(LONG_TRAINING.read_text()),
-        long_table=_long_table(json.loads(LONG_TRAINING.read_text())["rows"]),
+        long=long["settings"],
+        long_table=_long_table(long["rows"]),
         epochs={name: g.settings["train_epochs"] for name, g in grids.items()},
         elsewhere=elsewhere,
         calibrations={name: c.rows for name, c in calibrations.items()},

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -102,6 +103,24 @@ def test_what_differs_from_the_papers_stands_first():
     lost = findings.losses_by_batch(table)
     assert [row for row, _ in lost] == ["--norm=frn", "--norm=bn"]
     assert lost[1][1].mean == pytest.approx(0.1)
+
+
+def test_the_readme_says_what_was_measured():
+    runs = json.loads((DOCS / "results.json").read_text())["batch"]["runs"]
+    text = (DOCS.parent / "README.md").read_text()
+    (sentence,) = [line for line in text.splitlines() if "From 32 to 2" in line]
+    expected = []
+    for norm in ("frn", "bn"):
+        for size in (32, 2):
+            settings = {"norm": norm, "replica_batch_size": size}
+            values = [
+                run["accuracy"]
+                for run in runs
+                if {**run["settings"], "seed": 0} == {**settings, "seed": 0}
+            ]
+            assert len(values) == 2
+            expected.append(f"{100 * np.mean(values):.1f}%")
+    assert re.findall(r"[\d.]+%", sentence) == expected
 
 
 def test_the_grids_can_be_run(tmp_path):
