@@ -315,17 +315,12 @@ def test_a_signal_while_a_process_starts_leaves_none_behind(
 
 @pytest.mark.usefixtures("standin")
 def test_a_run_that_ends_while_it_is_stopped_is_done(tmp_path):
-    made = sweeps.cells(tmp_path, "--norm=bn")
-    jobs = jobs_lib.make(made)
-
-    def stop(jobs):
-        # Long enough to end, before it is looked at.
-        if jobs[0].process is not None:
-            jobs[0].process.wait()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    jobs_lib.finish(jobs, ALL, stop)
-    assert jobs[0].status == "done"
+    (job,) = jobs_lib.make(sweeps.cells(tmp_path, "--norm=bn"))
+    jobs_lib._start(job, ALL[0])
+    job.process.wait()
+    assert job.status == "running"
+    jobs_lib._stop([job], Interrupts())
+    assert job.status == "done"
 
 
 @pytest.mark.usefixtures("standin")

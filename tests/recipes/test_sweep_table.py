@@ -135,6 +135,16 @@ def test_a_table_without_x_has_one_column(tmp_path):
     ]
 
 
+def test_a_run_that_has_not_ended_is_in_no_table(tmp_path):
+    (cell,) = cells(tmp_path, "--norm=bn")
+    rows = workdirs.curve(0.5)
+    workdirs.write(cell.config.folder, rows, **cell.config.to_dict())
+    jobs = jobs_lib.make([cell])
+    assert jobs[0].status == "waiting" and jobs[0].ended_run() is None
+    assert not table_of(jobs).cells
+    assert not sweep_report.make_table(jobs).cells
+
+
 @pytest.mark.parametrize(
     ("axes", "expected"),
     [
