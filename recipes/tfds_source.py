@@ -44,8 +44,12 @@ def open_builder(config):
 
     shape = features[image_key].shape
     is_large = shape[0] is None or shape[0] >= LARGE_IMAGE
+    suited = "inception" if is_large else "crop_flip"
     infos = splits["train"], splits[eval_split]
+    takes_parts = "inception" in (config.augmentation, suited)
     keeps = decoded.fits(shape, sum(info.num_examples for info in infos))
+    # Part of a JPEG file is not decoded to the bits of the whole.
+    keeps = keeps and not takes_parts
     train, evaluation = (
         _split(info, parse, shape if keeps else None) for info in infos
     )
@@ -54,7 +58,7 @@ def open_builder(config):
         "num_channels": shape[-1] or 3,
         "train": train,
         "evaluation": evaluation,
-        "augmentation": "inception" if is_large else "crop_flip",
+        "augmentation": suited,
     }
 
 
