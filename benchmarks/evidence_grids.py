@@ -32,9 +32,12 @@ PARTS = (
     "| frn --norm_kwargs='{\"groups\": 8}' "
     "| frn --norm_kwargs='{\"groups\": 1}'"
 )
-# FRN that learns its epsilon where a plane has one value, and that never does.
+# FRN that learns its epsilon where a plane has one value; one that starts it at
+# 0, where its gradient is 0, so that the fixed 1e-6 is left; and two others.
 EPSILONS = (
-    "--norm=frn | frn --norm_kwargs='{\"learned_epsilon\": false}' | bn | gn"
+    "--norm=frn "
+    '| frn --norm_kwargs=\'{"learned_epsilon_initializer": "zeros"}\' '
+    "| bn | gn"
 )
 # Colour patches, 32 pixels wide, cut from aerial photos.
 TREES = {
