@@ -96,6 +96,7 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
         long=long["settings"],
         long_table=_long_table(long["rows"]),
         epochs={name: g.settings["train_epochs"] for name, g in grids.items()},
+        centered=_centered(tables["parts"]),
         elsewhere=elsewhere,
         calibrations={name: c.rows for name, c in calibrations.items()},
         num_runs=len(all_runs),
@@ -107,6 +108,12 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
 
 def _first_summary(jobs):
     return jobs[0].run().summary
+
+
+def _centered(table):
+    """The spread of FRN with the mean subtracted, if it was run."""
+    rows = [row for row in table.rows if "subtract_mean" in row]
+    return table.spread(rows[0], table.columns[-1]) if rows else None
 
 
 def _ends(jobs):

@@ -118,7 +118,7 @@ def plot_scaling(records, max_layers=12):
             panel.plot(std[order], ".", label=when)
         panel.set(title=path, xlabel="channel, sorted by the value before")
         panel.set(ylabel="standard deviation", ylim=(0, None), visible=True)
-        panel.legend()
+        panel.legend(loc="lower left")
     return figure
 
 

@@ -49,7 +49,7 @@ def make(cells, x=None, load=None):
     names = _telling(cells, x)
     rows, found = [], {}
     for cell in cells:
-        row = _row(cell.varied, names)
+        row = _row(cell.varied, names, x)
         if row not in rows:
             rows.append(row)
         run = (load or _ended)(cell)
@@ -137,11 +137,16 @@ def _telling(cells, x):
     }
 
 
-def _row(varied, names):
-    """The settings of a row, as flags."""
+def _row(varied, names, x):
+    """The settings of a row, as flags: those named, or the first it has."""
     shown = [
         groups_lib.flag(name, value)
         for name, value in varied.items()
         if name in names
     ]
-    return " ".join(shown) or "all runs"
+    shared = [
+        groups_lib.flag(name, value)
+        for name, value in varied.items()
+        if name not in ("seed", x)
+    ]
+    return " ".join(shown or shared[:1]) or "all runs"

@@ -183,7 +183,8 @@ def test_the_whole_path_of_a_tiny_grid(tmp_path, monkeypatch):
     assert 0 < accuracy < 1
     page = (docs / "results.md").read_text()
     assert (
-        f"| `all runs` | {raw['batch']['runs'][1]['accuracy']:.2%}"[:-1] in page
+        f"| `--norm=frn` | {raw['batch']['runs'][1]['accuracy']:.2%}"[:-1]
+        in page
     )
     assert "| **not run** |" in page
     assert raw["trees_elsewhere"]["rbn"]["num"] == 1
