@@ -191,7 +191,7 @@ def test_any_setting_can_be_along_x(tmp_path, axis, x, columns):
     table = table_of(sweep(tmp_path, "--norm=gn", axis), x)
     head, _, row = sweep_table.markdown(table).splitlines()
     assert head == "| " + " | ".join(["test top-1, %", *columns]) + " |"
-    assert row == "| `all runs` | 50.00 | 50.00 |"
+    assert row == "| `--norm=gn` | 50.00 | 50.00 |"
     drawn(sweep_figure.draw(table))
 
 
