@@ -1,7 +1,6 @@
 """Runs of a sweep as processes, some at a time."""
 
 import dataclasses
-import fcntl
 import os
 import pathlib
 import signal
@@ -9,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from recipes import lock
 from recipes import runs
 from recipes.errors import RecipeError
 from recipes.groups import argument
@@ -103,7 +103,7 @@ def await_workdirs(cells):
     deadline = time.monotonic() + GRACE_SECONDS
     told = False
     while time.monotonic() < deadline:
-        used = [c.name for c in cells if _is_in_use(c.config.folder)]
+        used = [c.name for c in cells if lock.is_held(c.config.folder)]
         if not used:
             return
         if not told:
@@ -214,15 +214,3 @@ def _stop(running, interrupts):
         job.status = WAITING
         if job.process.returncode == 0:
             _end(job)
-
-
-def _is_in_use(folder):
-    """Whether a process has the workdir open, see `workdir.opened`."""
-    try:
-        with (folder / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

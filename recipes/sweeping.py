@@ -1,12 +1,10 @@
 """A sweep from its cells to its report."""
 
-import contextlib
-import fcntl
-import os
 import pathlib
 
 from recipes import grid
 from recipes import jobs as jobs_lib
+from recipes import lock
 from recipes import sweep_progress
 from recipes import sweep_report
 from recipes.errors import RecipeError
@@ -36,7 +34,7 @@ def run(cells, folder, shares, command, x=None):
             f"{folder} is the workdir of a run. Choose another --out."
         )
     grid.check_workdirs(cells)
-    with _alone(folder):
+    with lock.held(folder, "sweep", "out"):
         jobs_lib.await_workdirs(cells)
         jobs = jobs_lib.make(cells)
         try:
@@ -46,26 +44,3 @@ def run(cells, folder, shares, command, x=None):
             written = sweep_report.write(folder, jobs, command, x)
             print("wrote " + " ".join(str(path) for path in written))
     return jobs
-
-
-@contextlib.contextmanager
-def _alone(folder):
-    """Inside, no other sweep runs in the folder.
-
-    Raises:
-        RecipeError: if one does.
-    """
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise RecipeError(
-                f"{folder} is in use by another sweep "
-                f"({lock.read().strip() or 'unknown'}). Wait for it, or choose "
-                "another --out."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}\n")
-        lock.flush()
-        yield

@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
-import platform
 import tempfile
 
+from recipes import lock
 from recipes import whole
 from recipes.config import Config
 from recipes.errors import RecipeError
@@ -52,19 +50,7 @@ def opened(config, workers):
             yield dataclasses.replace(config, workdir=folder)
         return
     check(config)
-    with (config.folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise RecipeError(
-                f"the workdir {config.folder} is in use by another run "
-                f"({lock.read().strip() or 'unknown'}). Wait for it, or choose "
-                "another --workdir."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
+    with lock.held(config.folder, "run", "workdir"):
         yield config
 
 
