@@ -14,6 +14,7 @@ import time
 import pytest
 
 from recipes import jobs as jobs_lib
+from recipes import lock
 from recipes import launch
 from recipes import sweep_report
 from recipes import sweeping
@@ -356,7 +357,7 @@ def test_interrupts_are_noted_and_handlers_put_back():
 @pytest.mark.usefixtures("standin")
 def test_a_folder_is_of_one_sweep_at_a_time(tmp_path):
     tmp_path.joinpath("norm=bn").mkdir()
-    with sweeping._alone(tmp_path):
+    with lock.held(tmp_path, "sweep", "out"):
         message = f"in use by another sweep .process {os.getpid()}"
         with pytest.raises(RecipeError, match=message) as caught:
             run(tmp_path, "--norm=bn")
