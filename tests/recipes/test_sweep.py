@@ -14,8 +14,8 @@ import time
 import pytest
 
 from recipes import jobs as jobs_lib
-from recipes import lock
 from recipes import launch
+from recipes import lock
 from recipes import sweep_report
 from recipes import sweeping
 from recipes import whole
