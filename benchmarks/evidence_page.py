@@ -39,7 +39,7 @@ def write(docs, grids, jobs, elsewhere, calibrations):
     figures = docs / "results"
     figures.mkdir(parents=True, exist_ok=True)
     tables = {
-        name: sweep_table.make([job.cell for job in jobs[name]], grids[name].x)
+        name: sweep_report.make_table(jobs[name], grids[name].x)
         for name in grids
     }
     for name, table in tables.items():
@@ -73,7 +73,7 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
     batch = grids["batch"].settings
     large, small = _ends(jobs["batch"])
     long = json.loads(LONG_TRAINING.read_text())
-    all_runs = [job.run() for some in jobs.values() for job in some]
+    all_runs = [job.ended_run() for some in jobs.values() for job in some]
     seconds = sum(run.summary["seconds"] for run in all_runs)
     return environment.from_string(TEMPLATE.read_text()).render(
         claims=findings.claims(tables, long["rows"]),
@@ -84,7 +84,6 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
         cost=_cost(tables["batch"]),
         lost=findings.losses_by_batch(tables["batch"]),
         first={name: some[0].cell.command for name, some in jobs.items()},
-        sizes={name: len(some) for name, some in jobs.items()},
         data={name: _first_summary(some) for name, some in jobs.items()},
         parameters=_first_summary(jobs["batch"])["parameters"],
         batches=tables["batch"].columns,
@@ -107,7 +106,7 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
 
 
 def _first_summary(jobs):
-    return jobs[0].run().summary
+    return jobs[0].ended_run().summary
 
 
 def _centered(table):
@@ -119,7 +118,7 @@ def _centered(table):
 def _ends(jobs):
     """The runs of the largest and of the smallest batch."""
     runs = sorted(
-        (job.run() for job in jobs),
+        (job.ended_run() for job in jobs),
         key=lambda run: run.config["global_batch_size"],
     )
     return runs[-1], runs[0]
@@ -142,60 +141,53 @@ def _long_table(rows):
     accuracies = {
         (row["norm"], row["batch_size"]): row["accuracies"][-1] for row in rows
     }
-    lines = [
-        "| | " + " | ".join(f"batch {size}" for size in sizes) + " |",
-        "| --- |" + " ---: |" * len(sizes),
-    ]
-    for norm in norms:
-        texts = [
+    table = {
+        norm: [
             groups_lib.spread(accuracies[norm, size]).text(2, 100)
             if (norm, size) in accuracies
             else "not run"
             for size in sizes
         ]
-        lines.append(f"| `{norm}` | " + " | ".join(texts) + " |")
-    return "\n".join(lines)
+        for norm in norms
+    }
+    heads = ["", *(f"batch {size}" for size in sizes)]
+    return sweep_table.grid_of(heads, table)
 
 
 def _outcomes(table):
     """Final values of groups that differ in their settings alone."""
-    lines = [
-        "| | seeds | test top-1, % | best, % | test loss | training loss |",
-        "| --- |" + " ---: |" * 5,
-    ]
-    for group in sweep_report.groups(table):
-        values = (
+    rows = {
+        group.label: [
+            str(len(group.runs)),
             group.spread("eval/accuracy").text(2, 100),
             group.spread(lambda run: run.best("eval/accuracy")).text(2, 100),
             group.spread("eval/loss").text(4),
             group.spread(comparison.last_losses).text(4),
-        )
-        texts = " | ".join(values)
-        lines.append(f"| `{group.label}` | {len(group.runs)} | {texts} |")
-    return "\n".join(lines)
+        ]
+        for group in sweep_report.groups(table)
+    }
+    heads = ["", "seeds", "test top-1, %", "best, %", "test loss"]
+    return sweep_table.grid_of([*heads, "training loss"], rows)
 
 
 def _cost(table):
     """Step time and memory of each row at the largest and smallest x."""
     ends = table.columns[-1], table.columns[0]
-    heads = [f"ms a step, {column} a replica" for column in ends]
-    lines = [
-        f"| | {' | '.join(heads)} | peak memory, MiB |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    rows = {}
     for row in table.rows:
-        texts = [
-            table.spread(row, column, lambda run: run.seconds_per_step).text(
-                1, 1e3
-            )
+        steps = [
+            table.spread(row, column, lambda run: run.seconds_per_step)
             for column in ends
         ]
         memory = table.spread(
             row, ends[0], lambda run: run.summary["peak_memory_bytes"]
         )
-        texts.append(f"{memory.mean / 2**20:,.0f}")
-        lines.append(f"| `{row}` | {' | '.join(texts)} |")
-    return "\n".join(lines)
+        rows[row] = [
+            *(step.text(1, 1e3) for step in steps),
+            f"{memory.mean / 2**20:,.0f}",
+        ]
+    heads = [f"ms a step, {column} a replica" for column in ends]
+    return sweep_table.grid_of(["", *heads, "peak memory, MiB"], rows)
 
 
 def _save(figure, path):
