@@ -1,0 +1,1 @@
+"""RetinaNet: what recipes/coco.py trains."""
