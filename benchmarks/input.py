@@ -29,7 +29,7 @@ from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
 from recipes import augment  # noqa: E402
-from recipes import examples  # noqa: E402
+from recipes import labelled  # noqa: E402
 from recipes import sources  # noqa: E402
 from recipes.config import Config  # noqa: E402
 
@@ -72,7 +72,7 @@ def contenders(images):
 
     def train(i):
         index, seed = index_and_seed(i)
-        return examples.fetch(split, index, preparation, seed, "fail")
+        return labelled.fetch(split, index, preparation, seed, "fail")
 
     def unguarded(i):
         index, seed = index_and_seed(i)

@@ -42,9 +42,9 @@ from recipes import loop  # noqa: E402
 from recipes import models  # noqa: E402
 from recipes import preemption  # noqa: E402
 from recipes import workers  # noqa: E402
+from recipes.classifier import Classifier  # noqa: E402
 from recipes.records import Records  # noqa: E402
 from recipes.steps import Steps  # noqa: E402
-from recipes.trainer import Trainer  # noqa: E402
 from recipes.training import Training  # noqa: E402
 
 # The norms that FRN and RBN are held against, and what they may take of it.
@@ -78,7 +78,7 @@ def build(config, data, strategy, is_baseline):
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = keras_network(config, data)
-        trainer = Trainer(model, config, pads=False)
+        trainer = Classifier(model, config, pads=False)
         trainer.compile(keras.optimizers.SGD(0.01, config.momentum))
     return trainer
 

@@ -2,31 +2,40 @@
 
 import dataclasses
 import pathlib
+from typing import ClassVar
 
+from recipes.classification_settings import ClassificationDataSettings
+from recipes.classification_settings import ClassificationNetworkSettings
+from recipes.classification_settings import ClassificationRunSettings
 from recipes.errors import RecipeError
+from recipes.presets import PRESETS
 from recipes.setting import check
-from recipes.settings import DataSettings
 from recipes.settings import DeviceSettings
-from recipes.settings import NetworkSettings
-from recipes.settings import RunSettings
 from recipes.training_settings import OptimizerSettings
 from recipes.training_settings import ScheduleSettings
 
-# The groups of settings, in the order of `--help`; the first line of each
-# docstring is its heading.
-GROUPS = (
-    RunSettings,
-    DataSettings,
-    NetworkSettings,
-    ScheduleSettings,
-    OptimizerSettings,
-    DeviceSettings,
-)
 
+class RunConfig:
+    """What the config of a run is, whatever it trains.
 
-@dataclasses.dataclass(frozen=True)
-class Config(*reversed(GROUPS)):
-    """Everything that decides a run. Each field is a flag of that name."""
+    A kind of run is a frozen dataclass of this and of its groups of settings.
+    Each field is a flag of that name.
+
+    Attributes:
+        GROUPS: The groups, in the order of `--help`; the first line of each
+            docstring is its heading.
+        PRESETS: Dict of settings by name.
+        TASK: The module whose `TASK` knows how such a run is trained.
+        PROGRAM: The file that runs it.
+        REFERENCE_BATCH: The global batch size that learning rates are given
+            for.
+    """
+
+    GROUPS: ClassVar[tuple]
+    PRESETS: ClassVar[dict]
+    TASK: ClassVar[str]
+    PROGRAM: ClassVar[str]
+    REFERENCE_BATCH: ClassVar[int]
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -67,18 +76,45 @@ class Config(*reversed(GROUPS)):
     @property
     def peak_learning_rate(self):
         """The learning rate by the linear scaling rule."""
-        return self.learning_rate * self.global_batch_size / 256
+        return self.learning_rate * self.batch_factor
+
+    @property
+    def batch_factor(self):
+        """What the linear scaling rule multiplies learning rates by."""
+        return self.global_batch_size / self.REFERENCE_BATCH
 
     def to_dict(self):
         return dataclasses.asdict(self)
 
 
-def make(preset, flags):
+_GROUPS = (
+    ClassificationRunSettings,
+    ClassificationDataSettings,
+    ClassificationNetworkSettings,
+    ScheduleSettings,
+    OptimizerSettings,
+    DeviceSettings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig, *reversed(_GROUPS)):
+    """Everything that decides a run of `recipes/imagenet.py`."""
+
+    GROUPS: ClassVar[tuple] = _GROUPS
+    PRESETS: ClassVar[dict] = PRESETS
+    TASK: ClassVar[str] = "recipes.classification"
+    PROGRAM: ClassVar[str] = "recipes/imagenet.py"
+    REFERENCE_BATCH: ClassVar[int] = 256
+
+
+def make(preset, flags, kind=Config):
     """The config: defaults, changed by a preset, changed by flags.
 
     Args:
         preset: Dict of field values.
         flags: Dict of the field values that the user gave.
+        kind: The class of the config.
 
     Raises:
         RecipeError: for a value that cannot be.
@@ -91,4 +127,4 @@ def make(preset, flags):
         values["train_steps"] = None
     elif "train_steps" in preset and "train_epochs" not in values:
         values["train_epochs"] = None
-    return Config(**values)
+    return kind(**values)

@@ -14,19 +14,18 @@ import tensorflow as tf
 
 from recipes import autotune
 from recipes import examples
-from recipes import mixing
-from recipes import sources
+from recipes import task
 from recipes.errors import RecipeError
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Batches `(images, labels, weights)` and what is known of them.
+    """Batches `(images, targets, weights)` and what is known of them.
 
     Images are float32 `(n, size, size, channels)` in [-1, 1], where n is the
     global batch size, in evaluation that of the evaluation, or with a context
-    that of a replica. Labels are int64 `(n,)`; in training with mixup or CutMix
-    float32 `(n, num_classes)`.
+    that of a replica. Targets are the task's: of a classification, labels int64
+    `(n,)`, in training with mixup or CutMix float32 `(n, num_classes)`.
     Weights are float32 `(n,)`: 1, but 0 for what fills the last batch and for
     images that could not be decoded; both are zeros.
 
@@ -47,6 +46,7 @@ class Data:
         num_epochs: Epochs that they take, the last one perhaps in part.
         num_eval_batches: Batches of an evaluation, over all replicas.
         global_batch_size: Images a step.
+        source: The set itself, as its task opens it.
     """
 
     train: Callable
@@ -60,6 +60,7 @@ class Data:
     num_epochs: int
     num_eval_batches: int
     global_batch_size: int
+    source: object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def make(config):
     Raises:
         RecipeError: if the dataset cannot be had, or does not fill a batch.
     """
-    source = sources.open_source(config)
+    source = task.of(config).open_source(config)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
     steps_per_epoch = num_train // config.global_batch_size
@@ -125,6 +126,7 @@ def make(config):
         num_epochs=-(-num_steps // steps_per_epoch),
         num_eval_batches=num_eval_batches,
         global_batch_size=config.global_batch_size,
+        source=source,
     )
 
 
@@ -156,7 +158,7 @@ def _share(size, context):
 
 def _train_batches(source, config, steps, steps_per_epoch, share):
     example = examples.training(source, config, steps_per_epoch)
-    mix = mixing.mixer(config, source.num_classes, share.pipeline)
+    mix = task.of(config).mixer(config, source, share.pipeline)
     rows = _rows(example, steps, share)
     if mix is None:
         batches = rows.batch(share.replica_batch_size, drop_remainder=True)

@@ -22,79 +22,86 @@ _DEFINE = {
 }
 
 
-def define(program):
+def define(program, kind=Config):
     """Defines one flag a field; without a value, so that presets can speak.
 
     Args:
         program: What the program is, the head of its `--help`.
+        kind: The class of its config.
     """
-    define_settings(flags.FLAGS)
+    define_settings(flags.FLAGS, kind)
     # absl sorts flags by file; ours are sorted by what they are about.
-    help.define(lambda: help_text(program))
+    help.define(lambda: help_text(program, kind))
 
 
-def define_settings(values):
+def define_settings(values, kind=Config):
     """Defines one flag a field of the config in absl's flag values."""
-    for field in dataclasses.fields(Config):
-        define = _DEFINE[_kind(field)]
-        define(field.name, None, describe(field), flag_values=values)
+    for field in dataclasses.fields(kind):
+        define = _DEFINE[_type(field)]
+        text = describe(field, kind)
+        define(field.name, None, text, flag_values=values)
 
 
-def help_text(program):
+def help_text(program, kind=Config):
     """What `--help` shows of the program and of every flag.
 
     Args:
         program: What the program is.
+        kind: The class of its config.
     """
     lines = [program.strip()]
-    for group in config_lib.GROUPS:
+    for group in kind.GROUPS:
         lines += ["", f"{group.__doc__.strip()}:"]
         for field in dataclasses.fields(group):
-            no = "[no]" if _kind(field) is bool else ""
-            lines += help.entry(f"{no}{field.name}", describe(field))
+            no = "[no]" if _type(field) is bool else ""
+            lines += help.entry(f"{no}{field.name}", describe(field, kind))
     return "\n".join(lines)
 
 
-def describe(field):
+def describe(field, kind=Config):
     """What a flag is, its choices and its default, in a line."""
     text = field.metadata["help"]
     if field.metadata["choices"]:
         text = f"{'|'.join(field.metadata['choices'])}. {text}"
     if field.name == "preset":
-        text += f" There are: {', '.join(presets.PRESETS)}."
+        text += f" There are: {', '.join(kind.PRESETS)}."
     if field.default not in (None, dataclasses.MISSING):
         text += f" (default: {field.default})"
     return text
 
 
-def to_config(values):
+def to_config(values, kind=Config):
     """The config of the flags that were given.
 
     Args:
         values: absl's flag values.
+        kind: The class of the config.
 
     Raises:
         RecipeError: for a value that cannot be.
     """
-    settings = given(values)
+    settings = given(values, kind)
     if set(settings) <= set(workdir.NOT_OF_THE_RUN) and "workdir" in settings:
         # Nothing said of the run itself: it is the one in the workdir, if any.
-        return config_lib.make(workdir.stored(settings["workdir"]), settings)
-    return config_lib.make(presets.get(settings.get("preset")), settings)
+        kept = workdir.stored(settings["workdir"], kind)
+        return config_lib.make(kept, settings, kind)
+    preset = presets.get(settings.get("preset"), kind.PRESETS)
+    return config_lib.make(preset, settings, kind)
 
 
-def given(values):
+def given(values, kind=Config):
     """The settings that were given as flags, by name.
 
     Args:
         values: absl's flag values.
+        kind: The class of the config that they are settings of.
 
     Raises:
         RecipeError: for arguments of the norm that are no JSON object.
     """
     settings = {
         field.name: values[field.name].value
-        for field in dataclasses.fields(Config)
+        for field in dataclasses.fields(kind)
         if values[field.name].value is not None
     }
     if "norm_kwargs" in settings:
@@ -102,7 +109,7 @@ def given(values):
     return settings
 
 
-def _kind(field):
+def _type(field):
     """The type of a field, out of `T`, `T | None` or `dict[...]`."""
     arguments = typing.get_args(field.type)
     origin = typing.get_origin(field.type)

@@ -16,14 +16,15 @@ _NORMS = (
 )
 
 
-def freeze(model, what):
+def freeze(model, what, head):
     """Makes layers of a model untrainable, in place.
 
     Args:
-        model: A network from images to logits.
-        what: `"backbone"`, every layer but the last with weights; `"norm"`,
+        model: A network.
+        what: `"backbone"`, every layer that is not of the head; `"norm"`,
             normalizations and thresholds, batch norms with the moving moments
             that they have; None for nothing.
+        head: `f(model)` gives the layers of its head.
 
     Raises:
         RecipeError: if that leaves nothing to train, or nothing is frozen.
@@ -38,8 +39,9 @@ def freeze(model, what):
     if what == "norm":
         frozen = [layer for layer in layers if isinstance(layer, _NORMS)]
     else:
-        head = [layer for layer in model.layers if layer.weights][-1]
-        kept = {id(layer) for layer in graph.family(head)}
+        kept = {
+            id(part) for layer in head(model) for part in graph.family(layer)
+        }
         frozen = [layer for layer in layers if id(layer) not in kept]
     if not frozen:
         raise RecipeError(f"--freeze={what}: {model.name} has no such layer.")

@@ -29,71 +29,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
-from absl import flags  # noqa: E402
-from absl import logging  # noqa: E402
 
 from recipes import flags as recipe_flags  # noqa: E402
-from recipes.errors import RecipeError  # noqa: E402
-from recipes.preemption import Preempted  # noqa: E402
+from recipes import program  # noqa: E402
+from recipes.config import Config  # noqa: E402
 
-recipe_flags.define(__doc__)
-
-
-def run(config):
-    """Config to result: workers, devices, data, model, action, report."""
-    from recipes import bad_images
-    from recipes import data
-    from recipes import dry_run
-    from recipes import environment
-    from recipes import loop
-    from recipes import report
-    from recipes import stored
-    from recipes import strategy
-    from recipes import workdir
-    from recipes import workers
-
-    environment.prepare(config)
-    these = workers.find(config)
-    with workdir.opened(config, these) as config, workers.watched(these):
-        replicas = strategy.make(config)
-        broadcast = workers.Broadcast(replicas, these)
-        workers.require_same_config(config, broadcast)
-        batches = data.make(config)
-        trainer = loop.build(stored.resolved(config), batches, replicas)
-        if config.dry_run:
-            print(dry_run.describe(config, batches, trainer, replicas))
-            return None
-        act = {"eval": loop.evaluate, "export": loop.export}.get(
-            config.mode, loop.train
-        )
-        with bad_images.named(config):
-            result = act(config, batches, trainer, replicas, broadcast)
-        if config.mode != "export" and these.is_chief:
-            print(report.describe(result))
-            print(f"report: {report.write(config, result)}")
-        return result
-
-
-def main(argv):
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    try:
-        if len(argv) > 1:
-            raise RecipeError(
-                f"unexpected argument {argv[1]!r}: every setting is a flag, "
-                "see --help."
-            )
-        run(recipe_flags.to_config(flags.FLAGS))
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last save")
-        sys.exit(130)
-    except Preempted as stop:
-        print(f"SIGTERM: saved after step {stop}; the same command goes on")
-        sys.exit(Preempted.EXIT_CODE)
+recipe_flags.define(__doc__, Config)
+run = program.run
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(program.main(Config))

@@ -5,15 +5,13 @@ import json
 
 import keras
 
-import keras_norm
 from recipes import bad_images
 from recipes import environment
 from recipes import freezing
-from recipes import init_model
-from recipes import models
 from recipes import optimizers
 from recipes import schedules
 from recipes import stored
+from recipes import task
 from recipes import whole
 from recipes import workdir
 from recipes.checkpoint import Checkpoints
@@ -23,7 +21,6 @@ from recipes.preemption import Preemption
 from recipes.records import Records
 from recipes.state import State
 from recipes.steps import Steps
-from recipes.trainer import Trainer
 from recipes.training import Training
 
 
@@ -48,12 +45,13 @@ def build(config, data, strategy):
     """
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
+    this = task.of(config)
     with strategy.scope():
-        model = _network(config, data.image_shape, data.num_classes)
-        freezing.freeze(model, config.freeze)
+        model = this.network(config, data)
+        freezing.freeze(model, config.freeze, this.head)
         pads = not config.drop_remainder or config.on_bad_image == "skip"
         try:
-            trainer = Trainer(model, config, pads)
+            trainer = this.trainer(model, config, data, pads)
         except ValueError as error:
             raise RecipeError(f"{error}") from error
         rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
@@ -61,31 +59,6 @@ def build(config, data, strategy):
             optimizer=optimizers.make(config, rate, model.trainable_variables)
         )
     return trainer
-
-
-def _network(config, image_shape, num_classes):
-    if config.init_model is None:
-        norm = _norm("norm", config)
-        if config.activation != "auto":
-            norm = norm.with_activation(config.activation)
-        return models.make(config.model, norm, image_shape, num_classes)
-    model, notes = init_model.load(
-        config.init_model,
-        None if config.convert_to is None else _norm("convert_to", config),
-        image_shape,
-        num_classes,
-        config.precision,
-        needs_head=config.mode in ("eval", "export"),
-    )
-    print("\n".join(notes))
-    return model
-
-
-def _norm(flag, config):
-    try:
-        return keras_norm.get(getattr(config, flag), **config.norm_kwargs)
-    except ValueError as error:
-        raise RecipeError(f"--{flag}: {error}") from error
 
 
 def train(config, data, trainer, strategy, broadcast):
@@ -130,8 +103,7 @@ def train(config, data, trainer, strategy, broadcast):
         seconds = training.seconds
     else:
         print(f"training ended before, at step {step}")
-        evaluated, _ = records.series("eval/loss")
-        if config.mode == "train_and_eval" and step not in evaluated:
+        if config.mode == "train_and_eval" and not records.evaluated(step):
             training.evaluate()
     with whole.file(config.folder / "model.keras") as path:
         with trainer.averaged():
@@ -164,13 +136,8 @@ def evaluate(config, data, trainer, strategy, broadcast):
     facts = {"checkpoint": config.checkpoint, "step": step, **row}
     text = json.dumps(facts, indent=2) + "\n"
     whole.write_text(config.folder / "eval.json", text)
-    print(
-        f"{config.checkpoint}: {values['examples']:,} examples, top-1 "
-        f"{values['accuracy']:.2%}, top-5 {values['top5_accuracy']:.2%}, loss "
-        f"{values['loss']:.4f}"
-    )
-    evaluated, _ = records.series("eval/loss")
-    if config.checkpoint == "last" and step not in evaluated:
+    print(f"{config.checkpoint}: {task.of(config).evaluated(values)}")
+    if config.checkpoint == "last" and not records.evaluated(step):
         records.add(step, step / data.steps_per_epoch, row)
     summary = _summary(data, trainer, strategy)
     return Result(records, records.summarize(summary))
@@ -183,14 +150,11 @@ def export(config, data, trainer, strategy, broadcast):
         RecipeError: if there is no such checkpoint, or the format cannot hold
             the network.
     """
-    from recipes import export as export_lib
-
     records = Records(config.folder, config.best_metric)
     _load(config, trainer, strategy, records, broadcast)
     if broadcast.workers.is_chief:
         with trainer.averaged():
-            facts = export_lib.write(config, trainer.model)
-        print(export_lib.describe(facts))
+            print(task.of(config).export(config, data, trainer.model))
 
 
 def _load(config, trainer, strategy, records, broadcast):

@@ -66,14 +66,18 @@ PRESETS = {
 }
 
 
-def get(name):
+def get(name, presets=PRESETS):
     """The changes that a preset makes; none for None.
+
+    Args:
+        name: Of the preset, or None.
+        presets: Dict of settings by name.
 
     Raises:
         RecipeError: for an unknown name.
     """
     if name is None:
         return {}
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return {"preset": name, **PRESETS[name]}
+    if name not in presets:
+        raise unknown("preset", name, presets)
+    return {"preset": name, **presets[name]}

@@ -6,6 +6,8 @@ from rich import progress
 from rich.console import Console
 from rich.table import Column
 
+from recipes import task
+
 # Share of the time that a step may wait for input before the bar says so.
 WAITS = 0.05
 
@@ -14,11 +16,13 @@ class Progress:
     """A bar over all steps on a terminal, a line an epoch elsewhere.
 
     Args:
-        data: The `Data` of the run.
+        config: The config of the run.
+        data: Its `Data`.
         step: The step that it goes on from.
     """
 
-    def __init__(self, data, step):
+    def __init__(self, config, data, step):
+        self.task = task.of(config)
         self.data = data
         self.step = step
         self.console = Console()
@@ -44,7 +48,7 @@ class Progress:
         self.evaluation = ""
 
     def __enter__(self):
-        self.task = self.bar.add_task(
+        self.row = self.bar.add_task(
             "train",
             total=self.data.num_steps,
             completed=self.step,
@@ -60,15 +64,17 @@ class Progress:
     def move(self, step):
         """Shows how far training is; fetches nothing."""
         self.step = step
-        self.bar.update(self.task, completed=step, epoch=self._epoch())
+        self.bar.update(self.row, completed=step, epoch=self._epoch())
 
     def show(self, values):
         """Shows a row of the records."""
-        if "eval/accuracy" in values:
-            self.evaluation = f"  eval {values['eval/accuracy']:.2%}"
         if "train/loss" in values:
-            self.training = _describe(values)
-        self.bar.update(self.task, values=self.training + self.evaluation)
+            self.training = self._describe(values)
+        evaluated = _of_split(values, "eval")
+        if evaluated:
+            text = self.task.evaluation_text.format(**evaluated)
+            self.evaluation = f"  {text}"
+        self.bar.update(self.row, values=self.training + self.evaluation)
 
     def end_epoch(self):
         """The line of an epoch, where no bar is seen."""
@@ -83,15 +89,20 @@ class Progress:
         done = math.ceil(self.step / self.data.steps_per_epoch)
         return f"{max(done, 1)}/{self.data.num_epochs}"
 
+    def _describe(self, values):
+        trained = _of_split(values, "train")
+        text = self.task.training_text.format(**trained)
+        if "images_per_second" in trained:
+            text += f"  {trained['images_per_second']:,.0f} images/s"
+        waits = trained.get("input_wait", 0.0)
+        if waits > WAITS:
+            text += f"  waits {waits:.0%} for input"
+        return text
 
-def _describe(values):
-    text = (
-        f"loss {values['train/loss']:.4f}  "
-        f"accuracy {values['train/accuracy']:.2%}"
-    )
-    if "train/images_per_second" in values:
-        text += f"  {values['train/images_per_second']:,.0f} images/s"
-    waits = values.get("train/input_wait", 0.0)
-    if waits > WAITS:
-        text += f"  waits {waits:.0%} for input"
-    return text
+
+def _of_split(values, split):
+    """The values of a split, by their names without it."""
+    parts = {name: name.partition("/") for name in values}
+    return {
+        name: values[key] for key, (of, _, name) in parts.items() if of == split
+    }

@@ -63,6 +63,12 @@ class Records:
         rows = [row for row in self.rows if row.get(key) is not None]
         return [row["step"] for row in rows], [row[key] for row in rows]
 
+    def evaluated(self, step):
+        """Whether there is an evaluation of the step."""
+        return any(
+            row["step"] == step and self.best_by in row for row in self.rows
+        )
+
     def last(self):
         """The newest value of every key, but for those that are not finite."""
         return {

@@ -8,40 +8,29 @@ import jinja2
 from matplotlib.figure import Figure
 
 from recipes import environment
+from recipes import task
 from recipes import whole
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 # One hue a split, the same in every figure.
 COLORS = {"train": "#3b6fb6", "eval": "#c4572e"}
-PANELS = (
-    ("loss", "cross-entropy", 1),
-    ("accuracy", "top-1 accuracy, %", 100),
-    ("top5_accuracy", "top-5 accuracy, %", 100),
-    ("learning_rate", "learning rate", 1),
-)
 # A training curve is shown with its mean over that share of the run.
 SMOOTHING = 1 / 25
 
 
-def describe(result):
+def describe(config, result):
     """The outcome in two lines, for the terminal."""
     last, best = result.summary["last"], result.summary["best"]
-    lines = [f"step {last.get('step', 0)}"]
+    line = f"step {last.get('step', 0)}"
     if "train/loss" in last:
-        lines[0] += f": training loss {last['train/loss']:.4f}"
-    if best:
-        lines.append(
-            f"evaluated on {last['eval/examples']:,} of "
-            f"{result.summary['num_eval']:,} examples: top-1 "
-            f"{last['eval/accuracy']:.2%}, top-5 "
-            f"{last['eval/top5_accuracy']:.2%}, best top-1 "
-            f"{best['eval/accuracy']:.2%} at step {best['step']}"
-        )
-    return "\n".join(lines)
+        line += f": training loss {last['train/loss']:.4f}"
+    outcome = task.of(config).outcome(last, best, result.summary)
+    return "\n".join([line, outcome] if outcome else [line])
 
 
 def write(config, result):
     """Writes report.html to the workdir and returns its path."""
+    this = task.of(config)
     template = jinja2.Template(
         TEMPLATE.read_text(), autoescape=True, trim_blocks=True
     )
@@ -49,8 +38,9 @@ def write(config, result):
         config=config.to_dict(),
         title=f"{' with '.join(config.network)} on {config.dataset}",
         summary=result.summary,
-        tiles=_tiles(result.summary),
-        figure=_figure(result.records),
+        tiles=_tiles(this, result.summary),
+        figure=_figure(this, result.records),
+        pictures=this.pictures(config),
         versions=environment.versions(),
         command=environment.command(),
     )
@@ -59,17 +49,10 @@ def write(config, result):
     return path
 
 
-def _tiles(summary):
+def _tiles(this, summary):
     """The figures that a reader looks for first, as name and text."""
-    last, best = summary["last"], summary["best"]
-    tiles = []
-    if best:
-        tiles += [
-            ("top-1, last", f"{last['eval/accuracy']:.2%}"),
-            ("top-1, best", f"{best['eval/accuracy']:.2%}"),
-            ("top-5, last", f"{last['eval/top5_accuracy']:.2%}"),
-            ("examples evaluated", f"{last['eval/examples']:,}"),
-        ]
+    last = summary["last"]
+    tiles = list(this.tiles(last, summary["best"]))
     if "seconds" in summary:
         minutes, seconds = divmod(round(summary["seconds"]), 60)
         tiles.append(("training time", f"{minutes} min {seconds:02d} s"))
@@ -83,11 +66,11 @@ def _tiles(summary):
     return tiles
 
 
-def _figure(records):
+def _figure(this, records):
     """The curves as SVG text."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     for axes, (key, label, factor) in zip(
-        figure.subplots(2, 2).flat, PANELS, strict=True
+        figure.subplots(2, 2).flat, this.panels, strict=True
     ):
         for split, color in COLORS.items():
             steps, values = records.series(f"{split}/{key}")

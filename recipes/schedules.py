@@ -53,8 +53,8 @@ def make(config, num_steps, steps_per_epoch):
     """The schedule of a run.
 
     Args:
-        config: A `Config`. Its learning rates are those of a global batch of
-            256 and grow with the batch, that of the end too.
+        config: A `RunConfig`. Its learning rates are those of its reference
+            batch and grow with the batch, that of the end too.
         num_steps: Steps of the whole training, ramp included.
         steps_per_epoch: Steps an epoch, which the ramp's length is given in.
 
@@ -108,7 +108,7 @@ def _constant(config, num_steps, ramp_steps):
 
 
 def _end(config):
-    return config.end_learning_rate * config.global_batch_size / 256
+    return config.end_learning_rate * config.batch_factor
 
 
 _SCHEDULES = {

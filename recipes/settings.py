@@ -1,4 +1,4 @@
-"""What a run is: its files, its images, its network, its devices."""
+"""What a run is, whatever it trains: files, batches, network, devices."""
 
 import dataclasses
 from typing import Any
@@ -58,9 +58,7 @@ class RunSettings:
         2, "How many of the newest saves to keep; the best stays too.", low=1
     )
     best_metric: str = setting(
-        "accuracy",
-        "The evaluation that chooses the best save.",
-        choices=("accuracy", "top5_accuracy", "loss"),
+        "loss", "The evaluation that chooses the best save."
     )
     profile_steps: str | None = setting(
         None, "A,B: write a TensorBoard profile of steps A to B."
@@ -69,13 +67,9 @@ class RunSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Images and their augmentation"""
+    """Images"""
 
-    dataset: str = setting(
-        "imagenet2012",
-        "A TFDS image classification set, folder:PATH (PATH/train/<label>/*.jpg"
-        " and PATH/validation/<label>/*.jpg), digits (real, embedded) or fake.",
-    )
+    dataset: str = setting("", "A set of images.")
     data_dir: str | None = setting(
         None, "Where TFDS keeps data. (default: TFDS' own)"
     )
@@ -98,47 +92,13 @@ class DataSettings:
         "Either way it is named.",
         choices=("fail", "skip"),
     )
-    augmentation: str = setting(
-        "auto",
-        "Of training images; auto takes what suits the dataset.",
-        choices=("auto", "inception", "crop_flip", "crop", "none"),
-    )
-    rand_augment: float = setting(
-        0,
-        "Strength of RandAugment's two operations, 9 of 10 in its paper.",
-        low=0,
-        high=10,
-    )
-    color_jitter: float = setting(
-        0,
-        "Strength of random brightness, contrast, saturation and hue.",
-        low=0,
-        high=1,
-    )
-    random_erasing: float = setting(
-        0, "Largest share of an image that is erased at random.", low=0, high=1
-    )
-    mixup: float = setting(
-        0, "Alpha of mixup, 0.2 in its paper for ImageNet.", low=0
-    )
-    cutmix: float = setting(
-        0,
-        "Alpha of CutMix, 1 in its paper; with mixup each batch takes one of "
-        "the two.",
-        low=0,
-    )
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSettings:
     """Network and norm"""
 
-    model: str = setting(
-        "ResNet50V2",
-        "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
-        "(any 6n + 2), vgg_a, vgg_a_by8 (all widths divided by 8, or by "
-        "another number).",
-    )
+    model: str = setting("", "A network by name.")
     norm: str = setting(
         "frn",
         "The normalization: bn sync_bn brn eval_norm gn in ln frn rbn frozen "
@@ -152,12 +112,7 @@ class NetworkSettings:
         "Behind the norms of --model; auto takes TLU for frn, ReLU for others.",
         choices=("auto", "relu", "tlu"),
     )
-    init_model: str | None = setting(
-        None,
-        "Start from this .keras or .h5 file, trained on images in [-1, 1], "
-        "instead of --model and --norm. A head of another number of classes "
-        "is replaced by a fresh one.",
-    )
+    init_model: str | None = setting(None, "Start from this file.")
     convert_to: str | None = setting(
         None,
         "Convert the batch norm of --init_model to this norm first, weights "
@@ -165,7 +120,7 @@ class NetworkSettings:
     )
     freeze: str | None = setting(
         None,
-        "What is not trained: everything before the logits, or the norms.",
+        "What is not trained: the backbone, or the norms.",
         choices=("backbone", "norm"),
     )
 

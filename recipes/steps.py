@@ -1,9 +1,8 @@
-"""Steps that the devices run by themselves, and evaluations."""
+"""Steps that the devices run by themselves."""
 
 import tensorflow as tf
 
 from recipes import autotune
-from recipes.trainer import VALUES
 
 
 class Steps:
@@ -25,11 +24,11 @@ class Steps:
         # A loop on the device takes a little longer than its steps.
         self._train_one = tf.function(self._one_step, autograph=False)
         self._train = tf.function(self._many_steps, autograph=True)
-        self._evaluate = tf.function(self._add_batch, autograph=False)
+        self._evaluate = trainer.evaluation(self)
 
     def batches(self, first_step):
         """The training batches from a step on, each replica's share of them."""
-        return self._distributed(
+        return self.distributed(
             lambda context: self.data.train(first_step, context)
         )
 
@@ -49,24 +48,22 @@ class Steps:
         return self._train(batches, tf.constant(num_steps, tf.int32))
 
     def evaluate(self):
-        """Values over all evaluation examples, and how many those are."""
-        batches = self._distributed(self.data.evaluation)
-        totals = {name: tf.zeros([]) for name in (*VALUES, "examples")}
-        for _ in range(self.data.num_eval_batches):
-            totals = self._evaluate(next(batches), totals)
-        totals = {name: float(total) for name, total in totals.items()}
-        examples = totals.pop("examples")
-        values = {k: v / max(examples, 1.0) for k, v in totals.items()}
-        return {**values, "examples": int(examples)}
+        """The values of an evaluation, a dict."""
+        return self._evaluate()
 
-    def _distributed(self, make_dataset):
+    def distributed(self, make_dataset):
+        """Each replica's share of batches, one after the other.
+
+        Args:
+            make_dataset: `f(context)` gives them, as in `Data`.
+        """
         with autotune.off_on_devices():
             return iter(
                 self.strategy.distribute_datasets_from_function(make_dataset)
             )
 
     def _many_steps(self, batches, num_steps):
-        values = {name: tf.zeros([]) for name in VALUES}
+        values = {name: tf.zeros([]) for name in self.trainer.VALUES}
         waited = tf.zeros([], tf.float64)
         for _ in tf.range(num_steps):
             values, seconds = self._one_step(batches, list(values.values()))
@@ -88,25 +85,17 @@ class Steps:
             name: tf.reshape(
                 self.strategy.experimental_local_results(logs[name])[0], []
             )
-            for name in VALUES
+            for name in self.trainer.VALUES
         }
         return values, waited
 
     def _now(self):
         return tf.timestamp() if self.is_timed else tf.zeros([], tf.float64)
 
-    def _add_batch(self, batch, totals):
-        shares = self.strategy.run(self.trainer.totals, (batch,))
-        return {
-            name: totals[name]
-            + self.strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None)
-            for name, share in shares.items()
-        }
-
 
 def _tensors(strategy, batch):
     return [
         tensor
-        for value in batch
+        for value in tf.nest.flatten(batch)
         for tensor in strategy.experimental_local_results(value)
     ]

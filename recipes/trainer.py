@@ -1,4 +1,4 @@
-"""The loss of a classifier, what it logs, and how it is evaluated."""
+"""What training is to any task: the step, its decay, its averages."""
 
 import contextlib
 
@@ -7,23 +7,25 @@ import tensorflow as tf
 from keras_norm.training import ReplicaModel
 from recipes import weight_decay
 
-# What a step and an evaluation know of every example.
-VALUES = ("loss", "accuracy", "top5_accuracy")
-
 
 class Trainer(ReplicaModel):
-    """A classifier under training, with exact numbers on any replicas.
+    """A model under training, with exact numbers on any replicas.
 
-    Training logs are the values of the step itself, over all replicas.
-    Evaluation counts every example of weight 1 once. Weight decay of SGD and
-    RMSprop is a gradient `decay * w`, as in the papers' SGD; it is in no logged
-    loss.
+    Training logs are the values of the step itself, over all replicas. Weight
+    decay of SGD and RMSprop is a gradient `decay * w`, as in the papers' SGD;
+    it is in no logged loss.
+
+    A task says in a subclass what the loss of some rows is (`part_loss`), what
+    a step logs (`VALUES`), and how it is evaluated (`evaluation`).
 
     Args:
-        model: Functional model from images to logits.
-        config: A `Config`.
-        pads: Whether training batches may hold images of weight 0.
+        model: Functional model.
+        config: The config of the run.
+        pads: Whether training batches may hold examples of weight 0.
     """
+
+    # Names of what a step logs.
+    VALUES = ("loss",)
 
     def __init__(self, model, config, pads):
         super().__init__(
@@ -39,7 +41,6 @@ class Trainer(ReplicaModel):
         )
         self.pads = pads
         self.uses_averages = config.use_ema
-        self.label_smoothing = config.label_smoothing
         self.decay = config.weight_decay
         if config.optimizer in weight_decay.DECOUPLED:
             self.decay = 0.0
@@ -48,31 +49,25 @@ class Trainer(ReplicaModel):
         spared = {id(weight) for weight in spared}
         self.decaying = [w for w in weights if id(w) not in spared]
 
+    def evaluation(self, steps):
+        """`f()` evaluates and gives a dict of values, to be overridden.
+
+        Args:
+            steps: The `Steps` that evaluate.
+        """
+        raise NotImplementedError
+
     def train_step(self, batch):
-        images, labels, weights = batch
+        inputs, targets, weights = batch
         # Without weights there is no sum of them to wait for.
         return super().train_step(
-            (images, labels, weights if self.pads else None)
+            (inputs, targets, weights if self.pads else None)
         )
 
     def part_size(self, part):
         if part.weights is None:
             return part.rows
         return tf.reduce_sum(part.weights)
-
-    def part_loss(self, x, y, y_pred, weights):
-        values = self.values(y, y_pred)
-        means = {name: _mean(v, weights) for name, v in values.items()}
-        return means["loss"] + self.penalty(), means
-
-    def totals(self, batch):
-        """Sums of the values over a batch, and the number of its examples."""
-        images, labels, weights = batch
-        with self.inference_weights():
-            logits = self.model(images, training=False)
-        values = self.values(labels, logits)
-        sums = {k: tf.reduce_sum(v * weights) for k, v in values.items()}
-        return {**sums, "examples": tf.reduce_sum(weights)}
 
     def inference_weights(self):
         if self.uses_averages:
@@ -83,28 +78,6 @@ class Trainer(ReplicaModel):
         if self.uses_averages:
             return super().averaged()
         return contextlib.nullcontext()
-
-    def values(self, labels, logits):
-        """Loss and hits of every example.
-
-        Args:
-            labels: Classes `(N,)`, or what each class counts for
-                `(N, classes)`.
-            logits: `(N, classes)`.
-        """
-        num_classes = logits.shape[-1]
-        targets = labels
-        if labels.shape.rank == 1:
-            targets = tf.one_hot(labels, num_classes)
-        else:
-            labels = tf.argmax(labels, axis=-1)
-        smoothing = self.label_smoothing
-        targets = targets * (1.0 - smoothing) + smoothing / num_classes
-        return {
-            "loss": tf.nn.softmax_cross_entropy_with_logits(targets, logits),
-            "accuracy": _hits(labels, logits, 1),
-            "top5_accuracy": _hits(labels, logits, min(5, num_classes)),
-        }
 
     def penalty(self):
         """Half the squared norm of what decays, and the layers' own losses."""
@@ -119,16 +92,10 @@ class Trainer(ReplicaModel):
         return penalty
 
 
-def _mean(values, weights):
+def mean(values, weights):
+    """The mean of `(N,)` values by their weights, which may be None."""
     if weights is None:
         return tf.reduce_mean(values)
     return tf.math.divide_no_nan(
         tf.reduce_sum(values * weights), tf.reduce_sum(weights)
     )
-
-
-def _hits(labels, logits, k):
-    # tf.math.in_top_k counts every tie as a hit: equal logits would be 100%.
-    best = tf.cast(tf.math.top_k(logits, k).indices, labels.dtype)
-    hit = tf.reduce_any(best == labels[:, None], axis=-1)
-    return tf.cast(hit, tf.float32)

@@ -10,7 +10,6 @@ from recipes import stops
 from recipes.errors import RecipeError
 from recipes.preemption import Preempted
 from recipes.progress import Progress
-from recipes.trainer import VALUES
 
 
 class Training:
@@ -63,7 +62,7 @@ class Training:
         """
         self._started = time.perf_counter()
         batches = self.steps.batches(self.step)
-        with Progress(self.data, self.step) as progress:
+        with Progress(self.config, self.data, self.step) as progress:
             while not self.stops.is_last(self.step):
                 self._profile()
                 end = self.stops.next(self.step)
@@ -102,7 +101,9 @@ class Training:
         return row
 
     def _row(self, values):
-        row = {f"train/{name}": float(values[name]) for name in VALUES}
+        row = {
+            f"train/{name}": float(values[name]) for name in self.trainer.VALUES
+        }
         done = int(self.trainer.optimizer.iterations.numpy())
         row["train/learning_rate"] = float(self.rate(max(done - 1, 0)))
         now = time.perf_counter()

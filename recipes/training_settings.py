@@ -58,9 +58,6 @@ class OptimizerSettings:
     norm_weight_decay: bool = setting(
         False, "Whether weights of norms and thresholds decay too."
     )
-    label_smoothing: float = setting(
-        0, "Share of the label given to all classes.", low=0, high=1
-    )
     clip_norm: float | None = setting(
         None, "Largest norm of the gradient of each weight.", low=0
     )

@@ -69,13 +69,17 @@ def check(config):
             f"cannot write to the workdir {config.folder}: {error.strerror}. "
             "Choose another --workdir."
         ) from error
-    kept = stored(config.folder)
+    kept = stored(config.folder, type(config))
     if kept:
         _require_same(kept, config)
 
 
-def stored(workdir):
+def stored(workdir, kind=Config):
     """The field values of the run in a workdir; empty if there is none.
+
+    Args:
+        workdir: Path of the folder.
+        kind: The class of the config that it should hold.
 
     Raises:
         RecipeError: if there is a config.json that is no config.
@@ -87,7 +91,7 @@ def stored(workdir):
         raise RecipeError(
             f"{path} is not a config: {error}. Choose another --workdir."
         ) from error
-    fields = {field.name for field in dataclasses.fields(Config)}
+    fields = {field.name for field in dataclasses.fields(kind)}
     if not isinstance(values, dict) or set(values) - fields:
         raise RecipeError(
             f"{path} is not a config of this program. Choose another --workdir."
@@ -104,7 +108,7 @@ def save(config):
 def _require_same(kept, config):
     given = json.loads(json.dumps(config.to_dict()))
     # A setting that is newer than the run had its default then.
-    kept = {**Config().to_dict(), **kept}
+    kept = {**type(config)().to_dict(), **kept}
     differences = [
         f"{key} is {kept[key]!r} there and {given[key]!r} now"
         for key in given

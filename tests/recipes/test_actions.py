@@ -131,10 +131,10 @@ def test_freezing_everything_is_refused():
     inputs = keras.Input((4, 4, 3))
     only_norm = keras.Model(inputs, keras_norm.FRN()(inputs))
     with pytest.raises(RecipeError, match="leaves nothing of .* to train"):
-        freezing.freeze(only_norm, "norm")
+        freezing.freeze(only_norm, "norm", lambda model: [])
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(RecipeError, match="has no such layer"):
-        freezing.freeze(plain, "norm")
+        freezing.freeze(plain, "norm", lambda model: [])
 
 
 def test_evaluation_takes_the_averages_when_asked(tmp_path):

@@ -1,0 +1,104 @@
+"""Image classification, the task of `recipes/imagenet.py`."""
+
+from recipes import classifier
+from recipes import export
+from recipes import init_model
+from recipes import labelled
+from recipes import mixing
+from recipes import models
+from recipes import norms
+from recipes import sources
+from recipes.task import Task
+
+
+def _network(config, data):
+    if config.init_model is None:
+        return models.make(
+            config.model,
+            norms.of(config),
+            data.image_shape,
+            data.num_classes,
+        )
+    model, notes = init_model.load(
+        config.init_model,
+        norms.to_convert_to(config),
+        data.image_shape,
+        data.num_classes,
+        config.precision,
+        needs_head=config.mode in ("eval", "export"),
+    )
+    print("\n".join(notes))
+    return model
+
+
+def _head(model):
+    """The last layer with weights."""
+    return [[layer for layer in model.layers if layer.weights][-1]]
+
+
+def _trainer(model, config, data, pads):
+    del data
+    return classifier.Classifier(model, config, pads)
+
+
+def _mixer(config, source, pipeline):
+    return mixing.mixer(config, source.num_classes, pipeline)
+
+
+def _export(config, data, model):
+    del data
+    return export.describe(export.write(config, model))
+
+
+def _outcome(last, best, summary):
+    if not best:
+        return ""
+    return (
+        f"evaluated on {last['eval/examples']:,} of "
+        f"{summary['num_eval']:,} examples: top-1 "
+        f"{last['eval/accuracy']:.2%}, top-5 "
+        f"{last['eval/top5_accuracy']:.2%}, best top-1 "
+        f"{best['eval/accuracy']:.2%} at step {best['step']}"
+    )
+
+
+def _evaluated(values):
+    return (
+        f"{values['examples']:,} examples, top-1 {values['accuracy']:.2%}, "
+        f"top-5 {values['top5_accuracy']:.2%}, loss {values['loss']:.4f}"
+    )
+
+
+def _tiles(last, best):
+    if not best:
+        return []
+    return [
+        ("top-1, last", f"{last['eval/accuracy']:.2%}"),
+        ("top-1, best", f"{best['eval/accuracy']:.2%}"),
+        ("top-5, last", f"{last['eval/top5_accuracy']:.2%}"),
+        ("examples evaluated", f"{last['eval/examples']:,}"),
+    ]
+
+
+TASK = Task(
+    open_source=sources.open_source,
+    training_examples=labelled.training,
+    evaluation_examples=labelled.evaluation,
+    mixer=_mixer,
+    network=_network,
+    head=_head,
+    trainer=_trainer,
+    export=_export,
+    training_text="loss {loss:.4f}  accuracy {accuracy:.2%}",
+    evaluation_text="eval {accuracy:.2%}",
+    panels=(
+        ("loss", "cross-entropy", 1),
+        ("accuracy", "top-1 accuracy, %", 100),
+        ("top5_accuracy", "top-5 accuracy, %", 100),
+        ("learning_rate", "learning rate", 1),
+    ),
+    outcome=_outcome,
+    evaluated=_evaluated,
+    tiles=_tiles,
+    pictures=lambda config: "",
+)

@@ -1,0 +1,66 @@
+"""Labelled images as examples: image, label and weight."""
+
+import tensorflow as tf
+
+from recipes import augment
+from recipes import bad_images
+from recipes.examples import Maker
+
+
+def training(config, source):
+    """The `Maker` of training examples."""
+    return _maker(augment.training(config, source), config.on_bad_image)
+
+
+def evaluation(config, source):
+    """The `Maker` of evaluation examples."""
+    return _maker(augment.evaluation(config, source), config.on_bad_image)
+
+
+def _maker(preparation, on_bad_image):
+    return Maker(
+        make=lambda split, index, seed: fetch(
+            split, index, preparation, seed, on_bad_image
+        ),
+        blank=lambda: (
+            tf.zeros(preparation.shape),
+            tf.constant(0, tf.int64),
+            0.0,
+        ),
+    )
+
+
+def fetch(split, index, preparation, seed, on_bad_image):
+    """Image, label and weight of the example `index` of a split.
+
+    Args:
+        split: A `sources.Split`.
+        index: int64 tensor.
+        preparation: An `augment.Preparation`.
+        seed: int64 tensor of two numbers, that all random choices follow from.
+        on_bad_image: As the setting of that name.
+    """
+    image, label = split.read(index)
+    if image.dtype != tf.string:
+        return preparation(image, seed), label, 1.0
+
+    def guarded(crop):
+        return bad_images.guard(
+            lambda encoded: crop(encoded, seed),
+            image,
+            index,
+            split.name,
+            on_bad_image,
+        )
+
+    pixels, weight = tf.cond(
+        tf.image.is_jpeg(image),
+        lambda: guarded(preparation.crop_jpeg),
+        lambda: guarded(preparation.crop),
+    )
+    image = tf.cond(
+        weight > 0,
+        lambda: preparation.finish(pixels, seed),
+        lambda: tf.zeros(preparation.shape),
+    )
+    return image, label, weight

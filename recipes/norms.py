@@ -1,0 +1,32 @@
+"""The normalizations that a config asks for."""
+
+import keras_norm
+from recipes.errors import RecipeError
+
+
+def of(config):
+    """The `keras_norm.Norm` of a new network.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    norm = _named("norm", config)
+    if config.activation == "auto":
+        return norm
+    return norm.with_activation(config.activation)
+
+
+def to_convert_to(config):
+    """The norm that the model of `--init_model` is converted to, or None.
+
+    Raises:
+        RecipeError: for an unknown name.
+    """
+    return None if config.convert_to is None else _named("convert_to", config)
+
+
+def _named(flag, config):
+    try:
+        return keras_norm.get(getattr(config, flag), **config.norm_kwargs)
+    except ValueError as error:
+        raise RecipeError(f"--{flag}: {error}") from error
