@@ -8,15 +8,14 @@ import contextlib
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 
 from benchmarks import fashion_mnist
 from benchmarks import tree_patches
+from recipes import deepforest
 
 DEBIAN = "dataset-fashion-mnist"
 INSTALLED = "usr/share/datasets/fashion-mnist"
-DEEPFOREST = "deepforest==2.1.0"
 
 
 class DataError(Exception):
@@ -29,28 +28,11 @@ def prepare(data_dir):
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "trees_elsewhere" / "train").exists():
         print("fetching the photos of the tree patches")
-        with _wheel() as wheel:
+        with deepforest.wheel() as wheel:
             for name, count in tree_patches.write(wheel, folder).items():
                 print(f"{count:6,} {name}")
     if not (folder / "fashion_mnist").exists():
         _prepare_fashion_mnist(folder)
-
-
-@contextlib.contextmanager
-def _wheel():
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet"]
-        done = subprocess.run(
-            [*command, "--no-deps", f"--dest={folder}", DEEPFOREST],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise DataError(
-                f"pip cannot download {DEEPFOREST}, whose photos the tree "
-                f"patches are cut from: {_last_line(done.stderr)}"
-            )
-        yield next(pathlib.Path(folder).glob("*.whl"))
 
 
 def _prepare_fashion_mnist(folder):

@@ -11,18 +11,20 @@ different. The layout is that of --dataset=folder:DIR of recipes/imagenet.py:
 """
 
 import argparse
-import io
 import os
 import pathlib
 import sys
-import xml.etree.ElementTree
 import zipfile
 
 import numpy as np
 from PIL import Image
 
-PHOTO = "deepforest/data/2019_YELL_2_528000_4978000_image_crop2"
-ELSEWHERE = "deepforest/data/2019_YELL_2_541000_4977000_image_crop"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from recipes import deepforest  # noqa: E402
+
+PHOTO = "2019_YELL_2_528000_4978000_image_crop2"
+ELSEWHERE = "2019_YELL_2_541000_4977000_image_crop"
 SIZE = 32
 # Neighbouring patches share half of their pixels.
 STRIDE = 16
@@ -98,9 +100,9 @@ def split(found, height):
 def write(wheel, out):
     """Makes the folders trees and trees_elsewhere; counts by place."""
     with zipfile.ZipFile(wheel) as archive:
-        photo, boxes = _read(archive, PHOTO)
+        photo, boxes = deepforest.read(archive, PHOTO)
         train, validation = split(cut(photo, boxes), photo.shape[0])
-        elsewhere = cut(*_read(archive, ELSEWHERE))
+        elsewhere = cut(*deepforest.read(archive, ELSEWHERE))
     parts = {
         "trees/train": balanced(train),
         "trees/validation": balanced(validation),
@@ -120,17 +122,6 @@ def write(wheel, out):
     if not link.exists():
         link.symlink_to(os.path.join("..", "trees", "train"))
     return counts
-
-
-def _read(archive, name):
-    photo = Image.open(io.BytesIO(archive.read(f"{name}.png"))).convert("RGB")
-    root = xml.etree.ElementTree.fromstring(archive.read(f"{name}.xml"))
-    sides = ("xmin", "ymin", "xmax", "ymax")
-    boxes = [
-        [round(float(box.find(side).text)) for side in sides]
-        for box in root.iter("bndbox")
-    ]
-    return np.asarray(photo), boxes
 
 
 def main():

@@ -6,11 +6,13 @@ import re
 import keras
 
 from keras_norm.conversion import convert
+from recipes import blocks
 from recipes.errors import RecipeError
 from recipes.errors import unknown
 
 # The depths that have been trained; any other 6n + 2 can be.
 CIFAR_DEPTHS = (8, 20, 32, 56)
+SMALL_RESNET = "resnet_small"
 # Filters of the convolutions of VGG-A; each stage ends by halving the map.
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
@@ -19,8 +21,9 @@ def make(name, norm, image_shape, num_classes):
     """A network from images to logits, float32 under every dtype policy.
 
     Args:
-        name: A `keras.applications` model, `resnet<depth>_cifar`, `vgg_a` or
-            `vgg_a_by<n>`, whose widths are those of VGG-A divided by n.
+        name: A `keras.applications` model, `resnet<depth>_cifar`,
+            `resnet_small`, `vgg_a` or `vgg_a_by<n>`, whose widths are those of
+            VGG-A divided by n.
         norm: A `keras_norm.Norm`.
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
@@ -32,6 +35,8 @@ def make(name, norm, image_shape, num_classes):
     cifar = re.fullmatch(r"resnet(\d+)_cifar", name)
     if cifar and int(cifar[1]) % 6 == 2:
         build = _resnet_cifar(int(cifar[1]))
+    elif name == SMALL_RESNET:
+        build = _resnet_small()
     elif vgg := re.fullmatch(r"vgg_a(_by([1-9]\d*))?", name):
         build = _vgg_a(int(vgg[2] or 1))
     elif name in _applications():
@@ -59,7 +64,7 @@ def with_float32_logits(model):
 def names():
     """The names that `make` knows."""
     cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
-    return [*_applications(), *cifar, "vgg_a", "vgg_a_by8"]
+    return [*_applications(), *cifar, SMALL_RESNET, "vgg_a", "vgg_a_by8"]
 
 
 def _applications():
@@ -96,13 +101,13 @@ def _resnet_cifar(depth):
 
     def build(norm, image_shape, num_classes):
         inputs = keras.Input(image_shape)
-        x = _convolution(16, name="stem")(inputs)
-        x = _norm_and_activation(x, norm, "stem")
+        x = blocks.convolution(16, name="stem")(inputs)
+        x = blocks.norm_and_activation(x, norm, "stem")
         for stage, filters in enumerate((16, 32, 64)):
             for block in range(num_blocks):
                 strides = 2 if stage > 0 and block == 0 else 1
                 name = f"stage{stage + 1}_block{block + 1}"
-                x = _residual_block(x, filters, strides, norm, name)
+                x = blocks.residual_block(x, filters, strides, norm, name)
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         x = keras.layers.Dense(num_classes, name="logits")(x)
         model = keras.Model(inputs, x, name=f"resnet{depth}_cifar")
@@ -111,20 +116,19 @@ def _resnet_cifar(depth):
     return build
 
 
-def _residual_block(x, filters, strides, norm, name):
-    """Two convolutions; the last activation follows the addition."""
-    shortcut = x
-    if strides > 1 or x.shape[-1] != filters:
-        shortcut = _convolution(
-            filters, size=1, strides=strides, name=f"{name}_shortcut"
-        )(x)
-        shortcut = _norm(shortcut, norm, f"{name}_shortcut")
-    x = _convolution(filters, strides=strides, name=f"{name}_1")(x)
-    x = _norm_and_activation(x, norm, f"{name}_1")
-    x = _convolution(filters, name=f"{name}_2")(x)
-    x = _norm(x, norm, f"{name}_2")
-    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
-    return norm.activation(name=f"{name}_out")(x)
+def _resnet_small():
+    """The backbone of small detectors, as a classifier."""
+
+    def build(norm, image_shape, num_classes):
+        if min(image_shape[:2]) < 32:
+            raise ValueError("it halves the map five times: 32 pixels at least")
+        inputs = keras.Input(image_shape)
+        x = blocks.small_resnet(inputs, norm)[-1]
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        x = keras.layers.Dense(num_classes, name="logits")(x)
+        return with_float32_logits(keras.Model(inputs, x, name=SMALL_RESNET))
+
+    return build
 
 
 def _vgg_a(divisor):
@@ -137,8 +141,8 @@ def _vgg_a(divisor):
         for stage, widths in enumerate(VGG_A, start=1):
             for index, filters in enumerate(widths, start=1):
                 name = f"conv{stage}_{index}"
-                x = _convolution(max(filters // divisor, 1), name=name)(x)
-                x = _norm_and_activation(x, norm, name)
+                x = blocks.convolution(max(filters // divisor, 1), name=name)(x)
+                x = blocks.norm_and_activation(x, norm, name)
             x = keras.layers.MaxPooling2D(name=f"pool{stage}")(x)
         x = keras.layers.Flatten(name="flatten")(x)
         for index in (1, 2):
@@ -149,28 +153,8 @@ def _vgg_a(divisor):
                 kernel_initializer="he_normal",
                 name=name,
             )(x)
-            x = _norm_and_activation(x, norm, name)
+            x = blocks.norm_and_activation(x, norm, name)
         x = keras.layers.Dense(num_classes, name="logits")(x)
         return with_float32_logits(keras.Model(inputs, x, name="vgg_a"))
 
     return build
-
-
-def _convolution(filters, name, size=3, strides=1):
-    return keras.layers.Conv2D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )
-
-
-def _norm(x, norm, name):
-    return norm.layer(name=f"{name}_norm")(x)
-
-
-def _norm_and_activation(x, norm, name):
-    return norm.activation(name=f"{name}_act")(_norm(x, norm, name))

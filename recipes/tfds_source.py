@@ -11,6 +11,9 @@ from recipes import record_index
 from recipes.errors import RecipeError
 
 EVAL_SPLITS = ("validation", "test")
+# What the program has besides, and some that it is used with.
+OWN = ("digits", "fake", "folder:PATH")
+KNOWN = ("imagenet2012", "cifar10", "cifar100", "fashion_mnist", "mnist")
 # From this height on, images are cropped as ImageNet's are.
 LARGE_IMAGE = 64
 
@@ -24,8 +27,8 @@ def open_builder(config):
         RecipeError: if there is no such set, it is no image classification, or
             it is not prepared and cannot be.
     """
-    builder = _find(config)
-    _prepare(builder)
+    builder = find(config, OWN, KNOWN)
+    prepare(builder)
     features = builder.info.features
     image_key, label_key = _keys(config.dataset, builder.info)
     splits = builder.info.splits
@@ -35,7 +38,6 @@ def open_builder(config):
             f"--dataset={config.dataset} must have a train split and a "
             f"validation or test split. It has: {', '.join(splits)}."
         )
-    _check_format(builder)
 
     def parse(record):
         skip = {image_key: tfds.decode.SkipDecoding()}
@@ -62,8 +64,16 @@ def open_builder(config):
     }
 
 
-def _split(info, parse, kept_shape):
-    """The arguments of a `Split`; in memory where its images have a shape."""
+def records(info):
+    """The records of a prepared split, by their number.
+
+    Args:
+        info: `tfds.core.SplitInfo`.
+
+    Returns:
+        The paths of its files, in order; their `RecordIndex`; and `f(index)`,
+        which tells a person which example that is, and where.
+    """
     files = [pathlib.Path(path) for path in info.filepaths]
     cache = files[0].parent / f"{info.name}.record_index.npz"
     index = record_index.load(files, info.shard_lengths, cache)
@@ -71,6 +81,13 @@ def _split(info, parse, kept_shape):
     def name(i):
         file, record = index.place(i)
         return f"example {i} of {info.name}, record {record} of {file}"
+
+    return files, index, name
+
+
+def _split(info, parse, kept_shape):
+    """The arguments of a `Split`; in memory where its images have a shape."""
+    files, index, name = records(info)
 
     def read(i):
         return parse(index.read(i))
@@ -96,18 +113,27 @@ def _check_format(builder):
         )
 
 
-def _find(config):
+def find(config, own, known):
+    """The builder of the TFDS set `config.dataset`.
+
+    Args:
+        config: Has `dataset` and `data_dir`.
+        own: Names of the datasets that the program has besides TFDS'.
+        known: Names of some of TFDS' that suit the program.
+
+    Raises:
+        RecipeError: if there is no such set.
+    """
     try:
         return tfds.builder(config.dataset, data_dir=config.data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        own = ["digits", "fake", "folder:PATH"]
-        known = own + tfds.list_builders(with_community_datasets=False)
-        close = difflib.get_close_matches(config.dataset, known, 3)
+        names = [*own, *tfds.list_builders(with_community_datasets=False)]
+        close = difflib.get_close_matches(config.dataset, names, 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise RecipeError(
             f"unknown dataset {config.dataset!r}.{hint} There are: "
-            f"{', '.join(own)}, and {len(known) - len(own)} of TFDS, among "
-            "them imagenet2012, cifar10, cifar100, fashion_mnist, mnist."
+            f"{', '.join(own)}, and {len(names) - len(own)} of TFDS, among "
+            f"them {', '.join(known)}."
         ) from None
     except (ValueError, OSError) as error:
         raise RecipeError(
@@ -115,9 +141,18 @@ def _find(config):
         ) from error
 
 
+def prepare(builder):
+    """Sees to it that the files of a builder are there and can be read.
+
+    Raises:
+        RecipeError: if they are not, and cannot be made.
+    """
+    if not builder.is_prepared():
+        _prepare(builder)
+    _check_format(builder)
+
+
 def _prepare(builder):
-    if builder.is_prepared():
-        return
     downloads = pathlib.Path(builder._data_dir_root) / "downloads"
     manual = downloads / "manual"
     settings = tfds.download.DownloadConfig(
@@ -140,6 +175,7 @@ def _why_not_prepared(builder, manual, error):
         return (
             f"{builder.name} is not in {builder._data_dir_root} and cannot be "
             f"downloaded: {type(error).__name__}: {_first_line(error)}"
+            f"{_by_hand(builder, manual)}"
         )
     if isinstance(error, AssertionError):
         return (
@@ -150,6 +186,18 @@ def _why_not_prepared(builder, manual, error):
         f"{builder.name} cannot be prepared from {manual}: "
         f"{type(error).__name__}: {_first_line(error)}"
     )
+
+
+def _by_hand(builder, manual):
+    """Where COCO's archives may be put that cannot be downloaded."""
+    if builder.name != "coco":
+        return ""
+    archives = dict.fromkeys(
+        f"{name}.zip"
+        for split in builder.builder_config.splits
+        for name in (split.images, split.annotations)
+    )
+    return f" TFDS also takes its archives from {manual}: {', '.join(archives)}"
 
 
 def _keys(dataset, info):
