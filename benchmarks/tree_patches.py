@@ -19,7 +19,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+if __package__ in (None, ""):
+    sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 from recipes import deepforest  # noqa: E402
 

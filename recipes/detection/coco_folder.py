@@ -1,0 +1,200 @@
+"""A folder of images with annotations in COCO's format.
+
+Either as COCO's own archives unpack,
+
+  annotations/instances_train2017.json   annotations/instances_val2017.json
+  train2017/*.jpg                        val2017/*.jpg
+
+(or with the images in images/train2017 and images/val2017, or all in images),
+or as Roboflow writes it:
+
+  train/_annotations.coco.json           valid/_annotations.coco.json
+  train/*.jpg                            valid/*.jpg
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from recipes.detection import annotations
+from recipes.detection import coco_json
+from recipes.detection.annotations import Annotation
+from recipes.detection.annotations import Source
+from recipes.detection.annotations import Split
+from recipes.errors import RecipeError
+
+ROBOFLOW = "_annotations.coco.json"
+EVAL_FOLDERS = ("valid", "val", "validation", "test")
+# Of so many images, the size is compared with what the annotations say.
+NUM_CHECKED = 32
+
+
+def open_folder(root):
+    """The source that a folder holds.
+
+    Args:
+        root: Path of the folder.
+
+    Raises:
+        RecipeError: if it cannot be read, is incomplete, or contradicts itself.
+    """
+    files = _files(root)
+    parts = [coco_json.load(path) for path, _ in files]
+    train, evaluation = (part.categories for part in parts)
+    if train != evaluation:
+        differing = dict(train.items() ^ evaluation.items())
+        raise RecipeError(
+            f"{files[0][0]} and {files[1][0]} must name the same categories. "
+            f"They differ in {_first(map(repr, differing.values()))}."
+        )
+    splits = []
+    for (path, folders), columns in zip(files, parts, strict=True):
+        if np.all(columns.is_crowd):
+            raise RecipeError(
+                f"{path} has no box of a single object: there is nothing to "
+                "learn from, or to evaluate on."
+            )
+        images = _images(path, folders, columns.file_names)
+        _check_sizes(path, images, columns)
+        splits.append(_split(images, columns))
+    return Source(
+        class_names=tuple(train.values()),
+        category_ids=tuple(train),
+        train=splits[0],
+        evaluation=splits[1],
+    )
+
+
+def _files(root):
+    """For training and evaluation: the annotations, where images may be."""
+    if not root.is_dir():
+        raise RecipeError(
+            f"--dataset=folder:{root}: there is no such folder. It must hold "
+            f"{_wanted()}."
+        )
+    found = [_coco(root, kind) for kind in ("train", "val")]
+    if not any(found):
+        found = [_roboflow(root, ("train",)), _roboflow(root, EVAL_FOLDERS)]
+    if not all(found):
+        there = _first(sorted(p.name for p in root.iterdir())) or "nothing"
+        raise RecipeError(
+            f"--dataset=folder:{root} must hold {_wanted()}. It holds: {there}."
+        )
+    return found
+
+
+def _wanted():
+    return (
+        "annotations/instances_train*.json and annotations/instances_val*.json "
+        f"with the images in train*/ and val*/, or train/{ROBOFLOW} and valid/"
+        f"{ROBOFLOW} with the images beside them"
+    )
+
+
+def _coco(root, kind):
+    paths = sorted((root / "annotations").glob(f"instances_{kind}*.json"))
+    if len(paths) > 1:
+        raise RecipeError(
+            f"--dataset=folder:{root} must hold one file of the name "
+            f"annotations/instances_{kind}*.json. It holds "
+            f"{', '.join(path.name for path in paths)}."
+        )
+    for path in paths:
+        name = path.stem.removeprefix("instances_")
+        images = root / "images"
+        return path, [root / name, images / name, images]
+
+
+def _roboflow(root, folders):
+    for folder in folders:
+        path = root / folder / ROBOFLOW
+        if path.is_file():
+            return path, [path.parent]
+
+
+def _images(path, folders, names):
+    """The paths of the images, in the folder that has the first of them."""
+    there = [folder for folder in folders if (folder / names[0]).is_file()]
+    folder = (there or [f for f in folders if f.is_dir()] or folders)[0]
+    images = [os.path.join(folder, name) for name in names]
+    # A folder is listed once: to ask for each file takes long over a network.
+    listed = {parent: set() for parent in map(os.path.dirname, images)}
+    for parent, files in listed.items():
+        if os.path.isdir(parent):
+            files.update(os.listdir(parent))
+    missing = [
+        image
+        for image in images
+        if os.path.basename(image) not in listed[os.path.dirname(image)]
+    ]
+    if missing:
+        more = len(missing) - 1
+        raise RecipeError(
+            f"{path} names images that are not there: {missing[0]}"
+            + (f" and {more} more of {len(images)}." if more else ".")
+        )
+    return images
+
+
+def _check_sizes(path, images, columns):
+    """Boxes are of no use where the images were scaled after all."""
+    step = -(-len(images) // NUM_CHECKED)
+    for i in range(0, len(images), step):
+        try:
+            size = annotations.image_size(tf.io.read_file(images[i])).numpy()
+        except tf.errors.OpError:
+            continue  # What cannot be decoded is the reader's affair.
+        height, width = columns.sizes[i]
+        if tuple(size) != (height, width):
+            raise RecipeError(
+                f"{path}: image {columns.image_ids[i]} should have {width}x"
+                f"{height} pixels, but {images[i]} has {size[1]}x{size[0]}. "
+                "Boxes must be of the images as they are."
+            )
+
+
+def _split(images, columns):
+    paths = tf.constant(images)
+    offsets = tf.constant(columns.offsets)
+    scales = np.tile(columns.sizes, 2).repeat(np.diff(columns.offsets), axis=0)
+    rows = {
+        "boxes": tf.constant(columns.boxes / scales, tf.float32),
+        "labels": tf.constant(columns.labels),
+        "is_crowd": tf.constant(columns.is_crowd),
+    }
+
+    def read(i):
+        begin, end = offsets[i], offsets[i + 1]
+        own = {key: column[begin:end] for key, column in rows.items()}
+        return {"image": tf.io.read_file(paths[i]), **own}
+
+    return Split(
+        num_examples=len(images),
+        read=read,
+        name=lambda i: images[i],
+        annotations=lambda: [
+            _annotation(columns, i) for i in range(len(images))
+        ],
+    )
+
+
+def _annotation(columns, i):
+    height, width = columns.sizes[i]
+    own = slice(columns.offsets[i], columns.offsets[i + 1])
+    return Annotation(
+        image_id=int(columns.image_ids[i]),
+        height=int(height),
+        width=int(width),
+        boxes=columns.boxes[own],
+        labels=columns.labels[own],
+        is_crowd=columns.is_crowd[own],
+        areas=columns.areas[own],
+    )
+
+
+def _first(names, limit=8):
+    """Up to some names, for a sentence."""
+    names = list(names)
+    more = [f"and {len(names) - limit} more"] if len(names) > limit else []
+    return ", ".join(names[:limit] + more)

@@ -1,0 +1,31 @@
+"""Images with boxes by the name of a dataset, every example by its number."""
+
+import pathlib
+
+from recipes.detection import coco_folder
+from recipes.detection import tfds_objects
+from recipes.detection import trees
+from recipes.detection.annotations import Annotation
+from recipes.detection.annotations import Source
+from recipes.detection.annotations import Split
+
+__all__ = ["Annotation", "Source", "Split", "open_source"]
+
+
+def open_source(config):
+    """The source that `config.dataset` names.
+
+    Args:
+        config: Has `dataset`: `"folder:PATH"`, `"trees"` or the name of a TFDS
+            set, such as `"coco/2017"`; and `data_dir`: path of the folder that
+            sets are in or are put into, None for that of TFDS.
+
+    Raises:
+        RecipeError: if there is no such dataset, or it cannot be had.
+    """
+    kind, _, path = config.dataset.partition(":")
+    if kind == "folder":
+        return coco_folder.open_folder(pathlib.Path(path).expanduser())
+    if config.dataset == "trees":
+        return trees.open_trees(config.data_dir)
+    return tfds_objects.open_set(config)
