@@ -100,5 +100,5 @@ TASK = Task(
     outcome=_outcome,
     evaluated=_evaluated,
     tiles=_tiles,
-    pictures=lambda config: "",
+    pictures=lambda config, data: "",
 )

@@ -69,8 +69,8 @@ class ClassificationNetworkSettings(NetworkSettings):
     model: str = setting(
         "ResNet50V2",
         "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
-        "(any 6n + 2), resnet_small, vgg_a, vgg_a_by8 (all widths divided by 8, "
-        "or by another number).",
+        "(any 6n + 2), resnet_small, vgg_a, vgg_a_by8 (all widths divided by "
+        "8, or by another number).",
     )
     init_model: str | None = setting(
         None,

@@ -35,8 +35,8 @@ class Data:
             `strategy.distribute_datasets_from_function` hands out: with it
             come the batches of the replicas of that input pipeline, in order,
             whose rows together are those of the global batches.
-        evaluation: `f(context=None)` gives the evaluation batches, every
-            example once.
+        evaluation: `f(context=None, split="evaluation")` gives evaluation
+            batches, every example of that split of the source once.
         num_train: Number of training examples.
         num_eval: Number of evaluation examples.
         num_classes: Number of classes.
@@ -45,6 +45,7 @@ class Data:
         num_steps: Steps of the whole training.
         num_epochs: Epochs that they take, the last one perhaps in part.
         num_eval_batches: Batches of an evaluation, over all replicas.
+        eval_batch_size: Images a step of an evaluation.
         global_batch_size: Images a step.
         source: The set itself, as its task opens it.
     """
@@ -59,6 +60,7 @@ class Data:
     num_steps: int
     num_epochs: int
     num_eval_batches: int
+    eval_batch_size: int
     global_batch_size: int
     source: object
 
@@ -109,10 +111,13 @@ def make(config):
         steps = (first_step, num_steps)
         return _train_batches(source, config, steps, steps_per_epoch, share)
 
-    def evaluation(context=None):
+    def evaluation(context=None, split="evaluation"):
         share = _share(eval_batch_size, context)
-        example = examples.evaluation(source, config, eval_batch_size)
-        return _eval_batches(example, num_eval_batches, share)
+        example = examples.evaluation(source, config, eval_batch_size, split)
+        num_examples = getattr(source, split).num_examples
+        return _eval_batches(
+            example, -(-num_examples // eval_batch_size), share
+        )
 
     return Data(
         train=train,
@@ -125,6 +130,7 @@ def make(config):
         num_steps=num_steps,
         num_epochs=-(-num_steps // steps_per_epoch),
         num_eval_batches=num_eval_batches,
+        eval_batch_size=eval_batch_size,
         global_batch_size=config.global_batch_size,
         source=source,
     )

@@ -46,9 +46,16 @@ def training(source, config, steps_per_epoch):
     return example
 
 
-def evaluation(source, config, batch_size):
-    """`f(step, row)` gives the evaluation example of that row, in a graph."""
-    split = source.evaluation
+def evaluation(source, config, batch_size, split):
+    """`f(step, row)` gives the evaluation example of that row, in a graph.
+
+    Args:
+        source: What the task opened.
+        config: The config of the run.
+        batch_size: Examples a step.
+        split: Name of the examples in the source.
+    """
+    split = getattr(source, split)
     maker = task.of(config).evaluation_examples(config, source)
     seed = tf.zeros(2, tf.int64)
 

@@ -33,14 +33,8 @@ def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     Raises:
         RecipeError: for a file that cannot be read, converted, or fed.
     """
-    try:
-        model, notes = files.load_model(path)
-        if norm is not None:
-            model, report = keras_norm.convert(model, norm)
-            notes = [*notes, report.summary(), *report.notes]
-    except keras_norm.ConversionError as error:
-        raise RecipeError(f"--init_model={path}: {error}") from error
-    _check(path, model, image_shape, precision)
+    model, notes = read(path, norm, precision)
+    _check(path, model, image_shape)
     num_outputs = model.outputs[0].shape[-1]
     model, kept, note = _with_head(model, num_classes)
     if needs_head and not kept:
@@ -56,7 +50,38 @@ def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     return model, [*notes, note]
 
 
-def _check(path, model, image_shape, precision):
+def read(path, norm, precision):
+    """A model as it is in a file, converted if asked.
+
+    Args:
+        path: Path of a `.keras` or legacy HDF5 file.
+        norm: A `keras_norm.Norm` to convert batch normalization to, or None.
+        precision: Name of the dtype policy that the run asks for.
+
+    Returns:
+        `(model, notes)`: the model, and sentences on what became of the file.
+
+    Raises:
+        RecipeError: for a file that cannot be read or converted, or is of
+            another dtype policy.
+    """
+    try:
+        model, notes = files.load_model(path)
+        if norm is not None:
+            model, report = keras_norm.convert(model, norm)
+            notes = [*notes, report.summary(), *report.notes]
+    except keras_norm.ConversionError as error:
+        raise RecipeError(f"--init_model={path}: {error}") from error
+    policies = float32.policies(model)
+    if policies and precision not in policies:
+        raise RecipeError(
+            f"--precision={precision}, but --init_model={path} was saved in "
+            f"{', '.join(policies)}: ask for that."
+        )
+    return model, notes
+
+
+def _check(path, model, image_shape):
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise RecipeError(
             f"--init_model={path} must have one input and one output, and has "
@@ -71,12 +96,6 @@ def _check(path, model, image_shape, precision):
         raise RecipeError(
             f"--init_model={path} takes images of {wanted}, and this dataset "
             f"gives {tuple(image_shape)}: change --image_size or the dataset."
-        )
-    policies = float32.policies(model)
-    if policies and precision not in policies:
-        raise RecipeError(
-            f"--precision={precision}, but --init_model={path} was saved in "
-            f"{', '.join(policies)}: ask for that."
         )
 
 

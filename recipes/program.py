@@ -71,5 +71,5 @@ def run(config):
             result = act(config, batches, trainer, replicas, broadcast)
         if config.mode != "export" and these.is_chief:
             print(report.describe(config, result))
-            print(f"report: {report.write(config, result)}")
+            print(f"report: {report.write(config, batches, result)}")
         return result

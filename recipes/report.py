@@ -28,7 +28,7 @@ def describe(config, result):
     return "\n".join([line, outcome] if outcome else [line])
 
 
-def write(config, result):
+def write(config, data, result):
     """Writes report.html to the workdir and returns its path."""
     this = task.of(config)
     template = jinja2.Template(
@@ -40,7 +40,7 @@ def write(config, result):
         summary=result.summary,
         tiles=_tiles(this, result.summary),
         figure=_figure(this, result.records),
-        pictures=this.pictures(config),
+        pictures=this.pictures(config, data),
         versions=environment.versions(),
         command=environment.command(),
     )

@@ -29,7 +29,7 @@ class Task:
             nothing.
         evaluated: `f(values)` gives the values of an evaluation in a line.
         tiles: `f(last, best)` gives the report's first figures, `(name, text)`.
-        pictures: `f(config)` gives HTML for the report, or nothing.
+        pictures: `f(config, data)` gives HTML for the report, or nothing.
     """
 
     open_source: Callable

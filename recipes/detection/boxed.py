@@ -1,0 +1,84 @@
+"""Images with boxes as examples: image, targets and weight."""
+
+import tensorflow as tf
+
+from recipes import bad_images
+from recipes.detection import augment
+from recipes.detection import targets
+from recipes.examples import Maker
+
+
+def training(config, source):
+    """The `Maker` of training examples.
+
+    Targets are a dict of what every anchor has to learn: `classes` int32
+    `(A,)` and `deltas` float32 `(A, 4)`, see `targets.assign`.
+    """
+    anchors = tf.constant(config.anchors.boxes)
+    prepare = augment.training(config)
+
+    def make(split, index, seed):
+        example, pixels, weight = _read(split, index, config.on_bad_image)
+        image, boxes, keep = prepare(pixels, example["boxes"], seed)
+        classes, deltas = targets.assign(
+            *[
+                tf.boolean_mask(values, keep)
+                for values in (boxes, example["labels"], example["is_crowd"])
+            ],
+            anchors,
+        )
+        return image * weight, {"classes": classes, "deltas": deltas}, weight
+
+    def blank():
+        classes = tf.fill(anchors.shape[:1], targets.IGNORED)
+        wanted = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
+        return tf.zeros(_shape(config, source)), wanted, 0.0
+
+    return Maker(make, blank)
+
+
+def evaluation(config, source):
+    """The `Maker` of evaluation examples.
+
+    The target is the number of the example, int64, by which its annotation is
+    found.
+    """
+    prepare = augment.evaluation(config)
+
+    def make(split, index, seed):
+        example, pixels, weight = _read(split, index, config.on_bad_image)
+        image, _, _ = prepare(pixels, example["boxes"], seed)
+        return image * weight, index, weight
+
+    def blank():
+        shape = _shape(config, source)
+        return tf.zeros(shape), tf.constant(-1, tf.int64), 0.0
+
+    return Maker(make, blank)
+
+
+def _read(split, index, on_bad_image):
+    """An example with boxes in pixels, its image, and its weight."""
+    example = split.read(index)
+
+    def decode(encoded):
+        pixels = tf.io.decode_image(encoded, 3, expand_animations=False)
+        return tf.ensure_shape(pixels, (None, None, 3))
+
+    pixels, weight = bad_images.guard(
+        decode, example["image"], index, split.name, on_bad_image
+    )
+    sides = tf.tile(tf.cast(tf.shape(pixels)[:2], tf.float32), [2])
+    # What cannot be decoded has no boxes either.
+    seen = tf.fill(tf.shape(example["labels"]), weight > 0)
+    columns = {
+        "boxes": example["boxes"] * sides,
+        "labels": example["labels"],
+        "is_crowd": example["is_crowd"],
+    }
+    columns = {k: tf.boolean_mask(v, seen) for k, v in columns.items()}
+    return columns, pixels, weight
+
+
+def _shape(config, source):
+    return config.image_size, config.image_size, source.num_channels

@@ -1,0 +1,55 @@
+"""The configuration of a run of `recipes/coco.py`."""
+
+import dataclasses
+from typing import ClassVar
+
+from recipes.config import RunConfig
+from recipes.detection.presets import PRESETS
+from recipes.detection.settings import DetectionDataSettings
+from recipes.detection.settings import DetectionLossSettings
+from recipes.detection.settings import DetectionRunSettings
+from recipes.detection.settings import DetectionScheduleSettings
+from recipes.detection.settings import DetectorSettings
+from recipes.errors import RecipeError
+from recipes.settings import DeviceSettings
+
+_GROUPS = (
+    DetectionRunSettings,
+    DetectionDataSettings,
+    DetectorSettings,
+    DetectionScheduleSettings,
+    DetectionLossSettings,
+    DeviceSettings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionConfig(RunConfig, *reversed(_GROUPS)):
+    """Everything that decides a run of `recipes/coco.py`."""
+
+    GROUPS: ClassVar[tuple] = _GROUPS
+    PRESETS: ClassVar[dict] = PRESETS
+    TASK: ClassVar[str] = "recipes.detection.task"
+    PROGRAM: ClassVar[str] = "recipes/coco.py"
+    REFERENCE_BATCH: ClassVar[int] = 64
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.scale_jitter_min > self.scale_jitter_max:
+            raise RecipeError(
+                "--scale_jitter_min must be at most --scale_jitter_max. "
+                f"Received: scale_jitter_min={self.scale_jitter_min}, "
+                f"scale_jitter_max={self.scale_jitter_max}"
+            )
+        # Says which sizes the pyramid can divide.
+        self.anchors  # noqa: B018
+
+    @property
+    def anchors(self):
+        """The `Anchors` of the pyramid."""
+        # NumPy need not be there for --help.
+        from recipes.detection.anchors import Anchors
+
+        return Anchors(
+            self.image_size, self.min_level, self.max_level, self.anchor_size
+        )

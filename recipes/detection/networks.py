@@ -1,0 +1,77 @@
+"""The detector that a config asks for."""
+
+from recipes import init_model
+from recipes import norms
+from recipes.detection import backbones
+from recipes.detection import retinanet
+from recipes.errors import RecipeError
+
+
+def make(config, data):
+    """The network of a run: new, on a classifier of a file, or a detector's.
+
+    Raises:
+        RecipeError: for a name or a file that cannot be.
+    """
+    if config.max_level < backbones.LEVELS[-1]:
+        raise RecipeError(
+            f"--max_level must be at least {backbones.LEVELS[-1]}, the level "
+            "of the backbone's coarsest map. "
+            f"Received: max_level={config.max_level}"
+        )
+    shape = data.image_shape
+    if config.init_model is None:
+        norm = norms.of(config)
+        backbone = backbones.make(config.model, norm, shape)
+        return _on(backbone, norm, config, data.num_classes)
+    path, to_norm = config.init_model, norms.to_convert_to(config)
+    model, notes = init_model.read(path, to_norm, config.precision)
+    print("\n".join(notes))
+    if retinanet.is_detector(model):
+        _check(path, model, config, data)
+        return model
+    if config.mode in ("eval", "export"):
+        raise RecipeError(f"{path} is no detector: train one with it first.")
+    backbone = backbones.out_of(path, model, shape)
+    print(f"{model.name} is the backbone; pyramid and heads are new.")
+    norm = norms.of(config) if to_norm is None else to_norm
+    return _on(backbone, norm, config, data.num_classes)
+
+
+def _on(backbone, norm, config, num_classes):
+    try:
+        return retinanet.make(
+            backbone,
+            norm,
+            config.anchors,
+            num_classes,
+            config.pyramid_filters,
+            config.head_depth,
+        )
+    except (TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise RecipeError(
+            f"pyramid and heads cannot be built with --norm={norm.name}: "
+            f"{message}"
+        ) from error
+
+
+def _check(path, model, config, data):
+    """Refuses a detector of other images, anchors or classes."""
+    taken = tuple(model.inputs[0].shape[1:])
+    if taken != tuple(data.image_shape):
+        raise RecipeError(
+            f"--init_model={path} takes images of {taken}, and this run gives "
+            f"{tuple(data.image_shape)}: change --image_size."
+        )
+    _, num_anchors, num_classes = model.output[retinanet.CLASSES].shape
+    if num_classes != data.num_classes:
+        raise RecipeError(
+            f"--init_model={path} knows {num_classes} classes, and "
+            f"{config.dataset} has {data.num_classes}."
+        )
+    if num_anchors != config.anchors.num_anchors:
+        raise RecipeError(
+            f"--init_model={path} has {num_anchors} anchors, and this pyramid "
+            f"{config.anchors.num_anchors}: change --min_level and --max_level."
+        )

@@ -1,0 +1,87 @@
+"""Images of the newest evaluation with their boxes, for the report."""
+
+import json
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from recipes.detection import drawing
+from recipes.detection import metric
+from recipes.detection.average_precision import PER_CLASS
+from recipes.detection.average_precision import PREDICTIONS
+
+HEADINGS = {"evaluation": "Evaluation images", "train": "Training images"}
+NUM_IMAGES = 12
+# Classes are listed where there are so many.
+MANY = 2
+
+
+def page(config, data):
+    """HTML: images with what is annotated and what was found, AP by class.
+
+    Args:
+        config: A `DetectionConfig`.
+        data: Its `Data`.
+    """
+    parts = []
+    for split, heading in HEADINGS.items():
+        path = config.folder / PREDICTIONS[split]
+        if path.exists():
+            found = json.loads(path.read_text())
+            image = _drawn(getattr(data.source, split), data.source, found)
+            parts.append(f"<h2>{heading}</h2>\n{image}")
+    path = config.folder / PER_CLASS
+    if path.exists() and data.num_classes >= MANY:
+        parts.append(_by_class(json.loads(path.read_text())))
+    return "\n".join(parts)
+
+
+def _drawn(split, source, predictions):
+    """Images of a split with their predictions, evenly out of those with boxes.
+
+    Args:
+        split: A `Split`.
+        source: Its `Source`.
+        predictions: List of dicts in COCO's format of results.
+    """
+    every = split.annotations()
+    shown = [i for i, annotation in enumerate(every) if len(annotation.boxes)]
+    step = max(len(shown) / NUM_IMAGES, 1.0)
+    shown = [shown[int(place)] for place in np.arange(0, len(shown), step)]
+    images, annotations, found = [], [], []
+    for i in shown[:NUM_IMAGES]:
+        try:
+            encoded = split.read(tf.constant(i, tf.int64))["image"]
+            image = tf.io.decode_image(encoded, 3, expand_animations=False)
+        except tf.errors.OpError:
+            continue  # It was named when it was evaluated.
+        images.append(image.numpy())
+        annotations.append(every[i])
+        found.append(_detections(every[i].image_id, source, predictions))
+    return drawing.page(images, annotations, found, source.class_names)
+
+
+def _detections(image_id, source, predictions):
+    rows = [row for row in predictions if row["image_id"] == image_id]
+    boxes = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
+    left, top, width, height = boxes.T
+    return metric.Detections(
+        boxes=np.stack([top, left, top + height, left + width], axis=1),
+        scores=np.array([row["score"] for row in rows]),
+        labels=np.array(
+            [source.category_ids.index(row["category_id"]) for row in rows],
+            np.int64,
+        ),
+    )
+
+
+def _by_class(per_class):
+    """AP of each class as a table, the best first."""
+    known = {k: v for k, v in per_class.items() if v is not None}
+    known = {k: v for k, v in known.items() if not math.isnan(v)}
+    rows = "".join(
+        f"<tr><td>{name}</td><td>{value:.1%}</td></tr>\n"
+        for name, value in sorted(known.items(), key=lambda item: -item[1])
+    )
+    return f"<h2>AP by class</h2>\n<table>\n{rows}</table>"

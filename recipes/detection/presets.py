@@ -1,0 +1,73 @@
+"""Settings by name, each a header and what it changes.
+
+A header gives the command, what it reproduces, and the expected time and score
+where they are known; "not measured" says that nobody ran it to its end.
+"""
+
+
+def _frn_coco(global_batch_size):
+    """FRN paper, section 4.3: M images a step, 125K * 64 / M steps.
+
+    Its learning rate is base * M / 64, with the best base of 0.01, 0.05 and
+    0.1: give --learning_rate to try the others.
+    """
+    return {
+        "dataset": "coco/2017",
+        "model": "ResNet101",
+        "norm": "frn",
+        "image_size": 1024,
+        "global_batch_size": global_batch_size,
+        "train_steps": 125_000 * 64 // global_batch_size,
+        "learning_rate": 0.05,
+        "schedule": "cosine",
+        "momentum": 0.9,
+        "weight_decay": 4e-4,
+    }
+
+
+PRESETS = {
+    # python recipes/coco.py --preset=frn_resnet101_64
+    # FRN paper, COCO, RetinaNet from scratch, 8 images a GPU on 8 GPUs. Its
+    # schedule is not given. Time and score: not measured.
+    "frn_resnet101_64": _frn_coco(64),
+    # python recipes/coco.py --preset=frn_resnet101_32
+    # The same with 4 images a GPU. Time and score: not measured.
+    "frn_resnet101_32": _frn_coco(32),
+    # python recipes/coco.py --preset=frn_resnet101_16
+    # The same with 2 images a GPU. Time and score: not measured.
+    "frn_resnet101_16": _frn_coco(16),
+    # python recipes/coco.py --preset=frn_resnet50
+    # A smaller one for a machine with fewer GPUs: ResNet-50, 640 px, scale
+    # jitter. Time and score: not measured.
+    "frn_resnet50": {
+        **_frn_coco(16),
+        "model": "ResNet50",
+        "image_size": 640,
+        "train_steps": 180_000,
+        "scale_jitter_min": 0.5,
+        "scale_jitter_max": 2.0,
+    },
+    # python recipes/coco.py --preset=trees
+    # Trees on tiles of an aerial photo over two replicas of one CPU.
+    # Time and scores on 2 cores: the table in docs/results.md.
+    "trees": {
+        "dataset": "trees",
+        "model": "resnet_small",
+        "norm": "frn",
+        "image_size": 128,
+        "global_batch_size": 8,
+        "train_steps": 600,
+        "learning_rate": 0.4,
+        "schedule": "cosine",
+        "warmup_epochs": 1,
+        "max_level": 6,
+        "pyramid_filters": 64,
+        "head_depth": 2,
+        "anchor_size": 2.0,
+        "eval_batch_size": 32,
+        "eval_every_steps": 300,
+        "eval_train": True,
+        "virtual_replicas": 2,
+        "log_every_steps": 10,
+    },
+}

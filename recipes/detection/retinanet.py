@@ -1,0 +1,129 @@
+"""RetinaNet: one flat graph of backbone, feature pyramid and heads.
+
+Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017,
+https://arxiv.org/abs/1612.03144, and "Focal Loss for Dense Object Detection",
+ICCV 2017, https://arxiv.org/abs/1708.02002. What they have no normalization
+for, pyramid and heads, has the one of the backbone, as in the FRN paper.
+"""
+
+import math
+
+import keras
+
+from recipes import blocks
+from recipes.detection.backbones import LEVELS
+
+CLASSES = "classes"
+BOXES = "boxes"
+# What every anchor is taken for at first: an object with that probability.
+PRIOR = 0.01
+# Names of layers that a backbone has not.
+PYRAMID, CLASS_HEAD, BOX_HEAD = "pyramid", "class_head", "box_head"
+
+
+def make(backbone, norm, anchors, num_classes, filters, head_depth):
+    """The detector on a backbone.
+
+    The convolutions of a head are shared by all levels, its norms are not.
+
+    Args:
+        backbone: Functional model from images to a list of maps, one for each
+            of the levels 3, 4 and 5.
+        norm: A `keras_norm.Norm`.
+        anchors: The `Anchors`.
+        num_classes: Number of classes.
+        filters: Channels of pyramid and heads.
+        head_depth: Convolutions of a head before its last.
+
+    Returns:
+        Functional model from images to a dict, float32 under every dtype
+        policy, in the order of the anchors:
+
+        * `classes`: logits `(batch, anchors, num_classes)`.
+        * `boxes`: deltas `(batch, anchors, 4)`.
+    """
+    maps = dict(zip(LEVELS, backbone.outputs, strict=True))
+    maps = _pyramid(maps, anchors.levels, filters, norm)
+    per_location = anchors.num_per_location
+    prior = keras.initializers.Constant(-math.log((1 - PRIOR) / PRIOR))
+    classes = _head(
+        CLASS_HEAD, maps, norm, head_depth, per_location, num_classes, prior
+    )
+    boxes = _head(BOX_HEAD, maps, norm, head_depth, per_location, 4, "zeros")
+    return keras.Model(
+        backbone.inputs,
+        {CLASSES: classes, BOXES: boxes},
+        name=f"retinanet_{backbone.name}",
+    )
+
+
+def head_layers(model):
+    """The layers of a detector that are not of its backbone."""
+    parts = (PYRAMID, CLASS_HEAD, BOX_HEAD)
+    return [layer for layer in model.layers if layer.name.startswith(parts)]
+
+
+def is_detector(model):
+    """Whether a model gives what `make` builds."""
+    outputs = model.output
+    return isinstance(outputs, dict) and set(outputs) == {CLASSES, BOXES}
+
+
+def _pyramid(maps, levels, filters, norm):
+    """Maps of `filters` channels, one a level."""
+    merged, above = {}, None
+    for level in sorted(maps, reverse=True):
+        name = f"{PYRAMID}_lateral{level}"
+        x = blocks.convolution(filters, size=1, name=name)(maps[level])
+        x = blocks.normalization(x, norm, name)
+        if above is not None:
+            larger = keras.layers.UpSampling2D(
+                2, name=f"{PYRAMID}_upsample{level}"
+            )(above)
+            x = keras.layers.Add(name=f"{PYRAMID}_add{level}")([x, larger])
+        merged[level] = above = x
+    found = {}
+    for level in range(min(maps), max(levels) + 1):
+        name = f"{PYRAMID}_level{level}"
+        if level in merged:
+            x = blocks.convolution(filters, name=name)(merged[level])
+        else:
+            x = found[level - 1]
+            if level - 1 not in merged:
+                x = norm.activation(name=f"{name}_in")(x)
+            x = blocks.convolution(filters, strides=2, name=name)(x)
+        found[level] = blocks.normalization(x, norm, name)
+    return {level: found[level] for level in levels}
+
+
+def _head(name, maps, norm, depth, per_location, num_values, bias):
+    """`(batch, anchors, num_values)` of all levels, one after the other."""
+    filters = next(iter(maps.values())).shape[-1]
+    shared = [
+        blocks.convolution(filters, name=f"{name}{i}")
+        for i in range(1, depth + 1)
+    ]
+    last = keras.layers.Conv2D(
+        per_location * num_values,
+        3,
+        padding="same",
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        bias_initializer=bias,
+        name=f"{name}_out",
+    )
+    outputs = []
+    for level, x in maps.items():
+        for i, convolution in enumerate(shared, start=1):
+            x = blocks.norm_and_activation(
+                convolution(x), norm, f"{name}{i}_level{level}"
+            )
+        x = keras.layers.Reshape((-1, num_values), name=f"{name}_flat{level}")(
+            last(x)
+        )
+        outputs.append(x)
+    x = outputs[0]
+    if len(outputs) > 1:
+        x = keras.layers.Concatenate(axis=1, name=f"{name}_levels")(outputs)
+    return keras.layers.Activation(
+        "linear", dtype="float32", name=f"{name}_float32"
+    )(x)
