@@ -58,7 +58,7 @@ class Entries:
 
     def _reject_value(self, i, key, types):
         row = self.rows[i]
-        which = f"entry {i} of {self.part!r}, counted from 0"
+        which = f"entry {i} of {self.part!r}, counted from 0,"
         if key != "id" and "id" in row:
             which = f"the entry of {self.part!r} with the id {row['id']!r}"
         found = f"It is {row[key]!r}." if key in row else "It has none."
