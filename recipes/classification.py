@@ -1,7 +1,7 @@
 """Image classification, the task of `recipes/imagenet.py`."""
 
 from recipes import classifier
-from recipes import export
+from recipes import export_logits
 from recipes import init_model
 from recipes import labelled
 from recipes import mixing
@@ -47,7 +47,7 @@ def _mixer(config, source, pipeline):
 
 def _export(config, data, model):
     del data
-    return export.describe(export.write(config, model))
+    return export_logits.describe(export_logits.write(config, model))
 
 
 def _outcome(last, best, summary):

@@ -1,6 +1,6 @@
 """Formats that a network can be written in, each with its way back.
 
-Every format names the input `images` and the output `logits`.
+Every format names the input `images`, and the outputs as the network does.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import tensorflow as tf
 from recipes.errors import RecipeError
 
 INPUT = "images"
-OUTPUT = "logits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +25,8 @@ class Format:
         file: Name of the file in the folder, or "" for the folder itself.
         packages: What is to be installed, by the names that are imported.
         write: `f(network, path)`; the network maps images to a dict.
-        load: `f(path)` gives a function from a batch of images to logits.
+        load: `f(path)` gives a function from a batch of images to a dict of
+            outputs.
     """
 
     file: str
@@ -70,7 +70,8 @@ def _load_saved_model(path):
     def run(images):
         # Names the module too, whose variables would go with it.
         serve = loaded.signatures["serving_default"]
-        return serve(**{INPUT: tf.constant(images)})[OUTPUT].numpy()
+        outputs = serve(**{INPUT: tf.constant(images)})
+        return {name: value.numpy() for name, value in outputs.items()}
 
     return run
 
@@ -93,7 +94,7 @@ def _load_litert(path):
     runner = Interpreter(path).get_signature_runner()
 
     def run(images):
-        return runner(**{INPUT: images})[OUTPUT]
+        return runner(**{INPUT: images})
 
     return run
 
@@ -104,20 +105,24 @@ def _write_onnx(network, path):
     from tensorflow.python.framework import convert_to_constants
 
     (signature,) = _signature(network)[0].values()
-    function = tf.function(
-        lambda images: network({INPUT: images}, training=False)[OUTPUT],
-        input_signature=[signature],
-    )
+    names = list(network.output)
+
+    def call(images):
+        outputs = network({INPUT: images}, training=False)
+        # Each a tensor of its own, to carry its name.
+        return [tf.identity(outputs[name]) for name in names]
+
+    function = tf.function(call, input_signature=[signature])
     frozen = convert_to_constants.convert_variables_to_constants_v2(
         function.get_concrete_function()
     )
-    model = _to_onnx(frozen, network.name)
+    model = _to_onnx(frozen, names, network.name)
     _keep_zeros_before_max_pools(model.graph)
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
 
 
-def _to_onnx(frozen, name):
+def _to_onnx(frozen, output_names, name):
     from tf2onnx import optimizer
     from tf2onnx import tf_loader
     from tf2onnx import tfonnx
@@ -134,7 +139,9 @@ def _to_onnx(frozen, name):
 
     steps = dict(optimizer._get_optimizers())
     steps["optimize_transpose"] = KeptTransposes
-    inputs, outputs = [frozen.inputs[0].name], [frozen.outputs[0].name]
+    inputs = [frozen.inputs[0].name]
+    outputs = [tensor.name for tensor in frozen.outputs]
+    renamed = dict(zip(outputs, output_names, strict=True))
     with tf.device("CPU:0"):
         with tf.Graph().as_default():
             graph_def = tf_loader.tf_optimize(
@@ -146,7 +153,7 @@ def _to_onnx(frozen, name):
                 tf_graph,
                 input_names=inputs,
                 output_names=outputs,
-                tensors_to_rename={inputs[0]: INPUT, outputs[0]: OUTPUT},
+                tensors_to_rename={inputs[0]: INPUT, **renamed},
             )
             graph = optimizer.optimize_graph(graph, optimizers=steps)
             model = graph.make_model(name)
@@ -194,7 +201,9 @@ def _load_onnx(path):
     )
 
     def run(images):
-        return session.run([OUTPUT], {INPUT: images})[0]
+        names = [output.name for output in session.get_outputs()]
+        values = session.run(names, {INPUT: images})
+        return dict(zip(names, values, strict=True))
 
     return run
 

@@ -1,0 +1,160 @@
+"""The export of a detector: from images to what was found on them."""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from recipes import export
+from recipes import export_formats
+from recipes import float32
+from recipes.detection import detections
+from recipes.errors import RecipeError
+
+# What rounding may change: a score, and an edge as a share of the image.
+TOLERANCE = 1e-3
+BATCH_SIZES = (1, 3)
+# Evaluation images are looked at until something is found, at most so many.
+MAX_IMAGES = 24
+
+
+def write(config, data, model):
+    """Writes a detector in float32, boxes decoded and suppressed in the file.
+
+    Args:
+        config: A `DetectionConfig`.
+        data: Its `Data`.
+        model: Functional model, see `retinanet.make`.
+
+    Returns:
+        The line that says what was written.
+
+    Raises:
+        RecipeError: as `export.write`, and for other detections than those of
+            the Keras model on evaluation images and on noise.
+    """
+    # What the format needs is asked for before the network is made again.
+    export_formats.get(config.export_format)
+    network = _with_detections(config, float32.rebuilt(model))
+    facts = {
+        "outputs": {
+            name: [None, *tensor.shape[1:]]
+            for name, tensor in network.output.items()
+        },
+        "box_format": "ymin, xmin, ymax, xmax in pixels of the input",
+        "class_names": list(data.source.class_names),
+        "score_threshold": config.score_threshold,
+        "nms_threshold": config.nms_threshold,
+        "trained_in": float32.policies(model),
+    }
+    facts = export.write(
+        config, network, facts, lambda run: _check(run, network, data)
+    )
+    return (
+        f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; "
+        f"{facts['compared_detections']} detections on "
+        f"{facts['compared_images']} images are those of the model, largest "
+        f"difference {facts['largest_difference']:.1e}"
+    )
+
+
+def _with_detections(config, model):
+    """The model with the names of the formats around it."""
+    shape = model.inputs[0].shape[1:]
+    name = export_formats.INPUT
+    images = keras.Input(shape, name=name, dtype="float32")
+    found = detections.of(config)(model(images))
+    return keras.Model({name: images}, found, name=model.name)
+
+
+def _check(run, network, data):
+    """The largest difference between the file and the network.
+
+    Raises:
+        RecipeError: for more than rounding.
+    """
+    num_images = num_detections = 0
+    differences = []
+    # A GPU may round products to fewer digits than float32 has.
+    with tf.device("CPU:0"):
+        for images in _batches(network, data):
+            expected = network({export_formats.INPUT: images}, training=False)
+            expected = {k: v.numpy() for k, v in expected.items()}
+            differences.append(difference(run(images), expected, images.shape))
+            num_images += len(images)
+            num_detections += int(expected["num_detections"].sum())
+            if num_detections and num_images >= sum(BATCH_SIZES):
+                break
+    # A NaN is not within anything.
+    if not all(each <= TOLERANCE for each in differences):
+        raise RecipeError(
+            "the file gives other detections than the network: difference "
+            f"{np.max(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
+            "Nothing was kept."
+        )
+    return {
+        "largest_difference": max(differences),
+        "allowed_difference": TOLERANCE,
+        "compared_images": num_images,
+        "compared_detections": num_detections,
+    }
+
+
+def _batches(network, data):
+    """Noise, then evaluation images, in batches of several sizes."""
+    shape = network.inputs[0].shape[1:]
+    noise = np.random.default_rng(0).uniform(-1, 1, (BATCH_SIZES[0], *shape))
+    yield noise.astype("float32")
+    images = (
+        image for batch, _, _ in data.evaluation() for image in batch.numpy()
+    )
+    images = itertools.islice(images, min(MAX_IMAGES, data.num_eval))
+    for size in itertools.cycle(reversed(BATCH_SIZES)):
+        batch = list(itertools.islice(images, size))
+        if not batch:
+            return
+        yield np.stack(batch)
+
+
+def difference(actual, expected, shape):
+    """The largest difference of two results, infinite where one misses a box.
+
+    Of scores as they are, of edges as a share of the image. What rounding may
+    move across the threshold, or beyond the last place, may miss.
+
+    Args:
+        actual, expected: Dicts as `detections.Detections` gives, in NumPy.
+        shape: `(batch, height, width, channels)` of the images.
+    """
+    largest = 0.0
+    for row in range(shape[0]):
+        ours, theirs = (
+            _Found(each, row, max(shape[1:3])) for each in (actual, expected)
+        )
+        for these, others in ((ours, theirs), (theirs, ours)):
+            for box, score, label in these.rows():
+                found = others.closest(box, score, label)
+                if found <= TOLERANCE or score > these.weakest + TOLERANCE:
+                    largest = max(largest, found)
+    return largest
+
+
+class _Found:
+    """What was found on an image."""
+
+    def __init__(self, found, row, size):
+        count = int(found["num_detections"][row])
+        self.boxes = found["boxes"][row][:count] / size
+        self.scores = found["scores"][row][:count]
+        self.labels = found["classes"][row][:count]
+        self.weakest = self.scores.min(initial=1.0)
+
+    def rows(self):
+        return zip(self.boxes, self.scores, self.labels, strict=True)
+
+    def closest(self, box, score, label):
+        """The difference to the detection here that differs least."""
+        edges = np.abs(self.boxes - box).max(axis=-1, initial=0.0)
+        each = np.maximum(edges, np.abs(self.scores - score))
+        return float(each[self.labels == label].min(initial=np.inf))
