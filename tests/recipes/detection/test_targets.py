@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,20 +59,26 @@ def oracle(boxes, labels, is_crowd, anchors):
 
 def assign(boxes, labels, is_crowd, anchors):
     """As in the graph of an input pipeline, where n is not known."""
-    anchors = tf.constant(anchors, tf.float32)
-    run = tf.function(
-        lambda *image: targets.assign(*image, anchors),
+    return assigner(len(anchors), targets.BLOCK_SIZE)(
+        np.reshape(np.float32(boxes), (-1, 4)),
+        np.array(labels, np.int64),
+        np.array(is_crowd, bool),
+        np.float32(anchors),
+    )
+
+
+@functools.cache
+def assigner(num_anchors, block_size):
+    del block_size  # The graph depends on it.
+    return tf.function(
+        targets.assign,
         autograph=False,
         input_signature=[
             tf.TensorSpec((None, 4)),
             tf.TensorSpec((None,), tf.int64),
             tf.TensorSpec((None,), tf.bool),
+            tf.TensorSpec((num_anchors, 4)),
         ],
-    )
-    return run(
-        np.reshape(np.float32(boxes), (-1, 4)),
-        np.array(labels, np.int64),
-        np.array(is_crowd, bool),
     )
 
 
@@ -164,6 +172,15 @@ def test_a_box_without_area_claims_nothing():
 def test_two_boxes_that_claim_one_anchor(boxes, expected):
     classes, _ = assign(boxes, [4, 5], [False, False], ANCHORS)
     np.testing.assert_array_equal(classes, [expected, -1, -1])
+
+
+@pytest.mark.parametrize("block_size", [1, 1000])
+def test_the_first_of_equal_boxes_has_further_anchors(monkeypatch, block_size):
+    monkeypatch.setattr(targets, "BLOCK_SIZE", block_size)
+    anchors = [[0, 0, 10, 10], [0, 0, 10, 9]]
+    boxes = [[0, 0, 10, 10]] * 3
+    classes, _ = assign(boxes, [4, 5, 6], [False] * 3, anchors)
+    np.testing.assert_array_equal(classes, [4, 4])
 
 
 def test_a_claim_goes_before_a_larger_overlap():
