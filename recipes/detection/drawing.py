@@ -15,8 +15,8 @@ from matplotlib.patheffects import withStroke
 COLORS = {"truth": "#4fc3ff", "found": "#ffa31a"}
 # What is annotated is the wider one: it shows on both sides of a box that was
 # found at the same place. In points.
-WIDTHS = {"truth": 2.8, "found": 1.0}
-CASING, CASING_WIDTH = "#101010", 0.7
+WIDTHS = {"truth": 2.2, "found": 0.9}
+CASING, CASING_WIDTH = "#101010", 0.5
 TEXT_SIZE, TEXT_PAD = 6.5, 0.8
 DASHES = (0, (3, 2))
 # The figure in inches, and dots an inch: twice what a page of 1000 has.

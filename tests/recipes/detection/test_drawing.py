@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from recipes.detection import drawing
@@ -64,7 +63,8 @@ def legend(figure):
 
 
 def pixels(figure):
-    figure.canvas.draw()
+    if figure.stale:
+        figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
 
 
@@ -72,6 +72,12 @@ def color_at(figure, axes, x, y):
     """The color where the picture has that place."""
     column, row = axes.transData.transform((x, y))
     return pixels(figure)[-1 - int(row), int(column)]
+
+
+def across(figure, axes, x, y):
+    """The colors along a column, around that place."""
+    column, row = axes.transData.transform((x, y)).astype(int)
+    return pixels(figure)[::-1][row - 12 : row + 13, column]
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -92,7 +98,7 @@ def test_the_lines_are_where_the_boxes_are(value):
             np.testing.assert_allclose(seen, color, atol=40)
         np.testing.assert_array_equal(color_at(figure, axes, *off), [value] * 3)
     # The casing, which parts a line from a light picture.
-    assert (pixels(figure)[400:].sum(-1) < 150).any()
+    assert across(figure, figure.axes[0], 40, 10).max(-1).min() < 110
 
 
 def test_what_was_found_lies_within_what_is_annotated():
@@ -101,11 +107,10 @@ def test_what_was_found_lies_within_what_is_annotated():
     )
     # Across the lower side: from without to within.
     axes = figure.axes[0]
-    column, row = axes.transData.transform((40, 30)).astype(int)
-    across = pixels(figure)[::-1][row - 12 : row + 13, column]
+    seen = across(figure, axes, 40, 30)
     near = {
         kind: np.flatnonzero(
-            np.abs(across - np.array(to_rgb(color)) * 255).max(-1) < 60
+            np.abs(seen - np.array(to_rgb(color)) * 255).max(-1) < 60
         )
         for kind, color in drawing.COLORS.items()
     }
@@ -202,8 +207,23 @@ def test_pictures_keep_their_sides_and_colors():
         area = axes.get_window_extent()
         assert area.height / area.width == pytest.approx(aspect)
     first, second = figure.axes
+    tops = [axes.get_window_extent().y1 for axes in (first, second)]
+    assert tops[0] == pytest.approx(tops[1])
     np.testing.assert_array_equal(color_at(figure, first, 50, 25), [255, 0, 0])
     np.testing.assert_array_equal(color_at(figure, second, 25, 50), [90] * 3)
+
+
+def test_pixels_begin_where_boxes_count_from():
+    image = picture()
+    image[10:, 20:] = 255
+    figure = drawing.draw([image], [annotate(1, [])], [NOTHING], ("tree",))
+    for place, value in (
+        ((20.3, 40), 255),
+        ((19.7, 40), 0),
+        ((40, 10.3), 255),
+        ((40, 9.7), 0),
+    ):
+        assert color_at(figure, figure.axes[0], *place)[0] == value
 
 
 def test_the_page_is_an_image_that_needs_no_file():
@@ -240,7 +260,9 @@ def test_columns_and_rows():
     tops = [place.y1 for place in places]
     assert tops == sorted(tops, reverse=True)
     assert len({round(top, 3) for top in tops}) == 3
-    assert isinstance(figure.legends[0].get_patches()[0], Rectangle)
+    # Between rows there is the title and little else, in inches.
+    between = (places[0].y0 - places[2].y1) * figure.get_figheight()
+    assert 0.2 < between < 0.35
 
 
 def test_pictures_that_do_not_fit_are_rejected():
