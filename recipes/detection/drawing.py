@@ -1,7 +1,6 @@
 """Pictures with what is annotated and what was found, for a report."""
 
 import base64
-import html
 import io
 
 import numpy as np
@@ -19,7 +18,8 @@ WIDTHS = {"truth": 2.2, "found": 0.9}
 CASING, CASING_WIDTH = "#101010", 0.5
 TEXT_SIZE, TEXT_PAD = 6.5, 0.8
 DASHES = (0, (3, 2))
-# The figure in inches, and dots an inch: twice what a page of 1000 has.
+# The figure in inches, and dots an inch: sharp on a page of 1000 pixels, even
+# on screens with finer dots, at about 1 MB for 12 photos.
 WIDTH, DOTS = 10, 160
 TITLE_HEIGHT, LEGEND_HEIGHT, GAP = 0.2, 0.3, 0.08
 # Where a picture is taller, it gets narrower.
@@ -34,9 +34,7 @@ def page(images, annotations, detections, class_names, **settings):
     """The pictures of `draw` as HTML that needs no other file: an `<img>`."""
     figure = draw(images, annotations, detections, class_names, **settings)
     data = base64.b64encode(jpeg(figure)).decode()
-    described = html.escape(
-        f"{len(images)} images with annotated boxes and detections"
-    )
+    described = f"{len(images)} images with annotated boxes and detections"
     return (
         f'<img src="data:image/jpeg;base64,{data}" alt="{described}" '
         f'style="width: 100%">'
@@ -54,6 +52,9 @@ def draw(
     images, annotations, detections, class_names, min_score=0.3, num_columns=4
 ):
     """A figure of images with their boxes.
+
+    Scores are written at the surest detections, up to `MAX_LABELS` an image and
+    none over another.
 
     Args:
         images: uint8 `(height, width, 3)` or `(height, width, 1)`, of any size.
