@@ -102,7 +102,7 @@ def test_coco_gives_the_boxes_of_its_archive(coco):
 def write(data_dir, crowd_key=None, splits=SPLITS, with_id=False, kind="jpeg"):
     """A set of other features than COCO's."""
     parts = {
-        "pose": tfds.features.ClassLabel(num_classes=9),
+        "action": tfds.features.ClassLabel(num_classes=9),
         "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
         "bbox": tfds.features.BBoxFeature(),
     }
@@ -154,7 +154,7 @@ def _example(i, crowd_key, with_id, kind):
         box = tfds.features.BBox(
             ymin / height, xmin / width, ymax / height, xmax / width
         )
-        thing = {"pose": 8, "label": label, "bbox": box}
+        thing = {"action": 8, "label": label, "bbox": box}
         things.append({**thing, crowd_key: k == 1} if crowd_key else thing)
     example = {"image": image, "things": things, "labels": [1] * i}
     return {**example, "image/id": 70 + i} if with_id else example
