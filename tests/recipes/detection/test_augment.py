@@ -217,6 +217,14 @@ def test_boxes_that_are_hardly_seen_are_not_kept():
         np.testing.assert_allclose(moved, np.clip(boxes / 2, 0, 20), atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [augment.evaluation, augment.training])
+def test_boxes_end_where_the_picture_does_not_in_its_padding(make):
+    boxes = np.float32([[10, 10, 24, 30], [10, 10, 38, 30], [21, 0, 40, 40]])
+    _, moved, keep = drawn(preparation(make, 40), painted(20, 40), boxes)
+    np.testing.assert_array_equal(keep, [True, False, False])
+    np.testing.assert_allclose(moved, np.clip(boxes, 0, [20, 40, 20, 40]))
+
+
 def test_an_image_may_have_no_box():
     prepare = preparation(augment.training, 32, 0.5, 2.0, flip=True)
     _, boxes, keep = drawn(prepare, painted(20, 30), [], 1)
