@@ -106,7 +106,7 @@ def _with_maps(name, model):
             f"{', '.join(str(2**level) for level in LEVELS)}."
         )
     outputs = [maps[level] for level in LEVELS]
-    return keras.Model(model.inputs, outputs, name=model.name)
+    return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
 def _resized(name, model, image_shape):

@@ -51,7 +51,7 @@ def make(backbone, norm, anchors, num_classes, filters, head_depth):
     )
     boxes = _head(BOX_HEAD, maps, norm, head_depth, per_location, 4, "zeros")
     return keras.Model(
-        backbone.inputs,
+        backbone.inputs[0],
         {CLASSES: classes, BOXES: boxes},
         name=f"retinanet_{backbone.name}",
     )
