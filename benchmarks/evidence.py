@@ -2,10 +2,14 @@
 
   make evidence
   python benchmarks/evidence.py --jobs=2
+  python benchmarks/evidence.py --detection_only
 
-It fetches the data, trains the networks of evidence_grids.py, some at a time,
-and writes results.md, results.json and the figures to --docs. Stopped, the same
-command goes on; what has ended is not run again.
+It fetches the data, trains the classifiers of evidence_grids.py, some at a
+time, then the detectors of evidence_detection.py, one after the other, and
+writes results.md, results.json and the figures to --docs. Stopped, the same
+command goes on; what has ended is not run again. With --detection_only the
+detectors alone are trained and their table is printed; the page stays as it is,
+until it is made without that flag, which finds them trained.
 """
 
 import argparse
@@ -21,12 +25,16 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 from benchmarks import evidence_data  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 
+# The folder of the detectors' runs.
+DETECTION = "detection"
 
-def run(grids, folder, data_dir, docs, num_jobs):
+
+def run(grids, detectors, folder, data_dir, docs, num_jobs):
     """Grids to runs, to what they show, to the page.
 
     Args:
         grids: Dict from a name to an `evidence_grids.Grid`.
+        detectors: `evidence_detection.Detectors`.
         folder: Where the runs have their workdirs.
         data_dir: Where the data is.
         docs: Where the page goes.
@@ -34,8 +42,12 @@ def run(grids, folder, data_dir, docs, num_jobs):
 
     Returns:
         The jobs that failed; without any, the page is written.
+
+    Raises:
+        RecipeError: if a detector was not trained.
     """
     from benchmarks import evidence_calibration
+    from benchmarks import evidence_detection
     from benchmarks import evidence_elsewhere
     from benchmarks import evidence_grids
     from benchmarks import evidence_page
@@ -59,6 +71,9 @@ def run(grids, folder, data_dir, docs, num_jobs):
     ]
     if failed:
         return failed
+    detection = evidence_detection.train(
+        detectors, folder / DETECTION, data_dir
+    )
     trees = [job.cell for job in jobs["trees"]]
     elsewhere = evidence_elsewhere.evaluate(
         trees, folder / evidence_elsewhere.ELSEWHERE, data_dir, num_jobs
@@ -73,6 +88,7 @@ def run(grids, folder, data_dir, docs, num_jobs):
         jobs,
         evidence_elsewhere.spreads(trees, elsewhere),
         calibrations,
+        detection,
     )
     return []
 
@@ -84,6 +100,7 @@ def _first_rbn(jobs):
 
 
 def main():
+    from benchmarks import evidence_detection
     from benchmarks import evidence_grids
 
     parser = argparse.ArgumentParser(
@@ -97,11 +114,23 @@ def main():
     )
     parser.add_argument("--docs", default="docs", help="where the page goes")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument(
+        "--detection_only",
+        action="store_true",
+        help="train the detectors and print their table",
+    )
     options = parser.parse_args()
     places = options.folder, options.data_dir, options.docs
+    detectors, failed = evidence_detection.DETECTORS, []
     try:
-        evidence_data.prepare(options.data_dir)
-        failed = run(evidence_grids.GRIDS, *places, options.jobs)
+        if options.detection_only:
+            folder = pathlib.Path(options.folder) / DETECTION
+            runs = evidence_detection.train(detectors, folder, options.data_dir)
+            print(evidence_detection.markdown(runs))
+        else:
+            evidence_data.prepare(options.data_dir)
+            grids = evidence_grids.GRIDS
+            failed = run(grids, detectors, *places, options.jobs)
     except (RecipeError, evidence_data.DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

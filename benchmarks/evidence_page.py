@@ -5,6 +5,8 @@ import pathlib
 
 import jinja2
 
+from benchmarks import evidence_detection
+from benchmarks import evidence_drawn
 from benchmarks import evidence_findings as findings
 from recipes import comparison
 from recipes import curves
@@ -25,7 +27,7 @@ DPI = 110
 OVER_EPOCHS = ("curves", "trees")
 
 
-def write(docs, grids, jobs, elsewhere, calibrations):
+def write(docs, grids, jobs, elsewhere, calibrations, detection):
     """Writes the page.
 
     Args:
@@ -35,6 +37,7 @@ def write(docs, grids, jobs, elsewhere, calibrations):
         elsewhere: List of `(norm, groups.Spread)` of the accuracy on the second
             photo.
         calibrations: Dict from a name to an `evidence_calibration.Calibration`.
+        detection: List of `evidence_detection.Run`, all ended.
     """
     figures = docs / "results"
     figures.mkdir(parents=True, exist_ok=True)
@@ -51,17 +54,19 @@ def write(docs, grids, jobs, elsewhere, calibrations):
     for name, calibration in calibrations.items():
         _save(calibration.scaling, figures / f"scaling_{name}.png")
         _save(calibration.centering, figures / f"centering_{name}.png")
+    evidence_drawn.save(detection[0].config, figures / "detection.jpg")
     raw = {
         name: sweep_report.collect(some, COMMAND) for name, some in jobs.items()
     }
     raw["trees_elsewhere"] = {norm: vars(spread) for norm, spread in elsewhere}
     raw["calibrations"] = {name: c.rows for name, c in calibrations.items()}
+    raw["detection"] = evidence_detection.collect(detection, COMMAND)
     whole.write_text(docs / "results.json", json.dumps(raw, indent=1) + "\n")
-    page = _page(grids, jobs, tables, elsewhere, calibrations)
+    page = _page(grids, jobs, tables, elsewhere, calibrations, detection)
     whole.write_text(docs / "results.md", page)
 
 
-def _page(grids, jobs, tables, elsewhere, calibrations):
+def _page(grids, jobs, tables, elsewhere, calibrations, detection):
     environment = jinja2.Environment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -88,6 +93,7 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
         parameters=_first_summary(jobs["batch"])["parameters"],
         batches=tables["batch"].columns,
         rates=tables["rate"].columns,
+        percent="{:.1%}".format,
         best_text=_best_rates(tables["rate"]),
         learning_rate=batch["learning_rate"],
         steps=[f"{run.rows[-1]['step']:,}" for run in (large, small)],
@@ -98,11 +104,30 @@ def _page(grids, jobs, tables, elsewhere, calibrations):
         centered=_centered(tables["parts"]),
         elsewhere=elsewhere,
         calibrations={name: c.rows for name, c in calibrations.items()},
+        detection=of_detection(detection),
         num_runs=len(all_runs),
         minutes=round(seconds / 60),
         versions=sweep_report.versions(),
         machine=sweep_report.machine(),
     )
+
+
+def of_detection(runs):
+    """What the page says of detectors."""
+    results = evidence_detection.collect(runs, COMMAND)["runs"]
+    by_name = {
+        name: sorted(results, key=lambda result, name=name: result[name])
+        for name in evidence_detection.VALUES.values()
+    }
+    return {
+        "first": results[0],
+        "config": runs[0].config,
+        "table": evidence_detection.markdown(runs),
+        "num": len(runs),
+        "minutes": round(sum(each["seconds"] for each in results) / 60),
+        # The run of the lowest and of the highest value.
+        "ends": {n: (found[0], found[-1]) for n, found in by_name.items()},
+    }
 
 
 def _first_summary(jobs):

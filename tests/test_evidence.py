@@ -9,14 +9,19 @@ import pytest
 from PIL import Image
 
 from benchmarks import evidence
+from benchmarks import evidence_detection
 from benchmarks import evidence_findings as findings
 from benchmarks import evidence_grids
+from benchmarks import evidence_page
 from benchmarks import tree_patches
+from benchmarks.evidence_detection import Detectors
 from benchmarks.evidence_grids import Grid
 from recipes import jobs as jobs_lib
 from recipes import sweep_table
+from recipes.errors import RecipeError
 from recipes.groups import Group
 from recipes.runs import Run
+from tests.recipes.detection import boxes_folder
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 TINY = {
@@ -44,6 +49,16 @@ TINY_GRIDS = {
     ),
     "parts": Grid(TINY, ("--norm=frn", "--warmup_epochs=0"), 64),
     "epsilon": Grid(TINY, ("--norm=frn",), 64),
+}
+# Its photos would have to be downloaded; boxes of a folder do as well here.
+TINY_DETECTOR = {
+    "preset": "trees",
+    "image_size": 64,
+    "global_batch_size": 2,
+    "eval_batch_size": 4,
+    "train_steps": 2,
+    "pyramid_filters": 8,
+    "head_depth": 1,
 }
 
 
@@ -123,6 +138,93 @@ def test_the_readme_says_what_was_measured():
     assert re.findall(r"[\d.]+%", sentence) == expected
 
 
+def test_the_readme_says_what_detectors_found():
+    runs = json.loads((DOCS / "results.json").read_text())["detection"]["runs"]
+    text = (DOCS.parent / "README.md").read_text()
+    (sentence,) = [line for line in text.splitlines() if "trees: AP50" in line]
+    expected = [
+        f"`{run['norm']}` {run['training_AP50']:.1%} and {run['AP50']:.1%}"
+        for run in runs
+    ]
+    found = re.findall(r"`\w+` [\d.]+% and [\d.]+%", sentence)
+    assert found == expected and len(found) == 4
+
+
+def test_the_detectors_can_be_run(tmp_path):
+    runs = evidence_detection.plan(
+        evidence_detection.DETECTORS, tmp_path, "some/data"
+    )
+    assert [run.norm for run in runs] == ["frn", "gn", "bn", "rbn"]
+    for run in runs:
+        assert (run.config.norm, run.config.preset) == (run.norm, "trees")
+        assert run.config.data_dir == "some/data"
+        assert run.config.eval_train  # The table shows it.
+        assert run.folder == tmp_path / run.norm
+        assert f"--workdir={tmp_path / run.norm}" in run.arguments
+
+
+def write_ended(folder, step=600, last_row=600, **values):
+    folder.mkdir(parents=True)
+    last = {f"eval/{name}": value for name, value in values.items()}
+    facts = {"num_replicas": 2, "num_train": 323, "num_eval": 90}
+    summary = {"last": {"step": step, **last}, "seconds": 150, **facts}
+    summary["parameters"] = 960973
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = [{"step": 300, "epoch": 1}, {"step": last_row, "epoch": 2}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(text)
+
+
+def test_what_detectors_came_to(tmp_path):
+    detectors = Detectors(("frn", "rbn"), {"preset": "trees"})
+    runs = evidence_detection.plan(detectors, tmp_path, "data")
+    assert runs[0].summary() is None
+    values = {"training_AP50": 0.7, "training_AP": 0.31}
+    write_ended(tmp_path / "frn", **values, AP50=0.0561, AP=0.021)
+    values = {"training_AP50": 0.625, "training_AP": 0.4}
+    write_ended(tmp_path / "rbn", **values, AP50=0.08, AP=0.03)
+    heads, *rows = evidence_detection.markdown(runs).splitlines()
+    names = "training AP50, %|training AP, %|held-out AP50, %|held-out AP, %"
+    names = ["", *names.split("|"), "minutes", "parameters"]
+    assert heads == f"| {' | '.join(names)} |"
+    assert rows == [
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `--norm=frn` | 70.0 | 31.0 | 5.6 | 2.1 | 2.5 | 960,973 |",
+        "| `--norm=rbn` | 62.5 | 40.0 | 8.0 | 3.0 | 2.5 | 960,973 |",
+    ]
+    said = evidence_page.of_detection(runs)
+    assert said["minutes"] == 5 and said["num"] == 2
+    low, high = said["ends"]["training_AP50"]
+    assert (low["norm"], high["norm"]) == ("rbn", "frn")
+    low, high = said["ends"]["AP50"]
+    assert (low["norm"], high["norm"]) == ("frn", "rbn")
+    assert low["command"].startswith("python recipes/coco.py --preset=trees")
+    # It lost its newest save and is to be trained again from the one before.
+    write_ended(tmp_path / "again" / "frn", last_row=500, AP=0.5)
+    (again, _) = evidence_detection.plan(detectors, tmp_path / "again", "data")
+    assert again.summary() is None
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('error: no photos'); print('bye'); exit(1)", "1: no photos"),
+        ("print('nothing to do')", "0: nothing to do"),
+    ],
+)
+def test_a_detector_that_fails_names_its_log(
+    tmp_path, monkeypatch, program, reason
+):
+    (tmp_path / "program.py").write_text(program)
+    monkeypatch.setattr(evidence_detection, "PROGRAM", tmp_path / "program.py")
+    detectors = Detectors(("gn",), {"preset": "trees"})
+    log = tmp_path / "runs" / "gn" / "output.log"
+    with pytest.raises(
+        RecipeError, match=rf"with gn .* exit code {reason} \({log}\)$"
+    ):
+        evidence_detection.train(detectors, tmp_path / "runs", "data")
+
+
 def test_the_grids_can_be_run(tmp_path):
     for name, grid in evidence_grids.GRIDS.items():
         cells = evidence_grids.cells(grid, tmp_path / name, tmp_path)
@@ -176,7 +278,10 @@ def trees(folder):
 def test_the_whole_path_of_a_tiny_grid(tmp_path, monkeypatch):
     trees(tmp_path / "data")
     places = tmp_path / "runs", tmp_path / "data", tmp_path / "docs"
-    assert evidence.run(TINY_GRIDS, *places, num_jobs=2) == []
+    boxes = boxes_folder.write(tmp_path / "boxes")
+    settings = {**TINY_DETECTOR, "dataset": f"folder:{boxes}"}
+    detectors = Detectors(("frn",), settings)
+    assert evidence.run(TINY_GRIDS, detectors, *places, num_jobs=2) == []
     docs = tmp_path / "docs"
     raw = json.loads((docs / "results.json").read_text())
     accuracy = raw["batch"]["runs"][0]["accuracy"]
@@ -189,11 +294,22 @@ def test_the_whole_path_of_a_tiny_grid(tmp_path, monkeypatch):
     assert "| **not run** |" in page
     assert raw["trees_elsewhere"]["rbn"]["num"] == 1
     assert raw["calibrations"]["trees"][0]["before"] > 0
+    (detector,) = raw["detection"]["runs"]
+    assert detector["steps"] == 2 and detector["AP50"] < 1
+    assert detector["command"] in page
+    assert "{:,}".format(detector["parameters"]) in page
+    with Image.open(docs / "results" / "detection.jpg") as figure:
+        assert figure.size[0] == 1000  # Two images have boxes, in each split.
     for name in [*TINY_GRIDS, "scaling_curves", "centering_trees"]:
         with Image.open(docs / "results" / f"{name}.png") as figure:
             assert figure.size[0] >= 700 and figure.size[1] >= 120
     # Again nothing is trained, and the page is the same.
     with monkeypatch.context() as patch:
         patch.setattr(jobs_lib, "PROGRAM", "not started")
-        assert evidence.run(TINY_GRIDS, *places, num_jobs=2) == []
+        patch.setattr(evidence_detection, "PROGRAM", "not started")
+        assert evidence.run(TINY_GRIDS, detectors, *places, num_jobs=2) == []
     assert (docs / "results.md").read_text() == page
+    # Nor are detectors of other settings taken for these.
+    others = Detectors(("frn",), {**settings, "learning_rate": 0.1})
+    with pytest.raises(RecipeError, match="run of another config: learning"):
+        evidence_detection.train(others, places[0] / "detection", places[1])
