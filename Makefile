@@ -9,11 +9,12 @@ LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py
 BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
 
-.PHONY: help demo test test-long test-backends test-jax test-torch \
+.PHONY: help demo demo-detection test test-long test-backends test-jax test-torch \
 	test-oldest bench bench-recipes evidence lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
+	@echo "make demo-detection train a detector of trees on aerial photos, two replicas"
 	@echo "make test           run the tests"
 	@echo "make test-long      run what takes long: every network of keras.applications, 40 min"
 	@echo "make test-backends  run the tests of layers and conversion on JAX and torch: the next two"
@@ -22,7 +23,7 @@ help:
 	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make bench-recipes  time training steps, the loop and the input; reckon the scale"
-	@echo "make evidence       train what docs/results.md tells of and write it anew, about 90 min"
+	@echo "make evidence       train what docs/results.md tells of and write it anew, about 2 h"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
 	@echo "make clean          remove the environments, runs and caches"
@@ -40,6 +41,9 @@ $(TORCH)/ready: EXTRA := torch
 
 demo: $(VENV)/ready
 	$(RUN) recipes/imagenet.py --preset=digits --workdir=runs/demo
+
+demo-detection: $(VENV)/ready
+	$(RUN) recipes/coco.py --preset=trees --data_dir=runs/data --workdir=runs/demo-detection
 
 test: $(VENV)/ready
 	$(RUN) $(PYTEST)

@@ -12,6 +12,7 @@ from absl import flags
 import keras_norm_cli
 from recipes import weight_decay
 from recipes.config import Config
+from recipes.detection.config import DetectionConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = ["README.md", "recipes/README.md"]
@@ -78,15 +79,15 @@ def test_commands_are_there(command):
     elif program == "python":
         script, *options = arguments
         assert (ROOT / script).is_file()
-        if script == "recipes/imagenet.py" and options != ["--help"]:
-            _require_valid(options)
+        if script in VALID and options != ["--help"]:
+            VALID[script](options)
     elif program == "keras-norm":
         keras_norm_cli.parse(arguments)
     else:
         assert command in PIP
 
 
-def _require_valid(options):
+def _require_classification(options):
     from recipes import flags as recipe_flags
     from recipes import imagenet  # noqa: F401, defines the flags
 
@@ -96,6 +97,23 @@ def _require_valid(options):
     left = values(["imagenet.py", *options])
     assert left == ["imagenet.py"]
     recipe_flags.to_config(values)
+
+
+def _require_detection(options):
+    from recipes import flags as recipe_flags
+
+    # Those of both programs cannot be defined in one process.
+    values = flags.FlagValues()
+    recipe_flags.define_settings(values, DetectionConfig)
+    assert values(["coco.py", *options]) == ["coco.py"]
+    recipe_flags.to_config(values, DetectionConfig)
+
+
+# What is a valid command of a program.
+VALID = {
+    "recipes/imagenet.py": _require_classification,
+    "recipes/coco.py": _require_detection,
+}
 
 
 @each_page
@@ -133,11 +151,15 @@ def test_every_file_that_is_named_exists(page):
 
 @each_page
 def test_every_flag_that_is_named_exists(page):
-    known = {field.name for field in dataclasses.fields(Config)}
+    known = {
+        field.name
+        for kind in (Config, DetectionConfig)
+        for field in dataclasses.fields(kind)
+    }
     known |= {f"no{name}" for name in known}
     known |= {"help", "helpfull"}
     programs = [ROOT / "keras_norm_cli.py", *ROOT.glob("benchmarks/*.py")]
-    programs += ROOT.glob("recipes/*.py")
+    programs += ROOT.glob("recipes/**/*.py")
     for path in programs:
         # As they are typed, and fields that a program makes flags of.
         written = r"--([a-z][\w-]*)|^    ([a-z]\w*): "
