@@ -116,17 +116,12 @@ def _scale(image, boxes, longer):
     before = tf.shape(image)[:2]
     after = tf.stack(scaled_size(before[0], before[1], longer))
 
-    def resize(antialias):
-        resized = tf.image.resize(image, after, antialias=antialias)
-        # One that has its size already comes back as uint8.
-        return tf.cast(resized, tf.float32)
-
     # Enlarged, a picture is the same either way, but takes three times as long
     # with antialiasing.
     image = tf.cond(
         tf.reduce_all(after >= before),
-        lambda: resize(antialias=False),
-        lambda: resize(antialias=True),
+        lambda: tf.image.resize(image, after),
+        lambda: tf.image.resize(image, after, antialias=True),
     )
     return image, boxes * tf.tile(tf.cast(after / before, tf.float32), [2])
 

@@ -105,6 +105,7 @@ def test_evaluation_shows_all_of_a_picture_at_the_top_left(shape):
 def test_a_picture_of_the_right_size_stays_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     output, _, _ = drawn(preparation(augment.evaluation, 32), image, [])
+    assert output.dtype == np.float32
     np.testing.assert_allclose(output, image / 127.5 - 1, atol=1e-5)
 
 
@@ -192,6 +193,14 @@ def test_scales_and_places_are_spread_evenly():
         assert (places.min(), places.max()) == (0, 30)
         assert np.mean(places) == pytest.approx(15, abs=1.5)
     assert abs(np.corrcoef(corners.T)[0, 1]) < 0.2
+
+
+def test_a_picture_is_mirrored_whatever_its_scale():
+    prepare = preparation(augment.training, 64, 0.5, 1.0, flip=True)
+    image, box = painted(40, 40), [0, 0, 40, 10]
+    boxes = np.array([drawn(prepare, image, box, i)[1][0] for i in range(100)])
+    is_mirrored, side = boxes[:, 1] > 0, boxes[:, 2]
+    assert abs(np.corrcoef(is_mirrored, side)[0, 1]) < 0.4
 
 
 def test_boxes_that_are_hardly_seen_are_not_kept():
