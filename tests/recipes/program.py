@@ -1,4 +1,4 @@
-"""The program as a process of its own."""
+"""A program of the recipes as a process of its own."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-PROGRAM = str(ROOT / "recipes" / "imagenet.py")
+IMAGENET, COCO = "imagenet.py", "coco.py"
 FAST = (
     "--dataset=digits",
     "--model=resnet2_cifar",
@@ -17,10 +17,10 @@ FAST = (
 )
 
 
-def start(*arguments, **environment):
-    """The running program."""
+def start(*arguments, program=IMAGENET, **environment):
+    """The running program, a file in recipes/."""
     return subprocess.Popen(
-        [sys.executable, PROGRAM, *arguments],
+        [sys.executable, str(ROOT / "recipes" / program), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -29,9 +29,9 @@ def start(*arguments, **environment):
     )
 
 
-def finish(*arguments, **environment):
+def finish(*arguments, program=IMAGENET, **environment):
     """Runs the program to its end: exit code, output, errors."""
-    with start(*arguments, **environment) as process:
+    with start(*arguments, program=program, **environment) as process:
         output, errors = process.communicate()
     return process.returncode, output, errors
 

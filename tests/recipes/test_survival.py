@@ -18,6 +18,11 @@ from tests.recipes.program import start
 from tests.recipes.runs import make_config
 from tests.recipes.runs import rows
 from tests.recipes.runs import run
+from tests.recipes.saves import arrays
+from tests.recipes.saves import newest
+from tests.recipes.saves import require_equal_saves
+from tests.recipes.saves import timeless
+from tests.recipes.saves import wait_for
 
 # Everything whose state a save must hold.
 EVERYTHING = (
@@ -32,44 +37,6 @@ EVERYTHING = (
     "--precision=mixed_float16",
     "--best_metric=loss",
 )
-
-
-def wait_for(path, process, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.01)
-
-
-def timeless(folder):
-    """The rows without what a clock said."""
-    return [
-        {
-            key: value
-            for key, value in row.items()
-            if "per_second" not in key and "wait" not in key
-        }
-        for row in rows(folder)
-    ]
-
-
-def newest(folder):
-    return checkpoint.Checkpoints(folder, 2).paths()[0]
-
-
-def arrays(path):
-    with np.load(path) as file:
-        return {
-            name: file[name] for name in file.files if name != checkpoint.FACTS
-        }
-
-
-def require_equal_saves(first, second):
-    assert first.name == second.name
-    ours, theirs = arrays(first), arrays(second)
-    assert set(ours) == set(theirs) and len(ours) > 10
-    for name, value in ours.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,11 @@ def classifier(path, norm="bn", size=32):
     return str(path)
 
 
+def arguments(**flags):
+    """Flags as a command line has them."""
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
 def make_config(**flags):
     return config_lib.make({}, {**TINY, **flags}, DetectionConfig)
 
