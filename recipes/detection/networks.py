@@ -6,6 +6,9 @@ from recipes.detection import backbones
 from recipes.detection import retinanet
 from recipes.errors import RecipeError
 
+# The norm that uses what a batch norm has learned is none for what is new.
+ONLY_KEEPS = "frozen"
+
 
 def make(config, data):
     """The network of a run: new, on a classifier of a file, or a detector's.
@@ -33,9 +36,13 @@ def make(config, data):
     if config.mode in ("eval", "export"):
         raise RecipeError(f"{path} is no detector: train one with it first.")
     backbone = backbones.out_of(path, model, shape)
-    print(f"{model.name} is the backbone; pyramid and heads are new.")
-    norm = norms.of(config) if to_norm is None else to_norm
-    return _on(backbone, norm, config, data.num_classes)
+    if to_norm is None or config.convert_to == ONLY_KEEPS:
+        to_norm = norms.of(config)
+    print(
+        f"{model.name} is the backbone; pyramid and heads are new, with "
+        f"{to_norm.name}."
+    )
+    return _on(backbone, to_norm, config, data.num_classes)
 
 
 def _on(backbone, norm, config, num_classes):
