@@ -77,8 +77,12 @@ def _check(path, model, config, data):
             f"--init_model={path} knows {num_classes} classes, and "
             f"{config.dataset} has {data.num_classes}."
         )
-    if num_anchors != config.anchors.num_anchors:
+    same_number = num_anchors == config.anchors.num_anchors
+    if not (same_number and retinanet.has_anchors(model, config.anchors)):
         raise RecipeError(
-            f"--init_model={path} has {num_anchors} anchors, and this pyramid "
-            f"{config.anchors.num_anchors}: change --min_level and --max_level."
+            f"--init_model={path}, {model.name!r}, has {num_anchors:,} anchors "
+            f"and this pyramid {config.anchors.num_anchors:,}, of size "
+            f"{config.anchor_size} on the levels {config.min_level} to "
+            f"{config.max_level}: give the --anchor_size, --min_level and "
+            "--max_level that it was trained with."
         )

@@ -7,6 +7,7 @@ for, pyramid and heads, has the one of the backbone, as in the FRN paper.
 """
 
 import math
+import re
 
 import keras
 
@@ -53,8 +54,18 @@ def make(backbone, norm, anchors, num_classes, filters, head_depth):
     return keras.Model(
         backbone.inputs[0],
         {CLASSES: classes, BOXES: boxes},
-        name=f"retinanet_{backbone.name}",
+        name=f"retinanet_{backbone.name}_{_sizes(anchors)}",
     )
+
+
+def has_anchors(model, anchors):
+    """Whether a detector was made for these anchors, as its name tells.
+
+    Deltas from other anchors would be boxes, but wrong ones. A model of another
+    name tells nothing.
+    """
+    told = re.search(r"_anchors[\d.]+_levels\d+_\d+$", model.name)
+    return told is None or told[0] == f"_{_sizes(anchors)}"
 
 
 def head_layers(model):
@@ -67,6 +78,11 @@ def is_detector(model):
     """Whether a model gives what `make` builds."""
     outputs = model.output
     return isinstance(outputs, dict) and set(outputs) == {CLASSES, BOXES}
+
+
+def _sizes(anchors):
+    levels = f"{anchors.min_level}_{anchors.max_level}"
+    return f"anchors{float(anchors.size)}_levels{levels}"
 
 
 def _pyramid(maps, levels, filters, norm):

@@ -11,6 +11,7 @@ from recipes import data
 from recipes import loop
 from recipes import strategy
 from recipes.detection.targets import BACKGROUND
+from recipes.errors import RecipeError
 from recipes.steps import Steps
 from tests.recipes.detection import drawn
 
@@ -195,7 +196,7 @@ def test_a_trained_detector_comes_back_bit_for_bit(model_file, tmp_path):
 def test_a_trained_detector_keeps_its_function_under_rbn(model_file):
     model = keras.saving.load_model(model_file)
     converted, report = keras_norm.convert(model, "rbn", verify=True)
-    assert report.function == "kept"
+    assert report.function == "rounding"
     found, expected = outputs(converted), outputs(model)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
@@ -233,6 +234,20 @@ def test_a_detector_can_be_converted_and_trained_on(
     assert "FRN" in kinds and "BatchNormalization" not in kinds
     for each in (before, summary):
         assert np.isfinite(each["last"]["train/loss"])
+
+
+def test_a_detector_of_anchors_of_another_size_is_refused(
+    model_file, dataset, tmp_path
+):
+    # As many anchors, whose boxes would be wrong without a word.
+    flags = {"dataset": dataset, "init_model": model_file}
+    with pytest.raises(RecipeError, match=r"anchors4\.0_.*of size 2\.0 on"):
+        drawn.run(tmp_path, anchor_size=2.0, **flags)
+    model = keras.saving.load_model(model_file)
+    model.name = "renamed"
+    model.save(tmp_path / "renamed.keras")
+    flags["init_model"] = str(tmp_path / "renamed.keras")
+    drawn.run(tmp_path, anchor_size=2.0, mode="train", train_steps=1, **flags)
 
 
 def test_a_classifier_becomes_the_backbone(dataset, classifiers):
