@@ -49,7 +49,10 @@ def write(config, data, model):
         "trained_in": float32.policies(model),
     }
     facts = export.write(
-        config, network, facts, lambda run: _check(run, network, data)
+        config,
+        network,
+        facts,
+        lambda run: _check(run, network, data, config.score_threshold),
     )
     return (
         f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; "
@@ -68,7 +71,7 @@ def _with_detections(config, model):
     return keras.Model({name: images}, found, name=model.name)
 
 
-def _check(run, network, data):
+def _check(run, network, data, score_threshold):
     """The largest difference between the file and the network.
 
     Raises:
@@ -81,7 +84,9 @@ def _check(run, network, data):
         for images in _batches(network, data):
             expected = network({export_formats.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
-            differences.append(difference(run(images), expected, images.shape))
+            differences.append(
+                difference(run(images), expected, images.shape, score_threshold)
+            )
             num_images += len(images)
             num_detections += int(expected["num_detections"].sum())
             if num_detections and num_images >= sum(BATCH_SIZES):
@@ -117,7 +122,7 @@ def _batches(network, data):
         yield np.stack(batch)
 
 
-def difference(actual, expected, shape):
+def difference(actual, expected, shape, score_threshold):
     """The largest difference of two results, infinite where one misses a box.
 
     Of scores as they are, of edges as a share of the image. What rounding may
@@ -126,29 +131,32 @@ def difference(actual, expected, shape):
     Args:
         actual, expected: Dicts as `detections.Detections` gives, in NumPy.
         shape: `(batch, height, width, channels)` of the images.
+        score_threshold: Lower scores are no detection.
     """
     largest = 0.0
     for row in range(shape[0]):
         ours, theirs = (
-            _Found(each, row, max(shape[1:3])) for each in (actual, expected)
+            _Found(each, row, max(shape[1:3]), score_threshold)
+            for each in (actual, expected)
         )
         for these, others in ((ours, theirs), (theirs, ours)):
             for box, score, label in these.rows():
                 found = others.closest(box, score, label)
-                if found <= TOLERANCE or score > these.weakest + TOLERANCE:
+                if found <= TOLERANCE or score > others.least + TOLERANCE:
                     largest = max(largest, found)
     return largest
 
 
 class _Found:
-    """What was found on an image."""
+    """What was found on an image; `least` is the score that it took to be."""
 
-    def __init__(self, found, row, size):
+    def __init__(self, found, row, size, score_threshold):
         count = int(found["num_detections"][row])
         self.boxes = found["boxes"][row][:count] / size
         self.scores = found["scores"][row][:count]
         self.labels = found["classes"][row][:count]
-        self.weakest = self.scores.min(initial=1.0)
+        is_full = count == len(found["scores"][row])
+        self.least = self.scores.min() if is_full else score_threshold
 
     def rows(self):
         return zip(self.boxes, self.scores, self.labels, strict=True)

@@ -45,9 +45,9 @@ def folder(root, num_train=12, num_eval=5):
     return f"folder:{root}"
 
 
-def classifier(path, norm="bn", size=32):
+def classifier(path, norm="bn", size=32, **arguments):
     """A classifier of four convolutions with maps of the strides 8, 16, 32."""
-    norm = keras_norm.get(norm)
+    norm = keras_norm.get(norm, **arguments)
     inputs = x = keras.Input((size, size, 3))
     for i, strides in enumerate((4, 2, 2, 2)):
         x = keras.layers.Conv2D(
@@ -69,7 +69,12 @@ def make_config(**flags):
     return config_lib.make({}, {**TINY, **flags}, DetectionConfig)
 
 
+def run_only(workdir, **flags):
+    """Runs what may write nothing down."""
+    program.run(make_config(workdir=str(workdir), **flags))
+
+
 def run(workdir, **flags):
     """Runs and returns what the run wrote down."""
-    program.run(make_config(workdir=str(workdir), **flags))
+    run_only(workdir, **flags)
     return json.loads((workdir / "summary.json").read_text())
