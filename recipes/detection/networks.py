@@ -1,5 +1,7 @@
 """The detector that a config asks for."""
 
+import os
+
 from recipes import init_model
 from recipes import norms
 from recipes.detection import backbones
@@ -29,12 +31,17 @@ def make(config, data):
         return _on(backbone, norm, config, data.num_classes)
     path, to_norm = config.init_model, norms.to_convert_to(config)
     model, notes = init_model.read(path, to_norm, config.precision)
-    print("\n".join(notes))
+    for note in notes:
+        print(note)
     if retinanet.is_detector(model):
         _check(path, model, config, data)
         return model
-    if config.mode in ("eval", "export"):
-        raise RecipeError(f"{path} is no detector: train one with it first.")
+    # A run that started from a classifier has a detector in its own saves.
+    if path == os.path.expanduser(config.checkpoint):
+        raise RecipeError(
+            f"--checkpoint={path} is no detector: train one with "
+            f"--init_model={path} first."
+        )
     backbone = backbones.out_of(path, model, shape)
     if to_norm is None or config.convert_to == ONLY_KEEPS:
         to_norm = norms.of(config)
