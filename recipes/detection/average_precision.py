@@ -1,6 +1,7 @@
 """The evaluation of a detector: every image once, on any replicas."""
 
 import json
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ PREDICTIONS = {
     "evaluation": "predictions.json",
     "train": "training_predictions.json",
 }
-# AP of each class, of the newest evaluation.
+# AP of each class, of the newest evaluation; null where none is annotated.
 PER_CLASS = "per_class.json"
 
 
@@ -28,11 +29,17 @@ class AveragePrecision:
     Args:
         detector: A `Detector`.
         steps: Its `Steps`.
+
+    Raises:
+        RecipeError: if pycocotools is missing where the run will evaluate: now,
+            and not after an epoch.
     """
 
     def __init__(self, detector, steps):
         self.detector = detector
         self.config = detector.config
+        if self.config.mode != "train":
+            metric.require()
         self.data = detector.data
         self.steps = steps
         self.layer = detections.of(self.config)
@@ -41,9 +48,13 @@ class AveragePrecision:
 
     def __call__(self):
         """Values by name, and `examples`, the images that they are of."""
-        metric.require()
         result, num_images = self._evaluate("evaluation")
         per_class = result.per_class(self.data.source.class_names)
+        # JSON has no NaN.
+        per_class = {
+            name: None if math.isnan(value) else value
+            for name, value in per_class.items()
+        }
         text = json.dumps(per_class, indent=2) + "\n"
         whole.write_text(self.config.folder / PER_CLASS, text)
         values = {**result.summary, "examples": num_images}
