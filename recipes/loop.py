@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import keras
 
@@ -133,7 +134,9 @@ def evaluate(config, data, trainer, strategy, broadcast):
     step = _load(config, trainer, strategy, records, broadcast)
     values = Steps(trainer, data, strategy).evaluate()
     row = {f"eval/{name}": value for name, value in values.items()}
-    facts = {"checkpoint": config.checkpoint, "step": step, **row}
+    # JSON has no NaN, such as the AP of large objects where there are none.
+    finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
+    facts = {"checkpoint": config.checkpoint, "step": step, **finite}
     text = json.dumps(facts, indent=2) + "\n"
     whole.write_text(config.folder / "eval.json", text)
     print(f"{config.checkpoint}: {task.of(config).evaluated(values)}")
