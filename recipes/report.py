@@ -78,6 +78,8 @@ def _figure(this, records):
             noisy = split == "train" and key != "learning_rate"
             if steps:
                 _draw(axes, split, steps, values, color, noisy)
+        # No value is below 0, around which nothing but zeros would be shown.
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.grid(color="#e4e4e4", linewidth=0.6)

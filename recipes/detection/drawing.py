@@ -86,8 +86,8 @@ def draw(
         num_boxes = _found(axes, found, names, min_score)
         num_drawn += num_boxes
         axes.set_title(
-            f"image {annotation.image_id}: {len(annotation.boxes)} boxes, "
-            f"{num_boxes} detections",
+            f"image {annotation.image_id}: {_boxes(len(annotation.boxes))}, "
+            f"{num_boxes} detection{'s' * (num_boxes != 1)}",
             fontsize=7.5,
             pad=3,
         )
@@ -219,10 +219,13 @@ def _label(axes, box, text, taken):
         taken.append(extent)
 
 
+def _boxes(number):
+    return "1 box" if number == 1 else f"{number} boxes"
+
+
 def _shorten(name):
-    if len(name) <= NAME_LENGTH:
-        return name
-    return name[: NAME_LENGTH - 1] + "…"
+    is_short = len(name) <= NAME_LENGTH
+    return name if is_short else name[: NAME_LENGTH - 1] + "…"
 
 
 def _legend(figure, has_crowd, min_score, num_drawn, num_found):
