@@ -136,9 +136,12 @@ def find(config, own, known):
             f"them {', '.join(known)}."
         ) from None
     except (ValueError, OSError) as error:
-        raise RecipeError(
-            f"--dataset={config.dataset}: {_first_line(error)}"
-        ) from error
+        name, _, kind = config.dataset.partition("/")
+        kinds = [each.name for each in tfds.builder_cls(name).BUILDER_CONFIGS]
+        reason = _first_line(error)
+        if kind.partition(":")[0] not in ["", *kinds]:
+            reason = f"{name} has no {kind!r}. It has: {', '.join(kinds)}."
+        raise RecipeError(f"--dataset={config.dataset}: {reason}") from error
 
 
 def prepare(builder):
