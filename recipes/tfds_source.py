@@ -135,13 +135,20 @@ def find(config, own, known):
             f"{', '.join(own)}, and {len(names) - len(own)} of TFDS, among "
             f"them {', '.join(known)}."
         ) from None
-    except (ValueError, OSError) as error:
-        name, _, kind = config.dataset.partition("/")
-        kinds = [each.name for each in tfds.builder_cls(name).BUILDER_CONFIGS]
-        reason = _first_line(error)
-        if kind.partition(":")[0] not in ["", *kinds]:
-            reason = f"{name} has no {kind!r}. It has: {', '.join(kinds)}."
-        raise RecipeError(f"--dataset={config.dataset}: {reason}") from error
+    # Of a version that is not there TFDS says so with an AssertionError.
+    except (ValueError, OSError, AssertionError) as error:
+        raise RecipeError(
+            f"--dataset={config.dataset}: {_why_not_made(config, error)}"
+        ) from error
+
+
+def _why_not_made(config, error):
+    name, _, kind = config.dataset.partition(":")[0].partition("/")
+    kinds = [each.name for each in tfds.builder_cls(name).BUILDER_CONFIGS]
+    if kind and kind not in kinds:
+        there = ", ".join(kinds) or "one kind alone, without a name"
+        return f"{name} has no {kind!r}. It has: {there}."
+    return _first_line(error).rpartition('}": ')[2]
 
 
 def prepare(builder):
