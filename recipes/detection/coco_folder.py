@@ -43,10 +43,11 @@ def open_folder(root):
     parts = [coco_json.load(path) for path, _ in files]
     train, evaluation = (part.categories for part in parts)
     if train != evaluation:
-        differing = dict(train.items() ^ evaluation.items())
+        differing = sorted(train.items() ^ evaluation.items())
+        names = _first(f"{number} {name!r}" for number, name in differing)
         raise RecipeError(
             f"{files[0][0]} and {files[1][0]} must name the same categories. "
-            f"They differ in {_first(map(repr, differing.values()))}."
+            f"They differ in {names}."
         )
     splits = []
     for (path, folders), columns in zip(files, parts, strict=True):
