@@ -1,0 +1,290 @@
+"""What recipes/coco.py cannot do is one line that says so, and no stack."""
+
+import json
+import types
+
+import keras
+import pytest
+
+from recipes import flags as recipe_flags
+from recipes import program
+from recipes.detection.config import DetectionConfig
+from recipes.errors import RecipeError
+from tests.recipes import prepared
+from tests.recipes.detection import drawn
+
+KINDS = "The categories are 1, 3, 18"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A dataset, networks to start from, and where they lie."""
+    root = tmp_path_factory.mktemp("files")
+    dataset = drawn.folder(root / "drawn")
+    inputs = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(4, 16, strides=16, padding="same")(inputs)
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    keras.Model(inputs, x).save(root / "coarse.keras")
+    inputs = keras.Input((64, 64, 1))
+    keras.Model(inputs, keras.layers.Flatten()(inputs)).save(
+        root / "gray.keras"
+    )
+    inputs = keras.Input((12,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(root / "rows.keras")
+    (root / "torn.keras").write_bytes(b"PK no archive")
+    start = drawn.classifier(root / "start.keras", "frn")
+    drawn.run(
+        root / "run",
+        dataset=dataset,
+        init_model=start,
+        mode="train",
+        train_steps=1,
+    )
+    return types.SimpleNamespace(root=root, dataset=dataset, start=start)
+
+
+def refusal(files, workdir, **flags):
+    """What the program says, and nothing beside it."""
+    flags = {"dataset": files.dataset, "init_model": files.start, **flags}
+    with pytest.raises(RecipeError) as caught:
+        drawn.run_only(workdir, **flags)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 700
+    assert not (workdir / "model.keras").exists()
+    return message
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (
+            {"image_size": 100},
+            ["--image_size=100", "coarsest level 6", "such as 64 or 128."],
+        ),
+        (
+            {"scale_jitter_min": 2.0, "scale_jitter_max": 1.0},
+            ["--scale_jitter_min must be at most --scale_jitter_max."],
+        ),
+        (
+            {"max_level": 4},
+            ["--max_level must be at least 5", "max_level=4"],
+        ),
+        ({"min_level": 2}, ["--min_level must be at least 3", "min_level=2"]),
+        ({"min_level": 7}, ["--max_level=6 lies below --min_level=7"]),
+        ({"global_batch_size": 9}, ["=9 cannot be split evenly over 2 repl"]),
+        ({"eval_batch_size": 3}, ["--eval_batch_size=3", "a multiple of 2"]),
+        ({"global_batch_size": 64}, ["12 training images, which do not"]),
+        ({"export_format": "litert"}, ["'litert'", "onnx, saved_model"]),
+        ({"best_metric": "loss"}, ["'loss'", "AP, AP50, AP75"]),
+        ({"norm": "batch"}, ["--norm", "'batch'", "frn"]),
+        ({"dataset": "coc"}, ["unknown dataset 'coc'.", "coco"]),
+        ({"dataset": "folder:/no"}, ["/no: there is no such folder. It must"]),
+        ({"nms_threshold": 1.5}, ["--nms_threshold", "nms_threshold=1.5"]),
+        (
+            {"init_model": None, "model": "ResNet5"},
+            ["unknown model 'ResNet5'. Did you mean 'ResNet50'? There are: Re"],
+        ),
+        (
+            {
+                "init_model": None,
+                "model": "resnet_small",
+                "norm_kwargs": {"groups": 5},
+                "norm": "gn",
+            },
+            ["--norm=gn", "groups"],
+        ),
+        ({"mode": "eval"}, ["--mode=eval found no save in ", "train first"]),
+        ({"mode": "export"}, ["--mode=export found no save in "]),
+    ],
+)
+def test_flags_that_cannot_be(files, tmp_path, flags, parts):
+    message = refusal(files, tmp_path / "run", **flags)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "parts"),
+    [
+        ("none.keras", {}, ["does not exist: name a .keras or .h5"]),
+        ("torn.keras", {}, ["torn.keras"]),
+        ("coarse.keras", {}, ["coarse.keras has no map of stride 8"]),
+        ("gray.keras", {}, ["images of 1 channels", "has 3"]),
+        ("rows.keras", {}, ["one input of images", "(12,)"]),
+        (
+            "run/model.keras",
+            {"image_size": 128},
+            ["(64, 64, 3)", "(128, 128, 3)", "--image_size"],
+        ),
+        (
+            "run/model.keras",
+            {"max_level": 5},
+            ["anchors", "level"],
+        ),
+        ("run/model.keras", {"anchor_size": 2.0}, ["anchors", "anchor_size"]),
+        (
+            "run/model.keras",
+            {"precision": "mixed_bfloat16"},
+            ["--precision=mixed_bfloat16", "was saved in float32"],
+        ),
+        ("start.keras", {"convert_to": "frm"}, ["convert_to", "'frm'"]),
+        ("start.keras", {"activation": "relu"}, ["--activation"]),
+    ],
+)
+def test_networks_that_do_not_fit(files, tmp_path, name, flags, parts):
+    path = str(files.root / name)
+    message = refusal(files, tmp_path / "run", init_model=path, **flags)
+    for part in [name, *parts] if not flags else parts:
+        assert part in message
+
+
+def changed(files, root, change, split="val2017"):
+    """The dataset with other annotations."""
+    root.mkdir()
+    for part in ("annotations", "train2017", "val2017"):
+        (root / part).mkdir()
+        for file in (files.root / "drawn" / part).iterdir():
+            (root / part / file.name).write_bytes(file.read_bytes())
+    path = root / "annotations" / f"instances_{split}.json"
+    content = json.loads(path.read_text())
+    path.write_text(change(content) or json.dumps(content))
+    return f"folder:{root}"
+
+
+def no_boxes(content):
+    content["annotations"] = []
+
+
+def unknown_category(content):
+    content["annotations"][1]["category_id"] = 4
+
+
+def other_categories(content):
+    content["categories"] = [
+        {"id": 1, "name": "one"},
+        {"id": 3, "name": "category 3"},
+        {"id": 18, "name": "category 18"},
+    ]
+
+
+def missing_image(content):
+    content["images"][0]["file_name"] = "gone.jpg"
+
+
+def three_numbers(content):
+    content["annotations"][0]["bbox"] = [1, 2, 3]
+
+
+def negative(content):
+    content["annotations"][0]["bbox"] = [1, 2, -3, 4]
+
+
+def outside(content):
+    content["annotations"][0]["bbox"] = [900, 2, 3, 4]
+
+
+def words(content):
+    content["annotations"][0]["bbox"] = ["a", "b", "c", "d"]
+
+
+def other_size(content):
+    for image in content["images"]:
+        image["width"] = 128
+
+
+def torn(content):
+    return json.dumps(content)[:200]
+
+
+def nothing(content):
+    return "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (no_boxes, ["no box of a single object"]),
+        (unknown_category, ["is of category 4", KINDS]),
+        (
+            other_categories,
+            ["must name the same categories", "They differ in 1 'category 1', 1 'one'."],
+        ),
+        (missing_image, ["names images that are not there", "gone.jpg"]),
+        (three_numbers, ["[1, 2, 3], which is not four finite numbers"]),
+        (negative, ["whose width or height is negative"]),
+        (outside, ["outside of its 64x48 pixels"]),
+        (words, ["['a', 'b', 'c', 'd'], which is not four finite numbers"]),
+        (other_size, ["should have 128x48 pixels, but", "has 64x48"]),
+        (torn, ["is no JSON file"]),
+        (nothing, ["must hold 'images', a list of objects"]),
+    ],
+)
+def test_annotations_that_cannot_be(files, tmp_path, change, parts):
+    dataset = changed(files, tmp_path / "set", change)
+    message = refusal(files, tmp_path / "run", dataset=dataset)
+    for part in ["instances_val2017.json", *parts]:
+        assert part in message
+
+
+def test_a_detector_of_other_classes(files, tmp_path):
+    def fewer(content):
+        content["categories"] = content["categories"][1:]
+        content["annotations"] = [
+            row for row in content["annotations"] if row["category_id"] != 1
+        ]
+
+    dataset = changed(files, tmp_path / "set", fewer)
+    other = files.root / "drawn"
+    changed_too = types.SimpleNamespace(root=tmp_path / "twice")
+    changed_too.root.mkdir()
+    (tmp_path / "set").rename(changed_too.root / "drawn")
+    dataset = changed(changed_too, tmp_path / "set", fewer, "train2017")
+    assert other.exists()
+    message = refusal(
+        files,
+        tmp_path / "run",
+        dataset=dataset,
+        init_model=str(files.root / "run" / "model.keras"),
+    )
+    assert "knows 3 classes" in message and "has 2." in message
+
+
+def test_a_set_of_images_without_boxes(files, tmp_path):
+    prepared.write(tmp_path, prepared.jpegs(6), 2)
+    message = refusal(
+        files,
+        tmp_path / "run",
+        dataset=prepared.NAME,
+        data_dir=str(tmp_path),
+    )
+    assert "is no detection set" in message
+    features = message.rpartition("Its features are ")[2]
+    assert sorted(features.strip(".").split(", ")) == ["image", "label"]
+
+
+def test_a_workdir_of_a_classification_is_named(files, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"mixup": 0.1}))
+    message = refusal(files, tmp_path)
+    assert "is not a config of this program" in message
+
+
+def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
+    """`main` as absl calls it; what else it catches is tested with runs."""
+    monkeypatch.setattr(program, "flags", types.SimpleNamespace(FLAGS=Flags()))
+
+    def broken(values, kind):
+        assert kind is DetectionConfig
+        raise RecipeError("no such thing.")
+
+    monkeypatch.setattr(recipe_flags, "to_config", broken)
+    with pytest.raises(SystemExit) as caught:
+        program.main(DetectionConfig)(["coco.py"])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == "error: no such thing.\n"
+
+
+class Flags:
+    """absl's, of which only whether `--verbosity` is there is asked."""
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(present=True)
