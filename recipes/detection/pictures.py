@@ -1,7 +1,7 @@
 """Images of the newest evaluation with their boxes, for the report."""
 
+import html
 import json
-import math
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +30,8 @@ def page(config, data):
         if path.exists():
             found = json.loads(path.read_text())
             image = _drawn(getattr(data.source, split), data.source, found)
-            parts.append(f"<h2>{heading}</h2>\n{image}")
+            if image:
+                parts.append(f"<h2>{heading}</h2>\n{image}")
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes >= MANY:
         parts.append(_by_class(json.loads(path.read_text())))
@@ -39,6 +40,8 @@ def page(config, data):
 
 def _drawn(split, source, predictions):
     """Images of a split with their predictions, evenly out of those with boxes.
+
+    Nothing where none of these can be shown.
 
     Args:
         split: A `Split`.
@@ -59,6 +62,8 @@ def _drawn(split, source, predictions):
         images.append(image.numpy())
         annotations.append(every[i])
         found.append(_detections(every[i].image_id, source, predictions))
+    if not images:
+        return ""
     return drawing.page(images, annotations, found, source.class_names)
 
 
@@ -79,9 +84,8 @@ def _detections(image_id, source, predictions):
 def _by_class(per_class):
     """AP of each class as a table, the best first."""
     known = {k: v for k, v in per_class.items() if v is not None}
-    known = {k: v for k, v in known.items() if not math.isnan(v)}
     rows = "".join(
-        f"<tr><td>{name}</td><td>{value:.1%}</td></tr>\n"
+        f"<tr><td>{html.escape(name)}</td><td>{value:.1%}</td></tr>\n"
         for name, value in sorted(known.items(), key=lambda item: -item[1])
     )
     return f"<h2>AP by class</h2>\n<table>\n{rows}</table>"
