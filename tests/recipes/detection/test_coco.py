@@ -1,0 +1,300 @@
+"""recipes/coco.py on TFDS' own coco/2017, from the command line to a report."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from recipes.detection.config import DetectionConfig
+from recipes.errors import RecipeError
+from tests.recipes.detection import coco_archive
+from tests.recipes.detection import drawn
+from tests.recipes.program import COCO
+from tests.recipes.program import finish
+from tests.recipes.runs import rows
+from tests.recipes.runs import summary
+
+NUM_TRAIN, NUM_VAL = 16, 7
+FLAGS = {
+    **drawn.TINY,
+    "dataset": "coco/2017",
+    "train_steps": 120,
+    "eval_every_steps": 60,
+    "log_every_steps": 20,
+    "optimizer": "adamw",
+    "learning_rate": 0.08,
+    "flip": False,
+    "eval_batch_size": 4,
+}
+
+
+def strict(path):
+    """A file of JSON, which knows no NaN."""
+
+    def refuse(name):
+        raise AssertionError(f"{path} holds {name}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run of the program, and what it was given."""
+
+    folder: object
+    flags: dict
+    content: dict
+    output: str
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp("coco")
+    contents = coco_archive.prepare(root / "data", NUM_TRAIN, NUM_VAL, (48, 64))
+    flags = {
+        **FLAGS,
+        "data_dir": str(root / "data"),
+        "workdir": str(root / "run"),
+        "init_model": drawn.classifier(root / "start.keras", "frn"),
+    }
+    code, output, errors = finish(*drawn.arguments(**flags), program=COCO)
+    assert code == 0, errors
+    return Trained(root / "run", flags, contents["val2017"], output, errors)
+
+
+def evaluated(trained, **flags):
+    """What --mode=eval says of a run that is there already, in this process."""
+    flags = {**trained.flags, "mode": "eval", **flags}
+    drawn.run(
+        trained.folder, **{k: v for k, v in flags.items() if k != "workdir"}
+    )
+    return strict(trained.folder / "eval.json")
+
+
+def test_every_image_is_evaluated_once_and_the_file_is_cocos(trained):
+    from pycocotools.coco import COCO as Index
+    from pycocotools.cocoeval import COCOeval
+
+    last = summary(trained.folder)["last"]
+    assert last["eval/examples"] == NUM_VAL
+    found = strict(trained.folder / "predictions.json")
+    annotated = {row["id"] for row in trained.content["images"]}
+    assert {row["image_id"] for row in found} <= annotated
+    assert {row["category_id"] for row in found} <= set(
+        coco_archive.CATEGORY_IDS
+    )
+    truth = Index()
+    truth.dataset = {**trained.content, "info": {}}
+    truth.createIndex()
+    results = truth.loadRes(str(trained.folder / "predictions.json"))
+    counted = COCOeval(truth, results, "bbox")
+    counted.evaluate()
+    counted.accumulate()
+    counted.summarize()
+    # Otherwise nothing would be said of category numbers or places.
+    assert last["eval/AP50"] > 0.05
+    assert last["eval/AP"] == pytest.approx(counted.stats[0], abs=1e-12)
+    assert last["eval/AP50"] == pytest.approx(counted.stats[1], abs=1e-12)
+    assert last["eval/AR100"] == pytest.approx(counted.stats[8], abs=1e-12)
+
+
+def test_what_is_told_on_the_way(trained):
+    assert "Traceback" not in trained.errors
+    lines = trained.output.splitlines()
+    assert lines[0].startswith("micro is the backbone; pyramid and heads are")
+    assert lines[1].startswith("input alone: ")
+    assert lines[-2].startswith(f"evaluated on {NUM_VAL} of {NUM_VAL} images: ")
+    assert ", best AP " in lines[-2]
+    assert lines[-1] == f"report: {trained.folder / 'report.html'}"
+    evaluations = [r for r in rows(trained.folder) if "eval/AP" in r]
+    assert [row["step"] for row in evaluations] == [60, 120]
+
+
+def test_the_report_shows_the_evaluation(trained):
+    page = (trained.folder / "report.html").read_text()
+    for text in (
+        "<h2>Evaluation images</h2>",
+        'src="data:image/jpeg;base64,',
+        "<h2>AP by class</h2>",
+        # As TFDS names COCO's category 3.
+        "<td>category 3</td>",
+        "AP50, last",
+        "images evaluated",
+        "start on coco/2017",
+    ):
+        assert text in page
+    # Of 80 classes, those that are annotated in the evaluation images.
+    kinds = {row["category_id"] for row in trained.content["annotations"]}
+    assert page.count("<td>category ") <= len(kinds)
+    classes = strict(trained.folder / "per_class.json")
+    assert len(classes) == 80
+    assert sum(value is not None for value in classes.values()) <= len(kinds)
+
+
+@pytest.mark.parametrize(
+    ("num_replicas", "eval_batch_size", "checkpoint"),
+    [
+        (1, 3, "last"),
+        (4, 8, "best"),
+        pytest.param(2, 2, "last", marks=pytest.mark.long),
+    ],
+)
+def test_ap_is_the_same_on_any_replicas(
+    trained, num_replicas, eval_batch_size, checkpoint
+):
+    before = rows(trained.folder)
+    found = evaluated(
+        trained,
+        num_replicas=num_replicas,
+        virtual_replicas=4,
+        eval_batch_size=eval_batch_size,
+        checkpoint=checkpoint,
+    )
+    expected = summary(trained.folder)[checkpoint]
+    values = {k: v for k, v in expected.items() if k.startswith("eval/")}
+    for name, value in values.items():
+        if value is not None:
+            assert found[name] == pytest.approx(value, abs=1e-6), name
+    assert found["step"] == expected["step"]
+    assert found["eval/examples"] == NUM_VAL
+    assert rows(trained.folder) == before
+
+
+def test_a_file_of_the_network_has_the_same_ap(trained, tmp_path, capsys):
+    """With the training images besides, in a workdir of its own."""
+    drawn.run(
+        tmp_path / "run",
+        **{k: v for k, v in trained.flags.items() if k != "workdir"}
+        | {
+            "mode": "eval",
+            "init_model": None,
+            "checkpoint": str(trained.folder / "model.keras"),
+            "eval_train": True,
+        },
+    )
+    found = strict(tmp_path / "run" / "eval.json")
+    last = summary(trained.folder)["last"]
+    assert found["eval/AP"] == pytest.approx(last["eval/AP"], abs=1e-6)
+    assert 0.1 < found["eval/training_AP50"] <= 1.0
+    assert ", training AP50 " in capsys.readouterr().out
+    trained_on = strict(tmp_path / "run" / "training_predictions.json")
+    assert len({row["image_id"] for row in trained_on}) > NUM_VAL
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Training images</h2>" in page
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "model.keras"])
+def test_a_trained_detector_is_exported(trained, capsys, checkpoint):
+    if checkpoint != "last":
+        checkpoint = str(trained.folder / checkpoint)
+    flags = {k: v for k, v in trained.flags.items() if k != "workdir"}
+    drawn.run_only(
+        trained.folder, **flags, mode="export", checkpoint=checkpoint
+    )
+    line = capsys.readouterr().out.splitlines()[-1]
+    folder = trained.folder / "export" / "saved_model"
+    assert line.startswith(f"export: {folder}, ")
+    facts = strict(folder / "export.json")
+    assert facts["class_names"][2] == "category 3"
+    assert facts["compared_detections"] > 0
+
+
+def test_a_classifier_is_no_checkpoint_of_a_detector(trained):
+    start = trained.flags["init_model"]
+    with pytest.raises(RecipeError, match=f"{start} is no detector: train one"):
+        evaluated(trained, checkpoint=start)
+
+
+def test_a_run_may_go_on_with_other_devices(tmp_path):
+    flags = {
+        "dataset": drawn.folder(tmp_path / "drawn"),
+        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "mode": "train",
+        "train_steps": 4,
+        "save_every_steps": 2,
+    }
+    expected = drawn.run(tmp_path / "run", **flags)
+    (tmp_path / "run" / "checkpoints" / "step_000000004.npz").unlink()
+    found = drawn.run(
+        tmp_path / "run", **flags, num_replicas=4, virtual_replicas=4
+    )
+    assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
+    assert found["num_replicas"] == 4
+    assert found["last"]["train/loss"] == pytest.approx(
+        expected["last"]["train/loss"], rel=1e-5
+    )
+
+
+def test_a_dry_run_says_what_would_be_done(tmp_path, capsys):
+    drawn.run_only(
+        tmp_path / "run",
+        dataset=drawn.folder(tmp_path / "drawn"),
+        init_model=drawn.classifier(tmp_path / "start.keras", "frn"),
+        dry_run=True,
+    )
+    text = capsys.readouterr().out
+    for line in (
+        "--max_level=6",
+        "12 for training, 5 for evaluation, (64, 64, 3), 3 classes",
+        "2, each 4 images a step",
+        "dry run: nothing was trained",
+    ):
+        assert line in text
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"lock"}
+
+
+def test_help_explains_every_flag():
+    code, output, _ = finish("--help", program=COCO)
+    assert code == 0
+    for field in dataclasses.fields(DetectionConfig):
+        assert f"--{field.name}\n" in output or f"]{field.name}\n" in output
+    lines = output.splitlines()
+    assert lines[0].startswith("Trains a RetinaNet with any normalization")
+    assert max(map(len, lines)) <= 80
+    place = lines.index("  --nms_threshold")
+    assert lines[place + 1].strip().startswith("Of two boxes of a class that")
+    assert "--mixup" not in output and "ImageNet" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mixup=0.1"], "Unknown command line flag 'mixup'"),
+        (["trees"], "error: unexpected argument 'trees': every setting is a"),
+    ],
+)
+def test_what_no_flag_is_ends_in_a_line(arguments, message):
+    code, output, errors = finish(*arguments, program=COCO)
+    assert code == 1
+    assert message in output + errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("on_bad_image", ["fail", "skip"])
+@pytest.mark.parametrize("where", ["train2017", "val2017"])
+def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
+    root = tmp_path / "drawn"
+    dataset = drawn.folder(root, 8, 4)
+    images = sorted((root / where).iterdir())
+    images[1].write_bytes(images[1].read_bytes()[:300])
+    flags = {
+        "dataset": dataset,
+        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "train_steps": 2,
+        "on_bad_image": on_bad_image,
+        # What trains on the image needs no evaluation.
+        "mode": "train" if where == "train2017" else "train_and_eval",
+    }
+    if on_bad_image == "fail":
+        with pytest.raises(RecipeError, match=f"In {images[1]}"):
+            drawn.run(tmp_path / "run", **flags)
+        return
+    found = drawn.run(tmp_path / "run", **flags)
+    assert found["bad_images"] == [str(images[1])]
+    assert np.isfinite(found["last"]["train/loss"])
+    if where == "val2017":
+        assert found["last"]["eval/examples"] == 3
+        predictions = strict(tmp_path / "run" / "predictions.json")
+        assert 1004 not in {row["image_id"] for row in predictions}
