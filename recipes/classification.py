@@ -80,6 +80,10 @@ def _tiles(last, best):
     ]
 
 
+def _both(name):
+    return {split: f"{split}/{name}" for split in ("train", "eval")}
+
+
 TASK = Task(
     open_source=sources.open_source,
     training_examples=labelled.training,
@@ -92,10 +96,10 @@ TASK = Task(
     training_text="loss {loss:.4f}  accuracy {accuracy:.2%}",
     evaluation_text="eval {accuracy:.2%}",
     panels=(
-        ("loss", "cross-entropy", 1),
-        ("accuracy", "top-1 accuracy, %", 100),
-        ("top5_accuracy", "top-5 accuracy, %", 100),
-        ("learning_rate", "learning rate", 1),
+        ("cross-entropy", 1, _both("loss")),
+        ("top-1 accuracy, %", 100, _both("accuracy")),
+        ("top-5 accuracy, %", 100, _both("top5_accuracy")),
+        ("learning rate", 1, {"train": "train/learning_rate"}),
     ),
     outcome=_outcome,
     evaluated=_evaluated,

@@ -14,7 +14,11 @@ from recipes import whole
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 # One hue a split, the same in every figure.
 COLORS = {"train": "#3b6fb6", "eval": "#c4572e"}
-# A training curve is shown with its mean over that share of the run.
+# What is of a single batch.
+NOISY = ("train/loss", "train/accuracy", "train/top5_accuracy")
+# From more values on, they are not marked.
+MANY = 100
+# A noisy curve is shown with its mean over that share of the run.
 SMOOTHING = 1 / 25
 
 
@@ -69,15 +73,14 @@ def _tiles(this, summary):
 def _figure(this, records):
     """The curves as SVG text."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
-    for axes, (key, label, factor) in zip(
+    for axes, (label, factor, keys) in zip(
         figure.subplots(2, 2).flat, this.panels, strict=True
     ):
-        for split, color in COLORS.items():
-            steps, values = records.series(f"{split}/{key}")
+        for split, key in keys.items():
+            steps, values = records.series(key)
             values = [value * factor for value in values]
-            noisy = split == "train" and key != "learning_rate"
             if steps:
-                _draw(axes, split, steps, values, color, noisy)
+                _draw(axes, split, steps, values, key in NOISY)
         # No value is below 0, around which nothing but zeros would be shown.
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         axes.set_xlabel("step")
@@ -91,10 +94,12 @@ def _figure(this, records):
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _draw(axes, split, steps, values, color, noisy):
-    width = max(round(len(values) * SMOOTHING), 1)
-    if not noisy or width == 1:
-        marker = "." if split == "eval" else None
+def _draw(axes, split, steps, values, is_noisy):
+    color = COLORS[split]
+    width = max(round(len(values) * SMOOTHING), 1) if is_noisy else 1
+    if width == 1:
+        # Evaluations are few.
+        marker = "." if len(values) <= MANY else None
         axes.plot(steps, values, color=color, label=split, marker=marker)
         return
     axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)

@@ -24,7 +24,9 @@ class Task:
         training_text: What the progress shows of a training row, a format of
             the names of `train/` values.
         evaluation_text: The same, of `eval/` values.
-        panels: `(name, axis label, factor)` of the report's four curves.
+        panels: Of the report's four figures `(axis label, factor, keys)`, where
+            `keys` is a dict from `"train"` and `"eval"` to the values that are
+            shown in the color of that split.
         outcome: `f(last, best, summary)` gives the result in a sentence, or
             nothing.
         evaluated: `f(values)` gives the values of an evaluation in a line.

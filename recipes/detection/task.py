@@ -60,6 +60,11 @@ def _tiles(last, best):
     return [*tiles, ("images evaluated", f"{last['eval/examples']:,}")]
 
 
+def _both(name):
+    """Of the evaluation images, and of the training images if asked for."""
+    return {"train": f"eval/training_{name}", "eval": f"eval/{name}"}
+
+
 TASK = Task(
     open_source=sources.open_source,
     training_examples=boxed.training,
@@ -72,10 +77,10 @@ TASK = Task(
     training_text="loss {loss:.4f}  boxes {box_loss:.4f}",
     evaluation_text="AP {AP:.1%}  AP50 {AP50:.1%}",
     panels=(
-        ("loss", "loss", 1),
-        ("AP", "AP, %", 100),
-        ("AP50", "AP50, %", 100),
-        ("learning_rate", "learning rate", 1),
+        ("loss", 1, {"train": "train/loss"}),
+        ("AP, %", 100, _both("AP")),
+        ("AP50, %", 100, _both("AP50")),
+        ("learning rate", 1, {"train": "train/learning_rate"}),
     ),
     outcome=_outcome,
     evaluated=_evaluated,
