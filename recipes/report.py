@@ -17,7 +17,7 @@ COLORS = {"train": "#3b6fb6", "eval": "#c4572e"}
 # What is of a single batch.
 NOISY = ("train/loss", "train/accuracy", "train/top5_accuracy")
 # From more values on, they are not marked.
-MANY = 100
+MANY = 40
 # A noisy curve is shown with its mean over that share of the run.
 SMOOTHING = 1 / 25
 

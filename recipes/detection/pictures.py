@@ -29,8 +29,10 @@ def page(config, data):
         path = config.folder / PREDICTIONS[split]
         if path.exists():
             found = json.loads(path.read_text())
-            image = _drawn(getattr(data.source, split), data.source, found)
-            if image:
+            rows = chosen(getattr(data.source, split), data.source, found)
+            if rows:
+                columns = zip(*rows, strict=True)
+                image = drawing.page(*columns, data.source.class_names)
                 parts.append(f"<h2>{heading}</h2>\n{image}")
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes >= MANY:
@@ -38,33 +40,35 @@ def page(config, data):
     return "\n".join(parts)
 
 
-def _drawn(split, source, predictions):
+def chosen(split, source, predictions, count=NUM_IMAGES):
     """Images of a split with their predictions, evenly out of those with boxes.
 
-    Nothing where none of these can be shown.
+    What cannot be decoded is left out: it was named when it was evaluated.
 
     Args:
         split: A `Split`.
         source: Its `Source`.
         predictions: List of dicts in COCO's format of results.
+        count: How many images at most.
+
+    Returns:
+        List of image uint8 `(height, width, 3)`, `Annotation` and
+        `metric.Detections`.
     """
     every = split.annotations()
     shown = [i for i, annotation in enumerate(every) if len(annotation.boxes)]
-    step = max(len(shown) / NUM_IMAGES, 1.0)
+    step = max(len(shown) / count, 1.0)
     shown = [shown[int(place)] for place in np.arange(0, len(shown), step)]
-    images, annotations, found = [], [], []
-    for i in shown[:NUM_IMAGES]:
+    rows = []
+    for i in shown[:count]:
         try:
             encoded = split.read(tf.constant(i, tf.int64))["image"]
             image = tf.io.decode_image(encoded, 3, expand_animations=False)
         except tf.errors.OpError:
-            continue  # It was named when it was evaluated.
-        images.append(image.numpy())
-        annotations.append(every[i])
-        found.append(_detections(every[i].image_id, source, predictions))
-    if not images:
-        return ""
-    return drawing.page(images, annotations, found, source.class_names)
+            continue
+        found = _detections(every[i].image_id, source, predictions)
+        rows.append((image.numpy(), every[i], found))
+    return rows
 
 
 def _detections(image_id, source, predictions):
