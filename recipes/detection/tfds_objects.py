@@ -185,7 +185,7 @@ def _split(info, parse):
 
     def measured(record):
         example = parse(record)
-        return {**example, "image": annotations.image_size(example["image"])}
+        return {**example, "image": _size(example["image"])}
 
     def annotate():
         examples = _records(info).map(
@@ -199,6 +199,17 @@ def _split(info, parse):
     return Split(
         num_examples=len(index), read=read, name=name, annotations=annotate
     )
+
+
+def _size(encoded):
+    """Height and width of an image file's bytes; 0 where they are no image.
+
+    Such an image is named when it is decoded, or is left out then.
+    """
+    sizes = tf.data.Dataset.from_tensors(encoded).map(annotations.image_size)
+    none = tf.data.Dataset.from_tensors(tf.zeros(2, tf.int32))
+    found = sizes.ignore_errors().concatenate(none)
+    return found.take(1).get_single_element()
 
 
 def _annotation(index, example):

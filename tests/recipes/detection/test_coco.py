@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from recipes import data
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from tests.recipes.detection import coco_archive
@@ -298,3 +299,41 @@ def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
         assert found["last"]["eval/examples"] == 3
         predictions = strict(tmp_path / "run" / "predictions.json")
         assert 1004 not in {row["image_id"] for row in predictions}
+
+
+@pytest.fixture
+def bad_coco(tmp_path, monkeypatch):
+    """coco/2017 with a text in the place of its second evaluation image."""
+    draw = coco_archive.draw
+
+    def draw_text(count, size, seed):
+        images, content = draw(count, size, seed)
+        if content["images"][0]["id"] == 1007:
+            images[sorted(images)[1]] = b"<html>404 not found</html>"
+        return images, content
+
+    monkeypatch.setattr(coco_archive, "draw", draw_text)
+    coco_archive.prepare(tmp_path / "data", 8, 4, (48, 64))
+    return {
+        "dataset": "coco/2017",
+        "data_dir": str(tmp_path / "data"),
+        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "train_steps": 1,
+    }
+
+
+def test_a_bad_image_of_tfds_has_no_size(bad_coco):
+    """And its boxes none: it is named, or left out, once it is decoded."""
+    made = data.make(drawn.make_config(**bad_coco))
+    annotations = made.source.evaluation.annotations()
+    sizes = sorted((each.height, each.width) for each in annotations)
+    assert sizes == [(0, 0), *[(48, 64)] * 3]
+
+
+@pytest.mark.long
+def test_a_bad_image_of_tfds_is_named_or_left_out(bad_coco, tmp_path):
+    with pytest.raises(RecipeError, match="Unknown image .* of validation, re"):
+        drawn.run(tmp_path / "fail", **bad_coco)
+    flags = {**bad_coco, "on_bad_image": "skip"}
+    found = drawn.run(tmp_path / "skip", **flags)
+    assert found["last"]["eval/examples"] == 3
