@@ -16,6 +16,7 @@ from recipes import loop
 from recipes import strategy
 from recipes import workdir
 from recipes.config import Config
+from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from recipes.stops import make as make_stops
 from recipes.workers import Workers
@@ -263,11 +264,12 @@ def test_settings_that_exclude_each_other_are_named(tmp_path, flags, message):
         run(tmp_path, **flags)
 
 
-def test_every_flag_is_tested_or_said_not_to_be():
+@pytest.mark.parametrize("kind", [Config, DetectionConfig])
+def test_every_flag_is_tested_or_said_not_to_be(kind):
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     readme = (ROOT / "recipes" / "README.md").read_text()
     table = readme.split("## What could not be tested")[1]
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(kind):
         name = field.name
         used = re.search(rf"--{name}\b|\b{name}=|\"{name}\":", tests)
         assert used or f"`--{name}" in table, name

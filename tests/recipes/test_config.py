@@ -10,6 +10,7 @@ from recipes import imagenet  # noqa: F401, defines the flags
 from recipes import presets
 from recipes import workdir
 from recipes.config import Config
+from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 
 
@@ -21,6 +22,18 @@ def parse(*arguments):
     return recipe_flags.to_config(values)
 
 
+def parse_coco(*arguments):
+    """As `parse`, of recipes/coco.py, whose flags have the same names."""
+    values = flags.FlagValues()
+    recipe_flags.define_settings(values, DetectionConfig)
+    values(["coco.py", *arguments])
+    return recipe_flags.to_config(values, DetectionConfig)
+
+
+PARSERS = {Config: parse, DetectionConfig: parse_coco}
+PRESETS = [(kind, name) for kind in PARSERS for name in kind.PRESETS]
+
+
 def test_flags_change_a_preset_which_changes_the_defaults():
     config = parse("--preset=digits", "--norm=rbn", "--seed=3")
     assert (config.norm, config.seed) == ("rbn", 3)
@@ -28,17 +41,58 @@ def test_flags_change_a_preset_which_changes_the_defaults():
     assert config.momentum == Config().momentum
 
 
-def test_every_field_is_a_flag():
-    for field in dataclasses.fields(Config):
-        assert flags.FLAGS[field.name].help.strip()
+@pytest.mark.parametrize("kind", PARSERS)
+def test_every_field_is_a_flag(kind):
+    values = flags.FlagValues()
+    recipe_flags.define_settings(values, kind)
+    fields = dataclasses.fields(kind)
+    assert {field.name for field in fields} <= set(values)
+    for field in fields:
+        assert values[field.name].help.strip()
+    # Every flag stands in one group of --help.
+    grouped = [
+        f.name for group in kind.GROUPS for f in dataclasses.fields(group)
+    ]
+    assert sorted(grouped) == sorted(field.name for field in fields)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_every_preset_is_valid(name):
-    config = parse(f"--preset={name}")
-    for key, value in presets.PRESETS[name].items():
+@pytest.mark.parametrize(("kind", "name"), PRESETS)
+def test_every_preset_is_valid(kind, name):
+    config = PARSERS[kind](f"--preset={name}")
+    for key, value in kind.PRESETS[name].items():
         assert getattr(config, key) == value
     assert (config.train_steps is None) != (config.train_epochs is None)
+
+
+def test_a_preset_of_another_program_is_unknown():
+    with pytest.raises(RecipeError, match="unknown preset 'digits'"):
+        parse_coco("--preset=digits")
+    with pytest.raises(RecipeError, match="unknown preset 'trees'"):
+        parse("--preset=trees")
+
+
+@pytest.mark.parametrize("batch_size", [64, 32, 16])
+@pytest.mark.parametrize("base", [0.01, 0.05, 0.1])
+def test_the_papers_detectors(batch_size, base):
+    """FRN paper, section 4.3: 125K * 64 / M steps, base * M / 64."""
+    config = parse_coco(
+        f"--preset=frn_resnet101_{batch_size}", f"--learning_rate={base}"
+    )
+    assert config.global_batch_size == batch_size
+    assert config.train_steps * batch_size == 125_000 * 64
+    assert config.peak_learning_rate == pytest.approx(base * batch_size / 64)
+    assert (config.model, config.norm) == ("ResNet101", "frn")
+    assert config.image_size == 1024 and config.momentum == 0.9
+
+
+def test_the_workdir_alone_is_enough_to_name_its_detector(tmp_path):
+    config = parse_coco("--preset=trees", f"--workdir={tmp_path}")
+    workdir.check(config)
+    workdir.save(config)
+    again = parse_coco(f"--workdir={tmp_path}", "--mode=eval")
+    assert again == dataclasses.replace(config, mode="eval")
+    with pytest.raises(RecipeError, match="is not a config of this program"):
+        parse(f"--workdir={tmp_path}")
 
 
 def test_the_papers_runs():

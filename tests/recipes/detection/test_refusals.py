@@ -207,7 +207,10 @@ def nothing(content):
         (unknown_category, ["is of category 4", KINDS]),
         (
             other_categories,
-            ["must name the same categories", "They differ in 1 'category 1', 1 'one'."],
+            [
+                "must name the same categories",
+                "They differ in 1 'category 1', 1 'one'.",
+            ],
         ),
         (missing_image, ["names images that are not there", "gone.jpg"]),
         (three_numbers, ["[1, 2, 3], which is not four finite numbers"]),
