@@ -11,6 +11,7 @@ from tests.recipes.program import start
 # Everything that the bits of a detector depend on.
 EVERYTHING = {
     **drawn.TINY,
+    "max_level": 5,
     "train_steps": 14,
     "save_every_steps": 2,
     "eval_every_steps": 7,
