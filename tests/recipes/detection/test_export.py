@@ -41,10 +41,13 @@ def network(dataset, folder, norm="frn", **flags):
     """A detector that is sure of some of what it sees, and its run."""
     arguments = {"groups": 4} if norm == "gn" else {}
     folder.mkdir(exist_ok=True)
+    # No map of one position, which instance norm refuses.
+    start = drawn.classifier(folder / "start.keras", norm, 64, **arguments)
     config = drawn.make_config(
         dataset=dataset,
         workdir=str(folder),
-        init_model=drawn.classifier(folder / "start.keras", norm, **arguments),
+        init_model=start,
+        max_level=5,
         norm=norm,
         global_batch_size=4,
         norm_kwargs=arguments,
