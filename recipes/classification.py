@@ -25,7 +25,7 @@ def _network(config, data):
         data.image_shape,
         data.num_classes,
         config.precision,
-        needs_head=config.mode in ("eval", "export"),
+        needs_head=config.takes_whole_model,
     )
     print("\n".join(notes))
     return model

@@ -83,6 +83,12 @@ class RunConfig:
         """What the linear scaling rule multiplies learning rates by."""
         return self.global_batch_size / self.REFERENCE_BATCH
 
+    @property
+    def takes_whole_model(self):
+        """Whether --checkpoint is a model by itself, and no save of the run."""
+        acts = self.mode in ("eval", "export")
+        return acts and self.checkpoint.endswith((".keras", ".h5"))
+
     def to_dict(self):
         return dataclasses.asdict(self)
 

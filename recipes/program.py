@@ -62,7 +62,8 @@ def run(config):
         batches = data.make(config)
         trainer = loop.build(stored.resolved(config), batches, replicas)
         if config.dry_run:
-            print(dry_run.describe(config, batches, trainer, replicas))
+            with bad_images.named(config):
+                print(dry_run.describe(config, batches, trainer, replicas))
             return None
         act = {"eval": loop.evaluate, "export": loop.export}.get(
             config.mode, loop.train

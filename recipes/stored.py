@@ -28,7 +28,7 @@ def resolved(config):
         raise RecipeError(
             f"--checkpoint={config.checkpoint}: there is no such file."
         )
-    if path.suffix == ".npz":
+    if not config.takes_whole_model:
         return config
     return dataclasses.replace(
         config, init_model=str(path), convert_to=None, freeze=None

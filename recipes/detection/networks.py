@@ -1,7 +1,5 @@
 """The detector that a config asks for."""
 
-import os
-
 from recipes import init_model
 from recipes import norms
 from recipes.detection import backbones
@@ -37,7 +35,7 @@ def make(config, data):
         _check(path, model, config, data)
         return model
     # A run that started from a classifier has a detector in its own saves.
-    if path == os.path.expanduser(config.checkpoint):
+    if config.takes_whole_model:
         raise RecipeError(
             f"--checkpoint={path} is no detector: train one with "
             f"--init_model={path} first."

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -8,6 +9,7 @@ from absl import logging
 
 from recipes import bad_images
 from recipes import data
+from recipes import program
 from recipes.errors import RecipeError
 from tests import archives
 from tests.recipes import prepared
@@ -99,6 +101,15 @@ def test_a_bad_image_is_named_with_the_reason(tmp_path, kind):
     with pytest.raises(RecipeError, match=message):
         with bad_images.named(config):
             list(made.train(0))
+
+
+def test_a_dry_run_names_a_bad_image(tmp_path):
+    path, config, _ = make(tmp_path / "set", BAD["cut_off"][0], "fail")
+    config = dataclasses.replace(
+        config, dry_run=True, workdir=str(tmp_path / "run")
+    )
+    with pytest.raises(RecipeError, match=f"cannot be decoded: .* In {path}"):
+        program.run(config)
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut_off", "png_cut_off"])

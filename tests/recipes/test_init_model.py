@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +118,18 @@ def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
     assert model.get_layer("stem_norm").epsilon == 1e-5
     page = (tmp_path / "frn" / "report.html").read_text()
     assert "model with frn on digits" in page
+
+
+def test_a_run_that_gave_the_file_a_fresh_head_can_be_evaluated(tmp_path):
+    ends = layers.GlobalAveragePooling2D(), layers.Dense(7, name="head")
+    classifier(*ends).save(tmp_path / "seven.keras")
+    flags = {"init_model": str(tmp_path / "seven.keras"), "train_steps": 2}
+    trained, _ = run(tmp_path / "run", **flags)
+    for checkpoint in ("last", "best"):
+        run(tmp_path / "run", mode="eval", checkpoint=checkpoint, **flags)
+        found = json.loads((tmp_path / "run" / "eval.json").read_text())
+        expected = trained["last"]["eval/loss"]
+        assert found["eval/loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_default_workdir_names_the_file_and_the_norm():
