@@ -210,6 +210,7 @@ def test_a_classifier_is_no_checkpoint_of_a_detector(trained):
         evaluated(trained, checkpoint=start)
 
 
+@pytest.mark.long
 def test_a_run_may_go_on_with_other_devices(tmp_path):
     flags = {
         "dataset": drawn.folder(tmp_path / "drawn"),

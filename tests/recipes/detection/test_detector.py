@@ -1,5 +1,6 @@
 """The step of a detector on several replicas, and against NumPy."""
 
+import functools
 import json
 
 import keras
@@ -10,6 +11,7 @@ import keras_norm
 from recipes import data
 from recipes import loop
 from recipes import strategy
+from recipes.detection import retinanet
 from recipes.detection.targets import BACKGROUND
 from recipes.errors import RecipeError
 from recipes.steps import Steps
@@ -51,24 +53,41 @@ def trained(steps, num_steps=3):
     return [{k: float(v) for k, v in row.items()} for row in rows]
 
 
+DECAYED = {"weight_decay": 0.01, "clip_global_norm": 10.0}
+
+
+@pytest.fixture(scope="module")
+def alone(dataset, classifiers):
+    """`f(norm)`: the steps of one device and the rows of two of them."""
+
+    @functools.cache
+    def of(norm):
+        steps = made(dataset, classifiers, norm=norm, **DECAYED)
+        return steps, trained(steps, 2)
+
+    return of
+
+
 @pytest.mark.parametrize(
-    ("norm", "num_replicas"),
+    ("norm", "flags"),
     [
-        ("frn", 2),
-        ("frn", 4),
-        pytest.param("sync_bn", 2, marks=pytest.mark.long),
+        ("frn", {"num_replicas": 2}),
+        ("frn", {"num_replicas": 4}),
+        ("frn", {"num_replicas": 2, "grad_accum_steps": 2}),
+        ("frn", {"xla": True}),
+        pytest.param("sync_bn", {"num_replicas": 2}, marks=pytest.mark.long),
     ],
 )
-def test_replicas_equal_one_device(dataset, classifiers, norm, num_replicas):
-    flags = {"norm": norm, "weight_decay": 0.01, "clip_global_norm": 10.0}
-    expected = made(dataset, classifiers, **flags)
-    expected_rows = trained(expected)
-    steps = made(dataset, classifiers, num_replicas, **flags)
+def test_however_it_is_computed_a_step_is_the_same(
+    dataset, classifiers, alone, norm, flags
+):
+    expected, expected_rows = alone(norm)
+    steps = made(dataset, classifiers, norm=norm, **DECAYED, **flags)
     (_, targets, _) = next(iter(steps.data.train(0)))
-    shares = np.split(targets["classes"].numpy() >= 0, num_replicas)
+    num_shares = flags.get("num_replicas", 2)
+    shares = np.split(targets["classes"].numpy() >= 0, num_shares)
     assert len({share.sum() for share in shares}) > 1
-    rows = trained(steps)
-    for ours, theirs in zip(rows, expected_rows, strict=True):
+    for ours, theirs in zip(trained(steps, 2), expected_rows, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-5)
     for ours, theirs in zip(
         steps.trainer.model.weights,
@@ -78,16 +97,6 @@ def test_replicas_equal_one_device(dataset, classifiers, norm, num_replicas):
         np.testing.assert_allclose(
             ours.numpy(), theirs.numpy(), atol=2e-5, err_msg=ours.path
         )
-
-
-@pytest.mark.parametrize(
-    "flags", [{"xla": True}, {"num_replicas": 2, "grad_accum_steps": 2}]
-)
-def test_how_a_step_is_computed_changes_no_number(dataset, classifiers, flags):
-    expected = trained(made(dataset, classifiers), 2)
-    rows = trained(made(dataset, classifiers, **flags), 2)
-    for ours, theirs in zip(rows, expected, strict=True):
-        assert ours == pytest.approx(theirs, rel=2e-5)
 
 
 def sigmoid(x):
@@ -224,16 +233,12 @@ def test_nothing_of_batch_norm_is_left_under_frn(model_file, tmp_path):
 def test_a_detector_can_be_converted_and_trained_on(
     model_file, dataset, tmp_path
 ):
-    flags = {"dataset": dataset, "init_model": model_file}
-    before = drawn.run(tmp_path / "bn", mode="train", **flags)
-    summary = drawn.run(
-        tmp_path / "frn", mode="train", convert_to="frn", **flags
-    )
-    model = keras.saving.load_model(tmp_path / "frn" / "model.keras")
+    flags = {"dataset": dataset, "init_model": model_file, "mode": "train"}
+    summary = drawn.run(tmp_path, convert_to="frn", train_steps=1, **flags)
+    assert np.isfinite(summary["last"]["train/loss"])
+    model = keras.saving.load_model(tmp_path / "model.keras")
     kinds = {type(layer).__name__ for layer in model.layers}
     assert "FRN" in kinds and "BatchNormalization" not in kinds
-    for each in (before, summary):
-        assert np.isfinite(each["last"]["train/loss"])
 
 
 def test_a_detector_of_anchors_of_another_size_is_refused(
@@ -244,10 +249,13 @@ def test_a_detector_of_anchors_of_another_size_is_refused(
     with pytest.raises(RecipeError, match=r"anchors4\.0_.*of size 2\.0 on"):
         drawn.run(tmp_path, anchor_size=2.0, **flags)
     model = keras.saving.load_model(model_file)
+    config = drawn.make_config(dataset=dataset)
+    others = drawn.make_config(dataset=dataset, anchor_size=2.0)
+    assert retinanet.has_anchors(model, config.anchors)
+    assert not retinanet.has_anchors(model, others.anchors)
+    # Another name tells nothing.
     model.name = "renamed"
-    model.save(tmp_path / "renamed.keras")
-    flags["init_model"] = str(tmp_path / "renamed.keras")
-    drawn.run(tmp_path, anchor_size=2.0, mode="train", train_steps=1, **flags)
+    assert retinanet.has_anchors(model, others.anchors)
 
 
 def test_a_classifier_becomes_the_backbone(dataset, classifiers):
