@@ -7,7 +7,7 @@ import keras
 
 from keras_norm.conversion import convert
 from recipes import blocks
-from recipes.errors import RecipeError
+from recipes import norms
 from recipes.errors import unknown
 
 # The depths that have been trained; any other 6n + 2 can be.
@@ -43,14 +43,8 @@ def make(name, norm, image_shape, num_classes):
         build = _application(name)
     else:
         raise unknown("model", name, names())
-    try:
+    with norms.built_into(name, norm, f" for images of {image_shape}"):
         return build(norm, image_shape, num_classes)
-    except (TypeError, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise RecipeError(
-            f"{name} cannot be built with --norm={norm.name} for images of "
-            f"{image_shape}: {message}"
-        ) from error
 
 
 def with_float32_logits(model):

@@ -1,5 +1,7 @@
 """The normalizations that a config asks for."""
 
+import contextlib
+
 import keras_norm
 from recipes.errors import RecipeError
 
@@ -23,6 +25,24 @@ def to_convert_to(config):
         RecipeError: for an unknown name.
     """
     return None if config.convert_to is None else _named("convert_to", config)
+
+
+@contextlib.contextmanager
+def built_into(what, norm, where=""):
+    """Words what is raised inside, of a network that cannot take a norm.
+
+    Args:
+        what: What is built.
+        norm: A `keras_norm.Norm`.
+        where: For which images, if that matters.
+    """
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise RecipeError(
+            f"{what} cannot be built with --norm={norm.name}{where}: {message}"
+        ) from error
 
 
 def _named(flag, config):

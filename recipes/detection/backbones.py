@@ -6,6 +6,7 @@ import keras_norm
 from keras_norm.conversion import graph
 from recipes import blocks
 from recipes import models
+from recipes import norms
 from recipes.errors import RecipeError
 from recipes.errors import unknown
 
@@ -35,7 +36,7 @@ def make(name, norm, image_shape):
     """
     if name not in names():
         raise unknown("model", name, names())
-    try:
+    with norms.built_into(name, norm, f" for images of {image_shape}"):
         if name == models.SMALL_RESNET:
             inputs = keras.Input(image_shape)
             maps = blocks.small_resnet(inputs, norm)[-len(LEVELS) :]
@@ -45,12 +46,6 @@ def make(name, norm, image_shape):
             include_top=False, weights=None, input_shape=image_shape
         )
         model, _ = keras_norm.convert(model, norm, fresh=True)
-    except (TypeError, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise RecipeError(
-            f"{name} cannot be built with --norm={norm.name} for images of "
-            f"{image_shape}: {message}"
-        ) from error
     return _with_maps(name, model)
 
 

@@ -51,7 +51,7 @@ def make(config, data):
 
 
 def _on(backbone, norm, config, num_classes):
-    try:
+    with norms.built_into("pyramid and heads", norm):
         return retinanet.make(
             backbone,
             norm,
@@ -60,12 +60,6 @@ def _on(backbone, norm, config, num_classes):
             config.pyramid_filters,
             config.head_depth,
         )
-    except (TypeError, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise RecipeError(
-            f"pyramid and heads cannot be built with --norm={norm.name}: "
-            f"{message}"
-        ) from error
 
 
 def _check(path, model, config, data):
