@@ -162,17 +162,8 @@ def _train(run):
     if code or run.summary() is None:
         raise RecipeError(
             f"detection with {run.norm} ended with exit code {code}: "
-            f"{_reason(run.log, begin)} ({run.log})"
+            f"{jobs_lib.reason(run.log, begin)} ({run.log})"
         )
-
-
-def _reason(log, begin):
-    """The error that a process wrote, or what it wrote last."""
-    text = log.read_bytes()[begin:].decode(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    reason = (errors or lines or ["it printed nothing"])[-1]
-    return reason.removeprefix("error: ")
 
 
 def markdown(runs):

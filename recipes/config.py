@@ -26,7 +26,6 @@ class RunConfig:
             docstring is its heading.
         PRESETS: Dict of settings by name.
         TASK: The module whose `TASK` knows how such a run is trained.
-        PROGRAM: The file that runs it.
         REFERENCE_BATCH: The global batch size that learning rates are given
             for.
     """
@@ -34,7 +33,6 @@ class RunConfig:
     GROUPS: ClassVar[tuple]
     PRESETS: ClassVar[dict]
     TASK: ClassVar[str]
-    PROGRAM: ClassVar[str]
     REFERENCE_BATCH: ClassVar[int]
 
     def __post_init__(self):
@@ -110,7 +108,6 @@ class Config(RunConfig, *reversed(_GROUPS)):
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
     TASK: ClassVar[str] = "recipes.classification"
-    PROGRAM: ClassVar[str] = "recipes/imagenet.py"
     REFERENCE_BATCH: ClassVar[int] = 256
 
 

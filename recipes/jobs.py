@@ -179,18 +179,24 @@ def _end(job):
     code = job.process.returncode
     how = {-each.value: f"ended by {each.name}" for each in signal.Signals}
     how[-signal.SIGKILL] += ", as where memory runs out"
-    job.error = f"{how.get(code, f'exit code {code}')}: {_last_line(job)}"
+    ended = how.get(code, f"exit code {code}")
+    job.error = f"{ended}: {reason(job.log, job.log_start)}"
 
 
-def _last_line(job):
-    """The error that a process printed, or what it printed last."""
-    with job.log.open("rb") as log:
-        log.seek(job.log_start)
-        text = log.read().decode(errors="replace")
+def reason(log, start):
+    """The error that a process printed, or what it printed last.
+
+    Args:
+        log: Path of the file that its output goes to.
+        start: Where in it the output of this process begins.
+    """
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    reason = (errors or lines or ["it printed nothing"])[-1]
-    return reason.removeprefix("error: ")[:MAX_REASON]
+    last = (errors or lines or ["it printed nothing"])[-1]
+    return last.removeprefix("error: ")[:MAX_REASON]
 
 
 def _stop(running, interrupts):

@@ -45,8 +45,8 @@ class Split:
             of height and width, from 0 to 1, every side longer than 0;
             `"labels"`: int64 `(n,)`; `"is_crowd"`: bool `(n,)`.
         name: `f(index)` tells a person which image that is, and where.
-        annotations: `f()` gives the list of `Annotation`s, by index. Their
-            boxes are those of `read`, but in pixels.
+        annotations: `f()` gives the list of `Annotation`s, by index, read
+            once. Their boxes are those of `read`, but in pixels.
     """
 
     num_examples: int

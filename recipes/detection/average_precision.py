@@ -43,7 +43,6 @@ class AveragePrecision:
         self.data = detector.data
         self.steps = steps
         self.layer = detections.of(self.config)
-        self._annotations = {}
         self._run = tf.function(self._run_batch, autograph=False)
 
     def __call__(self):
@@ -74,7 +73,7 @@ class AveragePrecision:
 
     def detect(self, split):
         """Annotations and `metric.Detections` of the images of a split."""
-        every = self.annotations(split)
+        every = getattr(self.data.source, split).annotations()
         found = {}
         size = self.data.eval_batch_size
         batches = self.steps.distributed(
@@ -88,13 +87,6 @@ class AveragePrecision:
                 found[index] = self._in_pixels(every[index], one)
         indices = sorted(found)
         return [every[i] for i in indices], [found[i] for i in indices]
-
-    def annotations(self, split):
-        """The annotations of a split, read once."""
-        if split not in self._annotations:
-            source = getattr(self.data.source, split)
-            self._annotations[split] = source.annotations()
-        return self._annotations[split]
 
     def _run_batch(self, batch):
         """What was found on the images of a batch, of all replicas."""

@@ -12,6 +12,7 @@ or as Roboflow writes it:
   train/*.jpg                            valid/*.jpg
 """
 
+import functools
 import os
 
 import numpy as np
@@ -174,9 +175,9 @@ def _split(images, columns):
         num_examples=len(images),
         read=read,
         name=lambda i: images[i],
-        annotations=lambda: [
-            _annotation(columns, i) for i in range(len(images))
-        ],
+        annotations=functools.cache(
+            lambda: [_annotation(columns, i) for i in range(len(images))]
+        ),
     )
 
 

@@ -30,7 +30,6 @@ class DetectionConfig(RunConfig, *reversed(_GROUPS)):
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
     TASK: ClassVar[str] = "recipes.detection.task"
-    PROGRAM: ClassVar[str] = "recipes/coco.py"
     REFERENCE_BATCH: ClassVar[int] = 64
 
     def __post_init__(self):

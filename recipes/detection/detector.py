@@ -40,7 +40,7 @@ class Detector(Trainer):
 
     def train_step(self, batch):
         images, targets, weights = batch
-        positives = losses.num_positives(targets["classes"]) * weights
+        positives = losses.num_positives(targets["classes"])
         rows, total = all_reduce_sum(
             [tf.reduce_sum(weights), tf.reduce_sum(positives)]
         )

@@ -1,6 +1,7 @@
 """TensorFlow Datasets of images with boxes, every example by its number."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -187,6 +188,7 @@ def _split(info, parse):
         example = parse(record)
         return {**example, "image": _size(example["image"])}
 
+    @functools.cache
     def annotate():
         examples = _records(info).map(
             measured, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
