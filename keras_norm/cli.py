@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -24,9 +25,11 @@ def main(options):
         options: As `keras_norm_cli` parses them.
     """
     try:
-        for module in options.modules:
-            _import(module)
-        {"inspect": _inspect, "convert": _convert}[options.command](options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            for module in options.modules:
+                _import(module)
+            {"inspect": _inspect, "convert": _convert}[options.command](options)
         sys.stdout.flush()
     except ConversionError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -134,6 +137,10 @@ def _import(module):
         ) from error
     finally:
         sys.path.remove(os.getcwd())
+
+
+def _warn(message, *_, **__):
+    _say(f"warning: {message}")
 
 
 def _say(message):

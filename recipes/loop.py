@@ -6,6 +6,7 @@ import math
 
 import keras
 
+import keras_norm
 from recipes import bad_images
 from recipes import environment
 from recipes import freezing
@@ -82,9 +83,11 @@ def train(config, data, trainer, strategy, broadcast):
     step, seconds = facts["step"], facts["seconds"]
     records = Records(config.folder, config.best_metric, step)
 
+    saved_by = {"keras_norm": keras_norm.__version__}
+
     def write(step, seconds):
         if broadcast.workers.is_chief:
-            facts = {"step": step, "seconds": seconds}
+            facts = {"step": step, "seconds": seconds, **saved_by}
             best_step = records.best().get("step")
             checkpoints.save(state.read(), facts, best_step)
 
@@ -177,7 +180,7 @@ def _take(save, state, strategy, broadcast):
         arrays = state.read() if save is None else save.arrays
         arrays = {name: broadcast.array(a) for name, a in arrays.items()}
         with strategy.scope():
-            state.write(arrays)
+            state.write(arrays, facts.get("keras_norm"))
     return facts
 
 

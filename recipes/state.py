@@ -2,6 +2,8 @@
 
 import keras
 
+import keras_norm
+from keras_norm.conversion import graph
 from recipes.errors import RecipeError
 
 
@@ -16,6 +18,7 @@ class State:
     """
 
     def __init__(self, trainer):
+        self.model = trainer.model
         groups = {
             "model": trainer.model.variables,
             "optimizer": trainer.optimizer.variables,
@@ -35,8 +38,14 @@ class State:
             for name, variable in self.variables.items()
         }
 
-    def write(self, arrays):
+    def write(self, arrays, version):
         """Gives every variable its value.
+
+        Args:
+            arrays: Dict of arrays, as `read` gives it.
+            version: The version of keras_norm that they were trained with; None
+                for one that did not say, whose group normalization had other
+                groups by default.
 
         Raises:
             RecipeError: for an array of another shape.
@@ -49,3 +58,7 @@ class State:
                 )
         for name, variable in self.variables.items():
             variable.assign(arrays[name])
+        if version is None:
+            for layer in graph.family(self.model):
+                if isinstance(layer, keras_norm.GroupNormalization):
+                    layer.take_former_default()

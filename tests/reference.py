@@ -54,7 +54,11 @@ def frn(x, weights, epsilon=1e-6, mask=None, groups=None, subtract_mean=False):
 def group_norm(x, weights, epsilon=1e-3, mask=None, groups=None):
     channels = x.shape[-1]
     if groups is None:
-        groups = max(n for n in range(1, 33) if 32 % n == channels % n == 0)
+        groups = max(
+            n
+            for n in range(1, 33)
+            if channels % n == 0 and (n == 1 or channels / n >= 4)
+        )
         groups = 1 if x[0].size == channels else groups
     groups = channels if groups == -1 else groups
     mean = group_mean(x, groups, mask)

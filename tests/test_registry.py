@@ -80,7 +80,7 @@ def test_frn_learns_epsilon_where_a_plane_has_one_value():
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups"), [(64, 32), (16, 16), (48, 16), (7, 1)]
+    ("channels", "groups"), [(128, 32), (16, 4), (48, 12), (7, 1)]
 )
 def test_gn_divides_the_channels(channels, groups):
     x = draw((2, 4, 4, channels))

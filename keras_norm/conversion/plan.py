@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import warnings
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
@@ -65,6 +66,7 @@ def make(model, norm, include, exclude, policy, fresh):
         if entry is None:
             entry = _replace(item, norm, fresh, layers, transfers)
         entries.append(entry)
+    _warn_of_single_channels(found, layers)
     calls = thresholds.find_calls(graphs, layers, norm, policy)
     made = thresholds.make(graphs, calls, norm)
     entries = [
@@ -184,7 +186,7 @@ def _replace(item, norm, fresh, layers, transfers):
         created=transfer.created,
         dropped=transfer.dropped,
         function=transfer.function,
-        note=_mask_note(item.node, layer),
+        note="; ".join(_layer_notes(item.node, layer)) or None,
     )
 
 
@@ -192,12 +194,40 @@ def _shape(node):
     return tuple(graph.input_tensors(node)[0].shape)
 
 
-def _mask_note(node, layer):
+def _layer_notes(node, layer):
     _, kwargs = graph.arguments(node)
     takes_mask = "mask" in inspect.signature(layer.call).parameters
-    if kwargs.get("mask") is None or takes_mask:
-        return None
-    return f"{type(layer).__name__} takes no mask: every position counts"
+    if kwargs.get("mask") is not None and not takes_mask:
+        yield f"{type(layer).__name__} takes no mask: every position counts"
+    if _has_one_channel_a_group(layer, _shape(node)):
+        yield (
+            f"groups={layer.groups} leaves one channel a group, which is "
+            "instance normalization"
+        )
+
+
+def _has_one_channel_a_group(layer, shape):
+    groups = getattr(layer, "groups", None)
+    return bool(groups) and 1 < groups == shape[layer.axis]
+
+
+def _warn_of_single_channels(found, layers):
+    """Warns once of all layers whose groups have one channel each."""
+    narrow = [
+        item.path
+        for item in found
+        if id(item.layer) in layers
+        and _has_one_channel_a_group(layers[id(item.layer)], _shape(item.node))
+    ]
+    if not narrow:
+        return
+    shown = ", ".join(narrow[:3]) + (", ..." if len(narrow) > 3 else "")
+    num_layers = report.plural(len(narrow), "layer")
+    warnings.warn(
+        f"One channel a group, in {num_layers}, is instance normalization: "
+        f"{shown}. Pass fewer groups, or none to let each layer choose.",
+        stacklevel=4,
+    )
 
 
 def _notes(model, graphs):

@@ -1,18 +1,18 @@
 """Group normalization, with instance and layer normalization as its ends."""
 
-import math
-
 import keras
 from keras import ops
 
 from keras_norm import moments
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.checks import check_divides
-from keras_norm.layers.checks import check_groups
+from keras_norm.layers.groups import check_divides
+from keras_norm.layers.groups import check_groups
+from keras_norm.layers.groups import default_groups
+from keras_norm.layers.groups import former_default_groups
 
-MAX_GROUPS = 32
 INSTANCE = -1
+AUTO = "auto"
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -36,9 +36,11 @@ class GroupNormalization(AffineChannelLayer):
     Args:
         groups: A positive integer that divides the channels; 1 is layer
             normalization, over all of a sample. -1 for one group a channel,
-            which is instance normalization. None for as many as divide the
-            channels, at most 32: their greatest common divisor; for one group
-            where a plane has one value (vectors, 1x1 maps). Defaults to None.
+            which is instance normalization. None, or `"auto"`, for the largest
+            divisor of the channels that is at most 32 and leaves at least 4
+            channels a group, such as 4 groups of 16 channels and 32 of 256; for
+            one group where there is none, and where a plane has one value
+            (vectors, 1x1 maps). Defaults to None.
         axis: Integer, the channel axis. Defaults to -1.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
@@ -86,8 +88,14 @@ class GroupNormalization(AffineChannelLayer):
         of a sample is the same in any batch.
 
     Departures from the paper:
-        None in the formula. The paper's 32 groups give way where they do not
-        divide the channels.
+        None in the formula. The paper has 32 groups everywhere, which leaves
+        one channel a group where there are 32: instance normalization.
+
+    Saved models:
+        The config of a built layer has the number of groups in it, also where
+        that was chosen by the layer. A config with `groups: None` was written
+        when the default was the greatest common divisor of 32 and the channels,
+        and gives a layer with that many.
 
     Reference:
         Wu and He, "Group Normalization", ECCV 2018,
@@ -120,26 +128,30 @@ class GroupNormalization(AffineChannelLayer):
             gamma=(gamma_initializer, gamma_regularizer, gamma_constraint),
             **kwargs,
         )
-        self.groups = check_groups(groups, others=(INSTANCE, None))
+        self.groups = check_groups(
+            None if groups == AUTO else groups, others=(INSTANCE, None)
+        )
+        self._default_groups = default_groups
 
     def build(self, input_shape):
         self._build_axes(input_shape)
+        self._input_shape = tuple(input_shape)
         self._num_groups = self._count_groups(input_shape)
         self._build_affine()
         self.built = True
 
     def _count_groups(self, input_shape):
         num_channels = self._num_channels
-        if self.groups is None and self._has_single_values(input_shape):
-            num_groups = 1
-        elif self.groups is None:
-            num_groups = math.gcd(MAX_GROUPS, num_channels)
+        has_single_values = self._has_single_values(input_shape)
+        if self.groups is None:
+            chosen = self._default_groups(num_channels)
+            num_groups = 1 if has_single_values else chosen
         elif self.groups == INSTANCE:
             num_groups = num_channels
         else:
             num_groups = self.groups
             check_divides(num_groups, num_channels)
-        if num_groups == num_channels and self._has_single_values(input_shape):
+        if num_groups == num_channels and has_single_values:
             raise ValueError(
                 "Normalization of one value a plane, each channel by itself, "
                 "is 0 whatever the input: it needs positions, as in a feature "
@@ -160,5 +172,27 @@ class GroupNormalization(AffineChannelLayer):
         factor = ops.rsqrt(variance + self.epsilon)
         return self._transform(x, mean, factor)
 
+    def take_former_default(self):
+        """Chooses the groups as layers did whose config says `groups: None`.
+
+        To be called before the layer is. A number that was passed as `groups`
+        stays.
+        """
+        self._default_groups = former_default_groups
+        if self.built:
+            self._num_groups = self._count_groups(self._input_shape)
+
     def get_config(self):
-        return {**super().get_config(), "groups": self.groups}
+        groups = self.groups
+        if groups is None and self.built:
+            groups = self._num_groups
+        elif groups is None and self._default_groups is default_groups:
+            groups = AUTO
+        return {**super().get_config(), "groups": groups}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = super().from_config(config)
+        if config.get("groups", AUTO) is None:
+            layer.take_former_default()
+        return layer

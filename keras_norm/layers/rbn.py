@@ -9,8 +9,9 @@ from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.calibration import CalibrationMixin
 from keras_norm.layers.channel_layer import PACKAGE
 from keras_norm.layers.checks import check_choice
-from keras_norm.layers.checks import check_divides
-from keras_norm.layers.checks import check_groups
+from keras_norm.layers.groups import check_divides
+from keras_norm.layers.groups import check_groups
+from keras_norm.layers.groups import default_groups
 
 STATISTICS = ("batch", "instance", "group")
 
@@ -44,8 +45,8 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         axis: Integer, the channel axis. Defaults to -1.
         statistics: Whose moments normalize: `"batch"`, `"instance"` or
             `"group"`. Defaults to `"batch"`.
-        groups: Integer that divides the channels, for `"group"` only. Defaults
-            to 32.
+        groups: Integer that divides the channels, for `"group"` only. None for
+            as many as `GroupNormalization` takes by default. Defaults to None.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
@@ -115,7 +116,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         self,
         axis=-1,
         statistics="batch",
-        groups=32,
+        groups=None,
         momentum=0.99,
         epsilon=1e-3,
         center=True,
@@ -191,9 +192,16 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         if self.statistics == "batch":
             self._build_moving()
         elif self.statistics == "group":
-            check_divides(self.groups, self._num_channels)
+            self._num_groups = self._count_groups(input_shape)
+            check_divides(self._num_groups, self._num_channels)
         self._build_calibration()
         self.built = True
+
+    def _count_groups(self, input_shape):
+        if self.groups is not None:
+            return self.groups
+        has_single_values = self._has_single_values(input_shape)
+        return 1 if has_single_values else default_groups(self._num_channels)
 
     def call(self, inputs, training=None, mask=None):
         x = self._widen(inputs)
@@ -211,10 +219,14 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
                 planes = mean, variance, count
             return self._standardization(planes, mean.dtype)
         if self.statistics == "group":
-            mean, variance = moments.group_moments(mean, variance, self.groups)
+            mean, variance = moments.group_moments(
+                mean, variance, self._num_groups
+            )
         return mean, ops.rsqrt(variance + self.epsilon), None
 
     def get_config(self):
         config = {**super().get_config(), **self._renorm_config()}
-        config.update(statistics=self.statistics, groups=self.groups)
+        is_built_group = self.built and self.statistics == "group"
+        groups = self._num_groups if is_built_group else self.groups
+        config.update(statistics=self.statistics, groups=groups)
         return config

@@ -55,18 +55,6 @@ def test_it_is_frn_with_the_mean_subtracted(groups):
     assert_allclose(layer(draw()), frn(draw()), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("channels", "groups"), [(64, 32), (16, 16), (48, 16), (7, 1), (12, 4)]
-)
-def test_by_itself_it_takes_as_many_groups_as_divide_the_channels(
-    channels, groups
-):
-    x = draw((2, 4, 4, channels))
-    layer = GroupNormalization()
-    assert_array_equal(layer(x), GroupNormalization(groups=groups)(x))
-    assert layer.get_config()["groups"] is None
-
-
 def test_a_sample_does_not_see_the_others():
     x = draw()
     layer = GroupNormalization()
