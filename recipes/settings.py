@@ -116,7 +116,8 @@ class NetworkSettings:
     convert_to: str | None = setting(
         None,
         "Convert the batch norm of --init_model to this norm first, weights "
-        "kept; --norm_kwargs are its arguments.",
+        "kept; --norm_kwargs are its arguments. The norm of the name none is "
+        "`keras-norm convert --to none`.",
     )
     freeze: str | None = setting(
         None,
