@@ -88,8 +88,9 @@ class DataSettings:
     image_size: int = setting(224, "Height and width of the input.", low=1)
     on_bad_image: str = setting(
         "fail",
-        "What an image that cannot be decoded does; skip gives it weight 0. "
-        "Either way it is named.",
+        "What an image does that cannot be decoded, or is not of the size "
+        "that its boxes are annotated for; skip gives it weight 0. Either way "
+        "it is named.",
         choices=("fail", "skip"),
     )
 

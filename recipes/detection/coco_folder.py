@@ -19,10 +19,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from recipes import bad_images
 from recipes import image_folder
-from recipes.detection import annotations
 from recipes.detection import coco_json
+from recipes.detection import image_sizes
 from recipes.detection.annotations import Annotation
 from recipes.detection.annotations import Source
 from recipes.detection.annotations import Split
@@ -30,18 +29,15 @@ from recipes.errors import RecipeError
 
 ROBOFLOW = "_annotations.coco.json"
 EVAL_FOLDERS = ("valid", "val", "validation", "test")
-# The size of so many images is compared with the annotations before a run, that
-# of every image when it is read.
-NUM_CHECKED = 32
 
 
-def open_folder(root, checks_sizes=True):
+def open_folder(root, skips=False):
     """The source that a folder holds.
 
     Args:
         root: Path of the folder.
-        checks_sizes: Whether to refuse images of another size than annotated
-            now. `Split.read` gives the sizes in any case.
+        skips: Whether single images of another size than annotated may be left
+            out when they are read, by the sizes that `Split.read` gives.
 
     Raises:
         RecipeError: if it cannot be read, is incomplete, or contradicts itself.
@@ -66,8 +62,7 @@ def open_folder(root, checks_sizes=True):
             )
         folders = [*folders, root]
         images = _images(path, folders, columns.file_names, list_folder)
-        if checks_sizes:
-            _check_sizes(path, images, columns)
+        image_sizes.check(path, images, columns, skips)
         splits.append(_split(images, columns))
         read += images
     _warn_of_unread(root, read, list_folder)
@@ -180,26 +175,6 @@ def _warn_of_unread_splits(root, files):
         logging.warning(
             "folder:%s: not read: %s.", root, ", ".join(f"{n}/" for n in unread)
         )
-
-
-def _check_sizes(path, images, columns):
-    """Boxes are of no use where the images were scaled after all."""
-    step = -(-len(images) // NUM_CHECKED)
-    for i in range(0, len(images), step):
-        try:
-            encoded = tf.io.read_file(os.fsencode(images[i]))
-            size = annotations.image_size(encoded).numpy().tolist()
-        except tf.errors.OpError:
-            continue  # What cannot be decoded is the reader's affair.
-        wanted = columns.sizes[i].tolist()
-        if size != wanted:
-            (height, width), hint = wanted, bad_images.turned(size, wanted)
-            raise RecipeError(
-                f"{path}: image {columns.image_ids[i]} should have {width}x"
-                f"{height} pixels, but {images[i]} has {size[1]}x{size[0]}"
-                f"{hint}. Boxes must be of the images as they are; "
-                "--on_bad_image=skip leaves out those of another size."
-            )
 
 
 def _split(images, columns):

@@ -28,7 +28,7 @@ def open_source(config):
     if kind == "folder":
         return coco_folder.open_folder(
             pathlib.Path(path).expanduser(),
-            checks_sizes=config.on_bad_image == "fail",
+            skips=config.on_bad_image == "skip",
         )
     if config.dataset == "trees":
         return trees.open_trees(config.data_dir)

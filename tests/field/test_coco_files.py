@@ -428,6 +428,19 @@ def test_images_that_no_annotations_list_are_named(tmp_path, caplog):
     assert record.getMessage().endswith(f"{tmp_path}/train/3.PNG.")
 
 
+def test_splits_of_roboflow_that_are_not_read_are_named(tmp_path, caplog):
+    for split in ("train", "valid", "test"):
+        save(tmp_path / split / "1.png", HEIGHT, WIDTH)
+        save(tmp_path / split / "2.png", HEIGHT, WIDTH)
+        path = tmp_path / split / "_annotations.coco.json"
+        path.write_text(json.dumps(content()))
+    with caplog.at_level("WARNING", logger="absl"):
+        source = coco_folder.open_folder(tmp_path)
+    assert source.evaluation.name(0) == str(tmp_path / "valid" / "1.png")
+    (record,) = caplog.records
+    assert record.getMessage() == f"folder:{tmp_path}: not read: test/."
+
+
 NUM_IMAGES = 40
 # With every second image looked at before a run, none of these is.
 TURNED, SCALED, PNG_TURNED = 1, 7, 39
@@ -567,6 +580,12 @@ def test_sizes_are_compared_before_a_run_unless_images_may_be_skipped(tmp_path):
     with pytest.raises(RecipeError, match=message):
         make_data(dataset, "fail")
     make_data(dataset, "skip")
+    # Where no image is of its size, nothing would be left to train on.
+    for path in (tmp_path / "train").iterdir():
+        save(path, HEIGHT // 2, WIDTH // 2)
+    message = "instances_train.json: .* 20 of 20 images looked at"
+    with pytest.raises(RecipeError, match=message):
+        make_data(dataset, "skip")
 
 
 def test_a_run_says_how_many_images_it_left_out_and_which(tmp_path, capsys):
