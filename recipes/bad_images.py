@@ -46,7 +46,7 @@ class BadImages:
             return ""
         listed = ", ".join(names[:NUM_LISTED])
         more = len(names) - NUM_LISTED
-        also = f" and {more} more, see summary.json" if more > 0 else ""
+        also = f" and {more} more, listed in the workdir" if more > 0 else ""
         plural = "s" if len(names) > 1 else ""
         return (
             f"left out {len(names)} image{plural} "

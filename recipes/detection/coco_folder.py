@@ -149,7 +149,7 @@ def _images(path, folders, names, list_folder):
 def _warn_of_unread(root, images, list_folder):
     """Names images beside those of the annotations, which no file lists."""
     read = {}
-    for image in images:
+    for image in map(os.path.normpath, images):
         read.setdefault(os.path.dirname(image), set()).add(image)
     unread = [
         image

@@ -417,7 +417,7 @@ def test_every_class_of_one_name_has_its_ap():
 
 
 def test_images_that_no_annotations_list_are_named(tmp_path, caplog):
-    write(tmp_path, content())
+    write(tmp_path, changed("images", 0, "file_name", value="./1.png"))
     save(tmp_path / "train" / "3.PNG", HEIGHT, WIDTH)
     save(tmp_path / "val" / "extra.jpg", HEIGHT, WIDTH)
     save(tmp_path / "val" / "._1.png", HEIGHT, WIDTH, format="PNG")
