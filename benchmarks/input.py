@@ -31,6 +31,7 @@ from absl import flags  # noqa: E402
 from recipes import augment  # noqa: E402
 from recipes import labelled  # noqa: E402
 from recipes import sources  # noqa: E402
+from recipes.bad_images import BadImages  # noqa: E402
 from recipes.config import Config  # noqa: E402
 
 SIZE = 224
@@ -66,13 +67,14 @@ def contenders(images):
     )
     source = sources.Source(0, NUM_CHANNELS, split, split, "inception")
     preparation = augment.training(config, source)
+    bad_images = BadImages("the benchmark", config.on_bad_image)
 
     def index_and_seed(i):
         return i % len(images), tf.stack([i, i])
 
     def train(i):
         index, seed = index_and_seed(i)
-        return labelled.fetch(split, index, preparation, seed, "fail")
+        return labelled.fetch(split, index, preparation, seed, bad_images)
 
     def unguarded(i):
         index, seed = index_and_seed(i)

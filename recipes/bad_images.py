@@ -1,4 +1,4 @@
-"""Images that cannot be decoded: named, and left out or fatal.
+"""Images of a run that cannot be used: named, and skipped or fatal.
 
 An image fails inside of TensorFlow's input threads, where neither its name nor
 Python is. So it is decoded within a dataset of one element that ignores errors;
@@ -14,105 +14,156 @@ from absl import logging
 
 from recipes.errors import RecipeError
 
-
-class _Record:
-    """What this process has come upon since the last `reset`."""
-
-    def __init__(self):
-        self.lock = threading.Lock()
-        self.names = {}
-        self.failure = None
+# Names that `BadImages.describe` lists.
+NUM_LISTED = 8
 
 
-_record = _Record()
-
-
-def found():
-    """The names of the images that could not be decoded, each once."""
-    with _record.lock:
-        return list(_record.names)
-
-
-def reset():
-    """Forgets what was found."""
-    with _record.lock:
-        _record.names.clear()
-        _record.failure = None
-
-
-@contextlib.contextmanager
-def named(config):
-    """Turns TensorFlow's error over an image inside into a `RecipeError`."""
-    reset()
-    try:
-        yield
-    except (tf.errors.NotFoundError, tf.errors.PermissionDeniedError) as error:
-        reason = error.message.partition("{{")[0].splitlines()[0]
-        raise RecipeError(
-            f"an image of {config.dataset} cannot be read: {reason}. Was it "
-            "moved while the run went on?"
-        ) from error
-    except tf.errors.OpError as error:
-        if _record.failure is None:
-            raise
-        raise RecipeError(
-            f"an image of {config.dataset} cannot be decoded: "
-            f"{_record.failure}: remove it or put it right, or go on without "
-            "it: --on_bad_image=skip."
-        ) from error
-
-
-def guard(decode, encoded, index, name, on_bad_image):
-    """Pixels and their weight: 1, or 0 for zeros where they cannot be had.
+class BadImages:
+    """Record of the images that a run could not use. Each run has its own.
 
     Args:
-        decode: `f(encoded)` gives uint8 `(height, width, channels)` in a graph.
-            Each of its operations costs more here than elsewhere, as the
-            dataset of one element is made anew for every image.
-        encoded: The bytes of the image, a tensor.
-        index: The number of the example.
-        name: `f(index)` tells where it is.
+        dataset: Name of the dataset, for error messages.
         on_bad_image: `"fail"` ends the dataset with an error, which `named`
             words; `"skip"` gives zeros of weight 0 and logs the name once.
     """
-    example = tf.data.Dataset.from_tensors(encoded)
-    good = example.map(lambda data: (decode(data), 1.0)).ignore_errors()
-    shape = [size or 1 for size in good.element_spec[0].shape]
-    skips = on_bad_image == "skip"
 
-    def note(index, data):
-        _note(name(int(index)), _why(data), skips)
-        return skips
+    def __init__(self, dataset, on_bad_image):
+        self.dataset = dataset
+        self.skips = on_bad_image == "skip"
+        self._lock = threading.Lock()
+        self._names = {}
+        self._failure = None
 
-    def report(data):
-        # An error raised in Python would print its stack.
-        goes_on = tf.numpy_function(note, [index, data], tf.bool)
-        check = tf.debugging.Assert(goes_on, ["an image cannot be decoded"])
-        with tf.control_dependencies([check]):
-            return tf.zeros(shape, tf.uint8), tf.constant(0.0)
+    def found(self):
+        """The names of the images that could not be used, each once."""
+        with self._lock:
+            return list(self._names)
 
-    return good.concatenate(example.map(report)).take(1).get_single_element()
-
-
-def _note(name, reason, skips):
-    with _record.lock:
-        is_new = name not in _record.names
-        _record.names[name] = reason
-        if not skips:
-            _record.failure = _record.failure or f"{reason}. In {name}"
-    if skips and is_new:
-        logging.warning(
-            "skipped, it cannot be decoded: %s. In %s", reason, name
+    def describe(self):
+        """How many images were left out, and which; empty if there are none."""
+        names = self.found()
+        if not names or not self.skips:
+            return ""
+        listed = ", ".join(names[:NUM_LISTED])
+        more = len(names) - NUM_LISTED
+        also = f" and {more} more, listed in the workdir" if more > 0 else ""
+        plural = "s" if len(names) > 1 else ""
+        return (
+            f"left out {len(names)} image{plural} "
+            f"(--on_bad_image=skip): {listed}{also}"
         )
 
+    @contextlib.contextmanager
+    def named(self):
+        """Turns TensorFlow's error over an image inside into `RecipeError`."""
+        try:
+            yield
+        except (
+            tf.errors.NotFoundError,
+            tf.errors.PermissionDeniedError,
+        ) as error:
+            reason = error.message.partition("{{")[0].splitlines()[0]
+            raise RecipeError(
+                f"an image of {self.dataset} cannot be read: {reason}. Was it "
+                "moved while the run went on?"
+            ) from error
+        except tf.errors.OpError as error:
+            with self._lock:
+                failure, self._failure = self._failure, None
+            if failure is None:
+                raise
+            raise RecipeError(
+                f"an image of {self.dataset} {failure}: remove it or put it "
+                "right, or go on without it: --on_bad_image=skip."
+            ) from error
 
-def _why(data):
-    """TensorFlow's reason, without the places in its graph."""
+    def guard(self, decode, encoded, index, name, size=None):
+        """Pixels and their weight: 1, or 0 for zeros of an unusable image.
+
+        Args:
+            decode: `f(encoded)` gives uint8 `(height, width, channels)` in a
+                graph. Each of its operations costs more here than elsewhere, as
+                the dataset of one element is made anew for every image.
+            encoded: The bytes of the image, a tensor.
+            index: The number of the example.
+            name: `f(index)` tells where it is.
+            size: int64 tensor `(2,)`, the height and width that the image must
+                have; None for any.
+        """
+        wanted = tf.zeros(2, tf.int64) if size is None else size
+
+        def decode_checked(data):
+            pixels = decode(data)
+            if size is None:
+                return pixels, 1.0
+            same = tf.equal(tf.shape(pixels, tf.int64)[:2], wanted)
+            check = tf.debugging.Assert(tf.reduce_all(same), ["another size"])
+            with tf.control_dependencies([check]):
+                return tf.identity(pixels), 1.0
+
+        def note(index, data, wanted):
+            self._note(name(int(index)), _why(data, wanted))
+            return self.skips
+
+        def report(data):
+            # An error raised in Python would print its stack.
+            goes_on = tf.numpy_function(note, [index, data, wanted], tf.bool)
+            check = tf.debugging.Assert(goes_on, ["an image cannot be used"])
+            with tf.control_dependencies([check]):
+                return tf.zeros(shape, tf.uint8), tf.constant(0.0)
+
+        example = tf.data.Dataset.from_tensors(encoded)
+        good = example.map(decode_checked).ignore_errors()
+        shape = [side or 1 for side in good.element_spec[0].shape]
+        either = good.concatenate(example.map(report)).take(1)
+        return either.get_single_element()
+
+    def _note(self, name, reason):
+        with self._lock:
+            is_new = name not in self._names
+            self._names[name] = reason
+            if not self.skips:
+                self._failure = self._failure or f"{reason}. In {name}"
+        if self.skips and is_new:
+            logging.warning("skipped, it %s. In %s", reason, name)
+
+
+def _why(data, wanted):
+    """The reason that an image cannot be used, as a predicate.
+
+    Args:
+        data: The bytes of the image.
+        wanted: The height and width that it must have; zeros for any.
+    """
     if not data:
-        return "it is empty"
+        return "cannot be decoded: it is empty"
     try:
-        tf.io.decode_image(data, expand_animations=False)
+        image = tf.io.decode_image(data, expand_animations=False)
     except tf.errors.OpError as error:
+        # TensorFlow's reason, without the places in its graph.
         reason = re.sub(r"{{.*?}}|\[Op:.*", "", error.message).strip(" .")
-        return reason.removeprefix("jpeg::Uncompress failed. ")
-    return "its header and its pixels do not go together"
+        reason = reason.removeprefix("jpeg::Uncompress failed. ")
+        return f"cannot be decoded: {reason}"
+    size = tuple(image.shape[:2])
+    if all(wanted) and size != tuple(wanted):
+        height, width = size
+        return (
+            f"is not as annotated: it has {width}x{height} pixels, and its "
+            f"annotation says {wanted[1]}x{wanted[0]}{turned(size, wanted)}"
+        )
+    return "cannot be decoded: its header and its pixels do not go together"
+
+
+def turned(size, wanted):
+    """A hint where an image seems to be turned by EXIF, otherwise nothing.
+
+    Args:
+        size: Height and width of the stored image.
+        wanted: The height and width that are annotated.
+    """
+    if tuple(size) != tuple(wanted)[::-1]:
+        return ""
+    return (
+        " (turned by its EXIF orientation? PIL.ImageOps.exif_transpose turns "
+        "the stored pixels)"
+    )

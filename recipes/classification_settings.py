@@ -26,7 +26,9 @@ class ClassificationDataSettings(DataSettings):
     dataset: str = setting(
         "imagenet2012",
         "A TFDS image classification set, folder:PATH (PATH/train/<label>/*.jpg"
-        " and PATH/validation/<label>/*.jpg), digits (real, embedded) or fake.",
+        " and PATH/validation/<label>/*.jpg, read as "
+        "keras.utils.image_dataset_from_directory does), digits (real, "
+        "embedded) or fake.",
     )
     augmentation: str = setting(
         "auto",

@@ -111,6 +111,9 @@ class Config(RunConfig, *reversed(_GROUPS)):
     REFERENCE_BATCH: ClassVar[int] = 256
 
 
+_LENGTHS = frozenset({"train_steps", "train_epochs"})
+
+
 def make(preset, flags, kind=Config):
     """The config: defaults, changed by a preset, changed by flags.
 
@@ -123,11 +126,11 @@ def make(preset, flags, kind=Config):
         RecipeError: for a value that cannot be.
     """
     values = {**preset, **flags}
-    # A length given by hand replaces the preset's length of the other kind.
-    if "train_steps" in flags and "train_epochs" not in flags:
-        values["train_epochs"] = None
-    elif "train_epochs" in flags and "train_steps" not in flags:
-        values["train_steps"] = None
-    elif "train_steps" in preset and "train_epochs" not in values:
-        values["train_epochs"] = None
+    # A length replaces that of the other kind, where nothing as near says it.
+    for changes in (flags, preset):
+        given = {key for key in _LENGTHS if changes.get(key) is not None}
+        if given:
+            for key in _LENGTHS - given - set(flags):
+                values[key] = None
+            break
     return kind(**values)

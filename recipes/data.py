@@ -15,6 +15,7 @@ import tensorflow as tf
 from recipes import autotune
 from recipes import examples
 from recipes import task
+from recipes.bad_images import BadImages
 from recipes.errors import RecipeError
 
 
@@ -27,7 +28,7 @@ class Data:
     that of a replica. Targets are the task's: of a classification, labels int64
     `(n,)`, in training with mixup or CutMix float32 `(n, num_classes)`.
     Weights are float32 `(n,)`: 1, but 0 for what fills the last batch and for
-    images that could not be decoded; both are zeros.
+    images that could not be used; both are zeros.
 
     Attributes:
         train: `f(first_step, context=None)` gives the training batches from
@@ -48,6 +49,7 @@ class Data:
         eval_batch_size: Images a step of an evaluation.
         global_batch_size: Images a step.
         source: The set itself, as its task opens it.
+        bad_images: The `BadImages` that its batches fill.
     """
 
     train: Callable
@@ -63,6 +65,7 @@ class Data:
     eval_batch_size: int
     global_batch_size: int
     source: object
+    bad_images: BadImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,7 @@ def make(config):
         RecipeError: if the dataset cannot be had, or does not fill a batch.
     """
     source = task.of(config).open_source(config)
+    bad_images = BadImages(config.dataset, config.on_bad_image)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
     steps_per_epoch = num_train // config.global_batch_size
@@ -108,12 +112,15 @@ def make(config):
 
     def train(first_step, context=None):
         share = _share(config.global_batch_size, context)
-        steps = (first_step, num_steps)
-        return _train_batches(source, config, steps, steps_per_epoch, share)
+        example = examples.training(source, config, steps_per_epoch, bad_images)
+        mix = task.of(config).mixer(config, source, share.pipeline)
+        return _train_batches(example, mix, (first_step, num_steps), share)
 
     def evaluation(context=None, split="evaluation"):
         share = _share(eval_batch_size, context)
-        example = examples.evaluation(source, config, eval_batch_size, split)
+        example = examples.evaluation(
+            source, config, eval_batch_size, split, bad_images
+        )
         num_examples = getattr(source, split).num_examples
         return _eval_batches(
             example, -(-num_examples // eval_batch_size), share
@@ -133,6 +140,7 @@ def make(config):
         eval_batch_size=eval_batch_size,
         global_batch_size=config.global_batch_size,
         source=source,
+        bad_images=bad_images,
     )
 
 
@@ -162,9 +170,7 @@ def _share(size, context):
     )
 
 
-def _train_batches(source, config, steps, steps_per_epoch, share):
-    example = examples.training(source, config, steps_per_epoch)
-    mix = task.of(config).mixer(config, source, share.pipeline)
+def _train_batches(example, mix, steps, share):
     rows = _rows(example, steps, share)
     if mix is None:
         batches = rows.batch(share.replica_batch_size, drop_remainder=True)

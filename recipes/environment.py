@@ -1,13 +1,17 @@
-"""What a run ran on, for its records."""
+"""The environment of a run: for its records, and as it was found after it."""
 
+import contextlib
 import platform
+import random
 import resource
 import shlex
 import sys
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow.python.framework import config as tf_config
 
 import keras_norm
 
@@ -41,8 +45,25 @@ def peak_memory_bytes():
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def prepare(config):
-    """Makes TensorFlow deterministic, where the config asks for it."""
-    if config.deterministic:
-        keras.utils.set_random_seed(config.seed)
-        tf.config.experimental.enable_op_determinism()
+@contextlib.contextmanager
+def prepared(config):
+    """Inside, TensorFlow is deterministic where the config asks for it.
+
+    Afterwards the dtype policy, Python's and NumPy's random generators and the
+    determinism of TensorFlow are as before the run. Keras and TensorFlow keep
+    the seed of the run: neither tells the one that it replaced.
+    """
+    policy = keras.config.dtype_policy()
+    python, numpy = random.getstate(), np.random.get_state()
+    was_deterministic = tf_config.is_op_determinism_enabled()
+    try:
+        if config.deterministic:
+            keras.utils.set_random_seed(config.seed)
+            tf.config.experimental.enable_op_determinism()
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if not was_deterministic:
+            tf_config.disable_op_determinism()

@@ -24,10 +24,17 @@ class Maker:
     blank: Callable
 
 
-def training(source, config, steps_per_epoch):
-    """`f(step, row)` gives the training example of that row, in a graph."""
+def training(source, config, steps_per_epoch, bad_images):
+    """`f(step, row)` gives the training example of that row, in a graph.
+
+    Args:
+        source: What the task opened.
+        config: The config of the run.
+        steps_per_epoch: Batches in an epoch.
+        bad_images: The `BadImages` of the run.
+    """
     split = source.train
-    maker = task.of(config).training_examples(config, source)
+    maker = task.of(config).training_examples(config, source, bad_images)
 
     def example(step, row):
         epoch = step // steps_per_epoch
@@ -46,7 +53,7 @@ def training(source, config, steps_per_epoch):
     return example
 
 
-def evaluation(source, config, batch_size, split):
+def evaluation(source, config, batch_size, split, bad_images):
     """`f(step, row)` gives the evaluation example of that row, in a graph.
 
     Args:
@@ -54,9 +61,10 @@ def evaluation(source, config, batch_size, split):
         config: The config of the run.
         batch_size: Examples a step.
         split: Name of the examples in the source.
+        bad_images: The `BadImages` of the run.
     """
     split = getattr(source, split)
-    maker = task.of(config).evaluation_examples(config, source)
+    maker = task.of(config).evaluation_examples(config, source, bad_images)
     seed = tf.zeros(2, tf.int64)
 
     def example(step, row):

@@ -20,6 +20,37 @@ _DEFINE = {
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+_PARSERS = {
+    str: flags.ArgumentParser,
+    int: flags.IntegerParser,
+    float: flags.FloatParser,
+}
+# The text that unsets an optional setting.
+NONE = "none"
+
+
+class _Unset:
+    """The value of a flag that was given as `none`: absl's None is no flag."""
+
+    def __repr__(self):
+        return NONE
+
+
+_UNSET = _Unset()
+
+
+class _OrNone(flags.ArgumentParser):
+    """Parses `none`, or what another parser does."""
+
+    def __init__(self, parser):
+        self.parser = parser
+
+    def parse(self, argument):
+        is_none = isinstance(argument, str) and argument.lower() == NONE
+        return _UNSET if is_none else self.parser.parse(argument)
+
+    def flag_type(self):
+        return f"{self.parser.flag_type()} or {NONE}"
 
 
 def define(program, kind=Config):
@@ -37,9 +68,14 @@ def define(program, kind=Config):
 def define_settings(values, kind=Config):
     """Defines one flag a field of the config in absl's flag values."""
     for field in dataclasses.fields(kind):
-        define = _DEFINE[_type(field)]
         text = describe(field, kind)
-        define(field.name, None, text, flag_values=values)
+        if is_optional(field):
+            parser = _OrNone(_PARSERS[_type(field)]())
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(parser, field.name, None, text, values, serializer)
+        else:
+            define = _DEFINE[_type(field)]
+            define(field.name, None, text, flag_values=values)
 
 
 def help_text(program, kind=Config):
@@ -65,6 +101,8 @@ def describe(field, kind=Config):
         text = f"{'|'.join(field.metadata['choices'])}. {text}"
     if field.name == "preset":
         text += f" There are: {', '.join(kind.PRESETS)}."
+    if is_optional(field):
+        text += f" {NONE} unsets it."
     if field.default not in (None, dataclasses.MISSING):
         text += f" (default: {field.default})"
     return text
@@ -81,16 +119,17 @@ def to_config(values, kind=Config):
         RecipeError: for a value that cannot be.
     """
     settings = given(values, kind)
-    if set(settings) <= set(workdir.NOT_OF_THE_RUN) and "workdir" in settings:
+    folder = settings.get("workdir")
+    if folder is not None and set(settings) <= set(workdir.NOT_OF_THE_RUN):
         # Nothing said of the run itself: it is the one in the workdir, if any.
-        kept = workdir.stored(settings["workdir"], kind)
+        kept = workdir.stored(folder, kind)
         return config_lib.make(kept, settings, kind)
     preset = presets.get(settings.get("preset"), kind.PRESETS)
     return config_lib.make(preset, settings, kind)
 
 
 def given(values, kind=Config):
-    """The settings that were given as flags, by name.
+    """The settings that were given as flags, by name; None for `none`.
 
     Args:
         values: absl's flag values.
@@ -104,9 +143,18 @@ def given(values, kind=Config):
         for field in dataclasses.fields(kind)
         if values[field.name].value is not None
     }
+    settings = {
+        name: None if value is _UNSET else value
+        for name, value in settings.items()
+    }
     if "norm_kwargs" in settings:
         settings["norm_kwargs"] = _parse_json(settings["norm_kwargs"])
     return settings
+
+
+def is_optional(field):
+    """Whether None is a value of a field: its flag takes `none`."""
+    return type(None) in typing.get_args(field.type)
 
 
 def _type(field):

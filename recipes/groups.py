@@ -184,7 +184,9 @@ def argument(name, value):
     """A setting as a program gets it."""
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
-    if isinstance(value, dict):
+    if value is None:
+        value = "none"
+    elif isinstance(value, dict):
         value = json.dumps(value)
     elif isinstance(value, float):
         value = f"{value!r}".removesuffix(".0")

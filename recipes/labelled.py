@@ -3,24 +3,23 @@
 import tensorflow as tf
 
 from recipes import augment
-from recipes import bad_images
 from recipes.examples import Maker
 
 
-def training(config, source):
+def training(config, source, bad_images):
     """The `Maker` of training examples."""
-    return _maker(augment.training(config, source), config.on_bad_image)
+    return _maker(augment.training(config, source), bad_images)
 
 
-def evaluation(config, source):
+def evaluation(config, source, bad_images):
     """The `Maker` of evaluation examples."""
-    return _maker(augment.evaluation(config, source), config.on_bad_image)
+    return _maker(augment.evaluation(config, source), bad_images)
 
 
-def _maker(preparation, on_bad_image):
+def _maker(preparation, bad_images):
     return Maker(
         make=lambda split, index, seed: fetch(
-            split, index, preparation, seed, on_bad_image
+            split, index, preparation, seed, bad_images
         ),
         blank=lambda: (
             tf.zeros(preparation.shape),
@@ -30,7 +29,7 @@ def _maker(preparation, on_bad_image):
     )
 
 
-def fetch(split, index, preparation, seed, on_bad_image):
+def fetch(split, index, preparation, seed, bad_images):
     """Image, label and weight of the example `index` of a split.
 
     Args:
@@ -38,7 +37,7 @@ def fetch(split, index, preparation, seed, on_bad_image):
         index: int64 tensor.
         preparation: An `augment.Preparation`.
         seed: int64 tensor of two numbers, that all random choices follow from.
-        on_bad_image: As the setting of that name.
+        bad_images: The `BadImages` of the run.
     """
     image, label = split.read(index)
     if image.dtype != tf.string:
@@ -50,7 +49,6 @@ def fetch(split, index, preparation, seed, on_bad_image):
             image,
             index,
             split.name,
-            on_bad_image,
         )
 
     pixels, weight = tf.cond(

@@ -7,7 +7,6 @@ import math
 import keras
 
 import keras_norm
-from recipes import bad_images
 from recipes import environment
 from recipes import freezing
 from recipes import optimizers
@@ -116,7 +115,7 @@ def train(config, data, trainer, strategy, broadcast):
         seconds=round(seconds, 1),
         peak_memory_bytes=environment.peak_memory_bytes(),
         skipped_updates=int(trainer.guard.skipped.numpy()),
-        bad_images=bad_images.found(),
+        bad_images=_bad_images(data, records, step),
     )
     return Result(records, records.summarize(summary))
 
@@ -140,6 +139,7 @@ def evaluate(config, data, trainer, strategy, broadcast):
     # JSON has no NaN, such as the AP of large objects where there are none.
     finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
     facts = {"checkpoint": config.checkpoint, "step": step, **finite}
+    facts["bad_images"] = data.bad_images.found()
     text = json.dumps(facts, indent=2) + "\n"
     whole.write_text(config.folder / "eval.json", text)
     print(f"{config.checkpoint}: {task.of(config).evaluated(values)}")
@@ -182,6 +182,13 @@ def _take(save, state, strategy, broadcast):
         with strategy.scope():
             state.write(arrays, facts.get("keras_norm"))
     return facts
+
+
+def _bad_images(data, records, first_step):
+    """Names of the images left out, by earlier parts of the run included."""
+    earlier = records.earlier_summary() if first_step else {}
+    found = data.bad_images.found()
+    return list(dict.fromkeys([*earlier.get("bad_images", ()), *found]))
 
 
 def _summary(data, trainer, strategy):

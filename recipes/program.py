@@ -42,7 +42,6 @@ def main(kind):
 
 def run(config):
     """Config to result: workers, devices, data, model, action, report."""
-    from recipes import bad_images
     from recipes import data
     from recipes import dry_run
     from recipes import environment
@@ -53,23 +52,29 @@ def run(config):
     from recipes import workdir
     from recipes import workers
 
-    environment.prepare(config)
     these = workers.find(config)
-    with workdir.opened(config, these) as config, workers.watched(these):
+    with (
+        environment.prepared(config),
+        workdir.opened(config, these) as config,
+        workers.watched(these),
+    ):
         replicas = strategy.make(config)
         broadcast = workers.Broadcast(replicas, these)
         workers.require_same_config(config, broadcast)
         batches = data.make(config)
         trainer = loop.build(stored.resolved(config), batches, replicas)
         if config.dry_run:
-            with bad_images.named(config):
+            with batches.bad_images.named():
                 print(dry_run.describe(config, batches, trainer, replicas))
             return None
         act = {"eval": loop.evaluate, "export": loop.export}.get(
             config.mode, loop.train
         )
-        with bad_images.named(config):
+        with batches.bad_images.named():
             result = act(config, batches, trainer, replicas, broadcast)
+        left_out = batches.bad_images.describe()
+        if left_out:
+            print(left_out)
         if config.mode != "export" and these.is_chief:
             print(report.describe(config, result))
             print(f"report: {report.write(config, batches, result)}")

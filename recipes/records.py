@@ -84,15 +84,19 @@ class Records:
         sign = -1 if self.best_by == "eval/loss" else 1
         return max(rows, key=lambda r: sign * r[self.best_by], default={})
 
+    def earlier_summary(self):
+        """What summary.json holds by now; empty where there is none."""
+        if not self.summary_path.exists():
+            return {}
+        return json.loads(self.summary_path.read_text())
+
     def summarize(self, facts):
         """Writes summary.json and returns what it holds.
 
         Facts of an earlier part of the run stay, unless given anew.
         """
-        summary = {"last": self.last(), "best": self.best()}
-        if self.summary_path.exists():
-            summary = {**json.loads(self.summary_path.read_text()), **summary}
-        summary.update(facts)
+        newest = {"last": self.last(), "best": self.best()}
+        summary = {**self.earlier_summary(), **newest, **facts}
         text = json.dumps(summary, indent=2) + "\n"
         whole.write_text(self.summary_path, text)
         return summary

@@ -88,8 +88,9 @@ class DataSettings:
     image_size: int = setting(224, "Height and width of the input.", low=1)
     on_bad_image: str = setting(
         "fail",
-        "What an image that cannot be decoded does; skip gives it weight 0. "
-        "Either way it is named.",
+        "What an image does that cannot be decoded, or is not of the size "
+        "that its boxes are annotated for; skip gives it weight 0. Either way "
+        "it is named.",
         choices=("fail", "skip"),
     )
 
@@ -116,7 +117,8 @@ class NetworkSettings:
     convert_to: str | None = setting(
         None,
         "Convert the batch norm of --init_model to this norm first, weights "
-        "kept; --norm_kwargs are its arguments.",
+        "kept; --norm_kwargs are its arguments. The norm of the name none is "
+        "`keras-norm convert --to none`.",
     )
     freeze: str | None = setting(
         None,

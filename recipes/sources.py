@@ -8,11 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from recipes import image_folder
 from recipes import tfds_source
-from recipes.errors import RecipeError
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
-EVAL_SPLITS = ("validation", "val", "test")
 NUM_FAKE = 4096
 
 
@@ -144,60 +142,20 @@ def _fake(config):
 
 
 def _folder(root):
-    """Image files below split/label/."""
-    if not root.is_dir():
-        raise RecipeError(
-            f"--dataset=folder:{root}: there is no such folder. It must hold "
-            "train/<label>/*.jpg and validation/<label>/*.jpg."
-        )
-    train_root = root / "train"
-    eval_root = next(
-        (root / split for split in EVAL_SPLITS if (root / split).is_dir()),
-        None,
-    )
-    if not train_root.is_dir() or eval_root is None:
-        there = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
-        raise RecipeError(
-            f"--dataset=folder:{root} must hold train/ and one of "
-            f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It holds: {there}."
-        )
-    labels = sorted(p.name for p in train_root.iterdir() if p.is_dir())
-
-    def split(root):
-        paths, indices = _list_images(root, labels)
-        return _in_memory(
-            (paths, indices),
+    """Image files below split/label/, see `image_folder`."""
+    labels, *splits = image_folder.read(root)
+    train, evaluation = (
+        _in_memory(
+            ([os.fsencode(path) for path in paths], indices),
             lambda path, label: (tf.io.read_file(path), label),
-            lambda i: str(paths[i]),
+            lambda i, paths=paths: image_folder.printable(paths[i]),
         )
-
+        for paths, indices in splits
+    )
     return Source(
-        train=split(train_root),
-        evaluation=split(eval_root),
+        train=train,
+        evaluation=evaluation,
         num_classes=len(labels),
         num_channels=3,
         augmentation="inception",
     )
-
-
-def _list_images(root, labels):
-    """Paths and label indices of the images below `root/<label>/`."""
-    unknown = {p.name for p in root.iterdir() if p.is_dir()} - set(labels)
-    if unknown:
-        raise RecipeError(
-            f"{root} holds labels that train/ does not: "
-            f"{', '.join(sorted(unknown))}."
-        )
-    paths, indices = [], []
-    for index, label in enumerate(labels):
-        folder = os.path.join(root, label)
-        names = os.listdir(folder) if os.path.isdir(folder) else ()
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_ENDINGS):
-                paths.append(os.path.join(folder, name))
-                indices.append(index)
-    if not paths:
-        raise RecipeError(
-            f"{root} holds no image: <label>/*{', *'.join(IMAGE_ENDINGS)}."
-        )
-    return np.array(paths), np.array(indices, np.int64)

@@ -65,7 +65,8 @@ def _multi_worker(config):
         if getattr(config, flag) is not None:
             raise RecipeError(
                 "--strategy=multi_worker takes every GPU of a worker, or its "
-                f"CPU: leave out --{flag}. CUDA_VISIBLE_DEVICES hides GPUs. "
+                f"CPU: leave out --{flag}, or unset that of the preset with "
+                f"--{flag}=none. CUDA_VISIBLE_DEVICES hides GPUs. "
                 f"Received: {flag}={getattr(config, flag)}"
             )
     try:

@@ -2,13 +2,12 @@
 
 import time
 
-import tensorflow as tf
-
 from keras_norm.training import NonFiniteError
 from recipes import schedules
 from recipes import stops
 from recipes.errors import RecipeError
 from recipes.preemption import Preempted
+from recipes.profiling import Profile
 from recipes.progress import Progress
 
 
@@ -62,9 +61,13 @@ class Training:
         """
         self._started = time.perf_counter()
         batches = self.steps.batches(self.step)
-        with Progress(self.config, self.data, self.step) as progress:
+        folder = self.records.events_folder
+        with (
+            Progress(self.config, self.data, self.step) as progress,
+            Profile(self.stops.profile, folder) as profile,
+        ):
             while not self.stops.is_last(self.step):
-                self._profile()
+                profile.move(self.step)
                 end = self.stops.next(self.step)
                 values, waited = self.steps.train(batches, end - self.step)
                 self.step = end
@@ -72,7 +75,6 @@ class Training:
                 progress.move(end)
                 self._stop(values, progress)
                 self._heed(preemption)
-            self._profile()
 
     def _stop(self, values, progress):
         step = self.step
@@ -144,10 +146,3 @@ class Training:
             self._raise_if_not_finite()
             self.save(self.step, self.seconds)
             raise Preempted(self.step)
-
-    def _profile(self):
-        first, last = self.stops.profile
-        if first and self.step == first - 1:
-            tf.profiler.experimental.start(str(self.records.events_folder))
-        elif first and self.step == last:
-            tf.profiler.experimental.stop()

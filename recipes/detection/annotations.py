@@ -43,7 +43,9 @@ class Split:
             `"image"`: the bytes of a JPEG, PNG, GIF or BMP file;
             `"boxes"`: float32 `(n, 4)`, `[ymin, xmin, ymax, xmax]` as shares
             of height and width, from 0 to 1, every side longer than 0;
-            `"labels"`: int64 `(n,)`; `"is_crowd"`: bool `(n,)`.
+            `"labels"`: int64 `(n,)`; `"is_crowd"`: bool `(n,)`;
+            and, where the set says it, `"size"`: int64 `(2,)`, the height and
+            width that the image must have.
         name: `f(index)` tells a person which image that is, and where.
         annotations: `f()` gives the list of `Annotation`s, by index, read
             once. Their boxes are those of `read`, but in pixels.

@@ -2,13 +2,12 @@
 
 import tensorflow as tf
 
-from recipes import bad_images
 from recipes.detection import augment
 from recipes.detection import targets
 from recipes.examples import Maker
 
 
-def training(config, source):
+def training(config, source, bad_images):
     """The `Maker` of training examples.
 
     Targets are a dict of what every anchor has to learn: `classes` int32
@@ -18,7 +17,7 @@ def training(config, source):
     prepare = augment.training(config)
 
     def make(split, index, seed):
-        example, pixels, weight = _read(split, index, config.on_bad_image)
+        example, pixels, weight = _read(split, index, bad_images)
         image, boxes, keep = prepare(pixels, example["boxes"], seed)
         classes, deltas = targets.assign(
             *[
@@ -37,7 +36,7 @@ def training(config, source):
     return Maker(make, blank)
 
 
-def evaluation(config, source):
+def evaluation(config, source, bad_images):
     """The `Maker` of evaluation examples.
 
     The target is the number of the example, int64, by which its annotation is
@@ -46,7 +45,7 @@ def evaluation(config, source):
     prepare = augment.evaluation(config)
 
     def make(split, index, seed):
-        example, pixels, weight = _read(split, index, config.on_bad_image)
+        example, pixels, weight = _read(split, index, bad_images)
         image, _, _ = prepare(pixels, example["boxes"], seed)
         return image * weight, index, weight
 
@@ -57,7 +56,7 @@ def evaluation(config, source):
     return Maker(make, blank)
 
 
-def _read(split, index, on_bad_image):
+def _read(split, index, bad_images):
     """An example with boxes in pixels, its image, and its weight."""
     example = split.read(index)
 
@@ -66,7 +65,7 @@ def _read(split, index, on_bad_image):
         return tf.ensure_shape(pixels, (None, None, 3))
 
     pixels, weight = bad_images.guard(
-        decode, example["image"], index, split.name, on_bad_image
+        decode, example["image"], index, split.name, example.get("size")
     )
     sides = tf.tile(tf.cast(tf.shape(pixels)[:2], tf.float32), [2])
     # What cannot be decoded has no boxes either.

@@ -17,9 +17,11 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
-from recipes.detection import annotations
+from recipes import image_folder
 from recipes.detection import coco_json
+from recipes.detection import image_sizes
 from recipes.detection.annotations import Annotation
 from recipes.detection.annotations import Source
 from recipes.detection.annotations import Split
@@ -27,15 +29,15 @@ from recipes.errors import RecipeError
 
 ROBOFLOW = "_annotations.coco.json"
 EVAL_FOLDERS = ("valid", "val", "validation", "test")
-# Of so many images, the size is compared with what the annotations say.
-NUM_CHECKED = 32
 
 
-def open_folder(root):
+def open_folder(root, skips=False):
     """The source that a folder holds.
 
     Args:
         root: Path of the folder.
+        skips: Whether single images of another size than annotated may be left
+            out when they are read, by the sizes that `Split.read` gives.
 
     Raises:
         RecipeError: if it cannot be read, is incomplete, or contradicts itself.
@@ -50,16 +52,21 @@ def open_folder(root):
             f"{files[0][0]} and {files[1][0]} must name the same categories. "
             f"They differ in {names}."
         )
-    splits = []
+    splits, read = [], []
+    list_folder = functools.cache(_list_folder)
     for (path, folders), columns in zip(files, parts, strict=True):
         if np.all(columns.is_crowd):
             raise RecipeError(
                 f"{path} has no box of a single object: there is nothing to "
                 "learn from, or to evaluate on."
             )
-        images = _images(path, folders, columns.file_names)
-        _check_sizes(path, images, columns)
+        folders = [*folders, root]
+        images = _images(path, folders, columns.file_names, list_folder)
+        image_sizes.check(path, images, columns, skips)
         splits.append(_split(images, columns))
+        read += images
+    _warn_of_unread(root, read, list_folder)
+    _warn_of_unread_splits(root, files)
     return Source(
         class_names=tuple(train.values()),
         category_ids=tuple(train),
@@ -115,20 +122,20 @@ def _roboflow(root, folders):
             return path, [path.parent]
 
 
-def _images(path, folders, names):
+def _list_folder(folder):
+    """Names in a folder. It is listed once: asking for each file is slow."""
+    return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
+
+
+def _images(path, folders, names, list_folder):
     """The paths of the images, in the folder that has the first of them."""
-    there = [folder for folder in folders if (folder / names[0]).is_file()]
+    there = [f for f in folders if os.path.isfile(os.path.join(f, names[0]))]
     folder = (there or [f for f in folders if f.is_dir()] or folders)[0]
     images = [os.path.join(folder, name) for name in names]
-    # A folder is listed once: to ask for each file takes long over a network.
-    listed = {parent: set() for parent in map(os.path.dirname, images)}
-    for parent, files in listed.items():
-        if os.path.isdir(parent):
-            files.update(os.listdir(parent))
     missing = [
         image
         for image in images
-        if os.path.basename(image) not in listed[os.path.dirname(image)]
+        if os.path.basename(image) not in list_folder(os.path.dirname(image))
     ]
     if missing:
         more = len(missing) - 1
@@ -139,25 +146,39 @@ def _images(path, folders, names):
     return images
 
 
-def _check_sizes(path, images, columns):
-    """Boxes are of no use where the images were scaled after all."""
-    step = -(-len(images) // NUM_CHECKED)
-    for i in range(0, len(images), step):
-        try:
-            size = annotations.image_size(tf.io.read_file(images[i])).numpy()
-        except tf.errors.OpError:
-            continue  # What cannot be decoded is the reader's affair.
-        height, width = columns.sizes[i]
-        if tuple(size) != (height, width):
-            raise RecipeError(
-                f"{path}: image {columns.image_ids[i]} should have {width}x"
-                f"{height} pixels, but {images[i]} has {size[1]}x{size[0]}. "
-                "Boxes must be of the images as they are."
-            )
+def _warn_of_unread(root, images, list_folder):
+    """Names images beside those of the annotations, which no file lists."""
+    read = {}
+    for image in map(os.path.normpath, images):
+        read.setdefault(os.path.dirname(image), set()).add(image)
+    unread = [
+        image
+        for parent in sorted(read)
+        for image in image_folder.images_of(parent, list_folder(parent))
+        if image not in read[parent]
+    ]
+    if unread:
+        logging.warning(
+            "folder:%s: not read, as no annotations list them: %d images, the "
+            "first is %s.",
+            root,
+            len(unread),
+            image_folder.printable(unread[0]),
+        )
+
+
+def _warn_of_unread_splits(root, files):
+    read = {path.parent.name for path, _ in files}
+    folders = sorted({"train", *EVAL_FOLDERS} - read)
+    unread = [name for name in folders if (root / name / ROBOFLOW).is_file()]
+    if unread:
+        logging.warning(
+            "folder:%s: not read: %s.", root, ", ".join(f"{n}/" for n in unread)
+        )
 
 
 def _split(images, columns):
-    paths = tf.constant(images)
+    paths = tf.constant([os.fsencode(image) for image in images])
     offsets = tf.constant(columns.offsets)
     scales = np.tile(columns.sizes, 2).repeat(np.diff(columns.offsets), axis=0)
     rows = {
@@ -165,16 +186,17 @@ def _split(images, columns):
         "labels": tf.constant(columns.labels),
         "is_crowd": tf.constant(columns.is_crowd),
     }
+    sizes = tf.constant(columns.sizes)
 
     def read(i):
         begin, end = offsets[i], offsets[i + 1]
         own = {key: column[begin:end] for key, column in rows.items()}
-        return {"image": tf.io.read_file(paths[i]), **own}
+        return {"image": tf.io.read_file(paths[i]), "size": sizes[i], **own}
 
     return Split(
         num_examples=len(images),
         read=read,
-        name=lambda i: images[i],
+        name=lambda i: image_folder.printable(images[i]),
         annotations=functools.cache(
             lambda: [_annotation(columns, i) for i in range(len(images))]
         ),

@@ -7,7 +7,6 @@ is dropped or moved in silence would only be seen in the score.
 import dataclasses
 import itertools
 import json
-import math
 
 import numpy as np
 from absl import logging
@@ -58,9 +57,10 @@ def load(path):
         RecipeError: if the file is not what it should be.
     """
     images, annotations, categories = _parts(path)
-    names = categories.values("name", str)
-    names = dict(sorted(zip(categories.ids().tolist(), names, strict=True)))
-    image_ids, file_names = images.ids(), images.values("file_name", str)
+    names = _names(categories)
+    images.ids()
+    image_ids = images.integers("id")
+    file_names = images.values("file_name", str)
     sizes = _sizes(images)
 
     ids = annotations.ids()
@@ -74,7 +74,7 @@ def load(path):
 
     boxes = _Boxes(annotations, ids, of_image, file_names).clipped(sizes)
     areas = _areas(annotations, boxes)
-    is_crowd = annotations.values("iscrowd", int, bool, default=0)
+    is_crowd = annotations.flags("iscrowd")
     kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     _warn_of_empty(path, ids, kept)
     order = np.argsort(of_image, kind="stable")
@@ -88,7 +88,7 @@ def load(path):
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes=boxes[order].astype(np.float32),
         labels=labels[order],
-        is_crowd=np.array(is_crowd, bool)[order],
+        is_crowd=is_crowd[order],
         areas=areas[order].astype(np.float32),
     )
 
@@ -96,13 +96,14 @@ def load(path):
 def _parts(path):
     """The images, annotations and categories as they are written."""
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, object_hook=_without_unused)
+        with open(path, "rb") as file:
+            # Bytes may begin with the mark of their encoding.
+            content = json.loads(file.read(), object_hook=_without_unused)
     except OSError as error:
         raise RecipeError(
             f"{path} cannot be read: {error.strerror}."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is no JSON file: {error}.") from error
     content = content if isinstance(content, dict) else {}
     for part in PARTS:
@@ -116,6 +117,14 @@ def _parts(path):
         if not content[part]:
             raise RecipeError(f"{path}: the list {part!r} is empty.")
     return [Entries(path, part, content[part]) for part in PARTS]
+
+
+def _names(categories):
+    """The names of the categories by their numbers, in the order of these."""
+    categories.ids()
+    ids = categories.integers("id").tolist()
+    names = categories.values("name", str)
+    return dict(sorted(zip(ids, names, strict=True)))
 
 
 def _without_unused(entry):
@@ -189,7 +198,7 @@ class _Boxes:
         are_numbers = set(map(type, flat)) <= {int, float}
         if not are_numbers or set(map(len, self._values)) - {4}:
             self._reject([not _is_box(value) for value in self._values], form)
-        boxes = np.array(flat, np.float64).reshape(-1, 4)
+        boxes = json_entries.floats(flat).reshape(-1, 4)
         self._reject(~np.all(np.isfinite(boxes), axis=1), form)
         return boxes
 
@@ -209,7 +218,7 @@ def _is_box(value):
 
 def _areas(annotations, boxes):
     """As annotated, else of the box: float64 `(m,)`, square pixels."""
-    areas = annotations.values("area", int, float, default=math.nan)
+    areas = annotations.amounts("area")
     own = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     return np.where(np.isnan(areas), own, areas)
 

@@ -54,8 +54,17 @@ class Evaluation:
     class_ap: tuple
 
     def per_class(self, class_names):
-        """AP by the name of the class."""
-        return dict(zip(class_names, self.class_ap, strict=True))
+        """AP by the name of the class; with its label where a name is twice."""
+        names = list(class_names)
+        if len(set(names)) < len(names):
+            names = [
+                name if names.count(name) == 1 else f"{name} (class {label})"
+                for label, name in enumerate(names)
+            ]
+        if len(set(names)) < len(names):
+            # Some class is itself called so.
+            names = [f"{n} (class {i})" for i, n in enumerate(class_names)]
+        return dict(zip(names, self.class_ap, strict=True))
 
 
 def require():

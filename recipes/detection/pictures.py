@@ -43,7 +43,8 @@ def page(config, data):
 def chosen(split, source, predictions, count=NUM_IMAGES):
     """Images of a split with their predictions, evenly out of those with boxes.
 
-    What cannot be decoded is left out: it was named when it was evaluated.
+    What cannot be decoded, or is not of the annotated size, is left out: it was
+    named when it was evaluated.
 
     Args:
         split: A `Split`.
@@ -62,9 +63,14 @@ def chosen(split, source, predictions, count=NUM_IMAGES):
     rows = []
     for i in shown[:count]:
         try:
-            encoded = split.read(tf.constant(i, tf.int64))["image"]
-            image = tf.io.decode_image(encoded, 3, expand_animations=False)
+            example = split.read(tf.constant(i, tf.int64))
+            image = tf.io.decode_image(
+                example["image"], 3, expand_animations=False
+            )
         except tf.errors.OpError:
+            continue
+        size = example.get("size")
+        if size is not None and image.shape[:2] != size.numpy().tolist():
             continue
         found = _detections(every[i].image_id, source, predictions)
         rows.append((image.numpy(), every[i], found))

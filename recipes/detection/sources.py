@@ -17,15 +17,19 @@ def open_source(config):
 
     Args:
         config: Has `dataset`: `"folder:PATH"`, `"trees"` or the name of a TFDS
-            set, such as `"coco/2017"`; and `data_dir`: path of the folder that
-            sets are in or are put into, None for that of TFDS.
+            set, such as `"coco/2017"`; `data_dir`: path of the folder that
+            sets are in or are put into, None for that of TFDS; and
+            `on_bad_image`.
 
     Raises:
         RecipeError: if there is no such dataset, or it cannot be had.
     """
     kind, _, path = config.dataset.partition(":")
     if kind == "folder":
-        return coco_folder.open_folder(pathlib.Path(path).expanduser())
+        return coco_folder.open_folder(
+            pathlib.Path(path).expanduser(),
+            skips=config.on_bad_image == "skip",
+        )
     if config.dataset == "trees":
         return trees.open_trees(config.data_dir)
     return tfds_objects.open_set(config)

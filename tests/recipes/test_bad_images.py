@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from absl import logging
 
-from recipes import bad_images
 from recipes import data
 from recipes import program
+from recipes.bad_images import BadImages
 from recipes.errors import RecipeError
 from tests import archives
 from tests.recipes import prepared
@@ -83,23 +83,16 @@ def rows(batches):
     return [np.concatenate(column) for column in columns]
 
 
-@pytest.fixture(autouse=True)
-def nothing_found():
-    bad_images.reset()
-    yield
-    bad_images.reset()
-
-
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_image_is_named_with_the_reason(tmp_path, kind):
     content, reason = BAD[kind]
-    path, config, made = make(tmp_path / "set", content, "fail")
+    path, _, made = make(tmp_path / "set", content, "fail")
     message = (
         f"folder:{tmp_path}/set cannot be decoded: {reason}[^{{}}[]*. In {path}"
         ": remove it or put it right, or go on without it: --on_bad_image=skip"
     )
     with pytest.raises(RecipeError, match=message):
-        with bad_images.named(config):
+        with made.bad_images.named():
             list(made.train(0))
 
 
@@ -120,7 +113,7 @@ def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     )
     _, _, made = make(tmp_path / "set", GOOD, "skip")
     images, labels, weights = rows(made.train(0))
-    assert weights.all() and not bad_images.found()
+    assert weights.all() and not made.bad_images.found()
     path, _, made = make(tmp_path / "set", BAD[kind][0], "skip")
     skipped_images, skipped_labels, skipped_weights = rows(made.train(0))
 
@@ -133,7 +126,7 @@ def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     np.testing.assert_array_equal(
         np.delete(skipped_images, bad, 0), np.delete(images, bad, 0)
     )
-    assert bad_images.found() == [str(path)]
+    assert made.bad_images.found() == [str(path)]
     assert len(warnings) == 1
 
 
@@ -146,12 +139,12 @@ def test_odd_images_are_read(tmp_path, kind):
 
 
 def test_evaluation_skips_too(tmp_path):
-    path, config, made = make(tmp_path / "set", b"", "skip", "validation")
+    path, _, made = make(tmp_path / "set", b"", "skip", "validation")
     assert rows(made.evaluation())[2].sum() == made.num_eval - 1
-    assert bad_images.found() == [str(path)]
-    _, config, made = make(tmp_path / "set", b"", "fail", "validation")
+    assert made.bad_images.found() == [str(path)]
+    _, _, made = make(tmp_path / "set", b"", "fail", "validation")
     with pytest.raises(RecipeError, match=f"it is empty. In {path}"):
-        with bad_images.named(config):
+        with made.bad_images.named():
             list(made.evaluation())
 
 
@@ -170,12 +163,13 @@ def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
     name = (
         f"Unknown image file format.*In example 3 of train, record 1 of {file}"
     )
+    made = data.make(config)
     with pytest.raises(RecipeError, match=name):
-        with bad_images.named(config):
-            list(data.make(config).train(0))
+        with made.bad_images.named():
+            list(made.train(0))
 
 
 def test_other_errors_stay_what_they_are():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with bad_images.named(make_config()):
+        with BadImages("digits", "fail").named():
             tf.io.decode_image(b"")

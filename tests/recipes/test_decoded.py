@@ -7,7 +7,6 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from recipes import bad_images
 from recipes import data
 from recipes import decoded
 from recipes import sources
@@ -53,7 +52,10 @@ def config_of(root, **flags):
 
 
 def batches(config):
-    made = data.make(config)
+    return batches_of(data.make(config))
+
+
+def batches_of(made):
     return [
         [column.numpy() for column in batch]
         for dataset in (made.train(0), made.evaluation())
@@ -169,19 +171,16 @@ def test_a_bad_image_is_named_all_the_same(
     # The fifth image is the second of the second file of three.
     file = folder / f"{prepared.NAME}-train.tfrecord-00001-of-00003"
     name = f"of train, record 1 of {file}"
-    bad_images.reset()
-    try:
-        if on_bad_image == "skip":
-            weights = [batch[2] for batch in batches(config)[:5]]
-            assert np.sum(weights) == NUM_TRAIN - 1
-            (found,) = bad_images.found()
-            assert name in found
-        else:
-            with pytest.raises(RecipeError, match=f"{reason}.*{name}"):
-                with bad_images.named(config):
-                    batches(config)
-    finally:
-        bad_images.reset()
+    made = data.make(config)
+    if on_bad_image == "skip":
+        weights = [batch[2] for batch in batches_of(made)[:5]]
+        assert np.sum(weights) == NUM_TRAIN - 1
+        (found,) = made.bad_images.found()
+        assert name in found
+    else:
+        with pytest.raises(RecipeError, match=f"{reason}.*{name}"):
+            with made.bad_images.named():
+                batches_of(made)
 
 
 def test_an_image_of_another_shape_is_read_by_number(tmp_path):

@@ -254,7 +254,7 @@ def test_labels_that_would_be_the_same_are_told_apart(tmp_path):
     ) == [
         "--norm=bn --virtual_replicas=2",
         "--norm=bn --virtual_replicas=4",
-        "--norm=frn --clip_norm=None",
+        "--norm=frn --clip_norm=none",
         "--norm=frn --clip_norm=0",
     ]
 
@@ -263,7 +263,7 @@ def test_a_preset_is_a_difference_only_where_there_is_no_other(tmp_path):
     digits = {"preset": "digits"}
     assert labels(tmp_path / "a", digits, {}) == [
         "--preset=digits",
-        "--preset=None",
+        "--preset=none",
     ]
     assert labels(tmp_path / "b", digits, {"norm": "bn"}, {"seed": 3}) == [
         "--norm=frn",

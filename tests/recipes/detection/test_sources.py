@@ -10,7 +10,9 @@ from tests.recipes.detection import boxes_folder
 
 
 def config(dataset, data_dir=None):
-    return types.SimpleNamespace(dataset=dataset, data_dir=data_dir)
+    return types.SimpleNamespace(
+        dataset=dataset, data_dir=data_dir, on_bad_image="fail"
+    )
 
 
 def test_a_folder_is_opened_by_its_path(tmp_path, monkeypatch):
