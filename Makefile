@@ -5,8 +5,11 @@ TORCH := .venv-torch
 RUN := $(VENV)/bin/python
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py
-BACKEND_TESTS := $(LAYERS) tests/conversion tests/test_cli.py \
+LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py \
+	tests/field/test_inputs.py tests/field/test_remat.py
+CONVERSION := tests/conversion tests/field/test_masks.py \
+	tests/field/test_nonfinite_weights.py tests/field/test_shared_arrays.py
+BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
 
 .PHONY: help demo demo-detection test test-long test-backends test-jax test-torch \
@@ -60,7 +63,7 @@ test-torch: $(TORCH)/ready
 	KERAS_BACKEND=torch $(TORCH)/bin/python $(PYTEST) $(BACKEND_TESTS)
 
 test-oldest: $(OLDEST)/ready
-	$(OLDEST)/bin/python $(PYTEST) $(LAYERS) tests/conversion
+	$(OLDEST)/bin/python $(PYTEST) $(LAYERS) $(CONVERSION)
 
 bench: $(VENV)/ready
 	$(RUN) benchmarks/layers.py --json=runs/layers.json --figure=runs/layers.png

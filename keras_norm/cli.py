@@ -116,6 +116,7 @@ def _describe(model, report):
         "class": type(model).__name__,
         "keras": keras.__version__,
         "parameters": model.count_params(),
+        "notes": report.notes,
         "batch_normalizations": [
             {
                 key: entry[key]

@@ -6,6 +6,9 @@ import os
 import pathlib
 import shutil
 
+import numpy as np
+
+from keras_norm.conversion import soundness
 from recipes import export_formats
 from recipes.errors import RecipeError
 
@@ -32,12 +35,17 @@ def write(config, network, facts, check):
         The facts that export.json holds, and `path`.
 
     Raises:
-        RecipeError: for a package that is not installed, a network that the
-            format cannot hold, outputs that are refused, or a disk that takes
-            no file.
+        RecipeError: for a package that is not installed, weights that are NaN
+            or infinite, a network that the format cannot hold, outputs that are
+            refused, or a disk that takes no file.
     """
     name = config.export_format
     chosen = export_formats.get(name)
+    faults = soundness.find_faults(network)
+    if faults:
+        raise RecipeError(
+            f"{network.name} cannot be exported: {soundness.advice(faults)}"
+        )
     target = config.folder / "export" / name
     with _replacing(target) as folder, export_formats.quiet():
         path = os.fspath(folder / chosen.file)
@@ -57,6 +65,27 @@ def write(config, network, facts, check):
         text = json.dumps(facts, indent=2)
         (folder / FACTS).write_text(f"{text}\n")
     return {**facts, "path": os.fspath(target)}
+
+
+def worst(differences):
+    """The largest difference; a NaN is larger than every number."""
+    return max(np.inf if np.isnan(each) else each for each in differences)
+
+
+def require_finite(name, outputs):
+    """Raises a `RecipeError` for NaN and infinity, which differ from nothing.
+
+    Args:
+        name: What the outputs are.
+        outputs: NumPy array.
+    """
+    bad = outputs[~np.isfinite(outputs)]
+    if bad.size:
+        raise RecipeError(
+            f"{name} on images of the run: {bad.size} of {outputs.size} values "
+            f"are not finite, the first {bad[0]}: there is nothing to compare. "
+            "Export an earlier checkpoint, or train with a lower learning rate."
+        )
 
 
 def _facts(name, chosen, network):

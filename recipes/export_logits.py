@@ -58,13 +58,17 @@ def write(config, model):
 
 def describe(facts):
     """What was written, in a line."""
-    trained = facts["trained_in"]
-    note = (
-        ""
-        if trained == ["float32"]
-        else f", {facts['difference_to_trained']:.1e} from the logits in "
-        f"{', '.join(trained)}"
-    )
+    trained, difference = facts["trained_in"], facts["difference_to_trained"]
+    note = ""
+    if trained != ["float32"]:
+        far = (
+            "not comparable to"
+            if difference is None
+            else f"{difference:.1e} from"
+        )
+        note = f", {far} the logits in {', '.join(trained)}"
+    if difference is None:
+        note += ", which are not finite"
     return (
         f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; largest "
         f"difference {facts['largest_difference']:.1e} of the largest logit, "
@@ -100,37 +104,37 @@ def _check(config, run, network, model):
             moved = (images * (1.0 + LAST_BITS * signs)).astype("float32")
             images = images.astype("float32")
             expected = _logits(network, images)
+            export.require_finite(f"the logits of {network.name}", expected)
             moves.append(_difference(_logits(network, moved), expected))
             differences.append(_difference(run(images)[OUTPUT], expected))
             trained = model(images, training=False).numpy()
             to_trained.append(_difference(expected, trained))
     policies = float32.policies(model)
+    to_trained = export.worst(to_trained)
     checked = list(differences)
     if policies == ["float32"]:
-        checked += to_trained
-    allowed = min(max(FLOOR, SHARE_OF_MOVES * max(moves)), CEILING)
-    # A NaN is not within anything.
-    if not all(difference <= allowed for difference in checked):
+        checked.append(to_trained)
+    allowed = min(max(FLOOR, SHARE_OF_MOVES * export.worst(moves)), CEILING)
+    if export.worst(checked) > allowed:
         raise RecipeError(
             "the file gives other logits than the network, on random images: "
-            f"difference {max(checked, key=_nan_first):.1e} of the largest "
+            f"difference {export.worst(checked):.1e} of the largest "
             f"logit, and {allowed:.0e} is allowed. Nothing was kept."
         )
     return {
-        "largest_difference": max(differences),
+        "largest_difference": export.worst(differences),
         "allowed_difference": allowed,
         "trained_in": policies,
-        "difference_to_trained": max(to_trained),
+        # JSON has no infinity; None where the trained network overflows.
+        "difference_to_trained": to_trained
+        if np.isfinite(to_trained)
+        else None,
     }
 
 
 def _logits(network, images):
     outputs = network({export_formats.INPUT: images}, training=False)
     return outputs[OUTPUT].numpy()
-
-
-def _nan_first(number):
-    return np.inf if np.isnan(number) else number
 
 
 def _shapes(network, image_size):

@@ -1,9 +1,10 @@
 """A network once more in float32, whatever dtype policy it was trained in."""
 
 import keras
-import numpy as np
 
 from keras_norm.conversion import graph
+from keras_norm.conversion import weights
+from keras_norm.conversion.errors import ConversionError
 from recipes.errors import RecipeError
 
 HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
@@ -78,6 +79,7 @@ def _copy_weights(old, new):
                 f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
                 f"float32: it stays {layer.compute_dtype}."
             )
-    for source, target in zip(old.weights, new.weights, strict=True):
-        values = np.asarray(keras.ops.convert_to_numpy(source), "float32")
-        target.assign(values)
+    try:
+        weights.copy(old, new)
+    except ConversionError as error:
+        raise RecipeError(f"{old.name}: {error}") from error

@@ -3,6 +3,7 @@
 import keras
 
 import keras_norm
+from keras_norm import values
 from keras_norm.conversion import files
 from keras_norm.conversion import graph
 from recipes import float32
@@ -116,7 +117,7 @@ def _with_head(model, num_classes):
         )
         logits = head(inputs)
         if kept:
-            head.set_weights(last.get_weights())
+            values.copy(last.weights, head.weights)
     elif kept:
         logits = features
     else:

@@ -59,7 +59,8 @@ def convert(
             keep it and list it in the report.
         verify: Whether to run both models on random inputs, and on `inputs`,
             and to report the largest difference. If the report says that the
-            function was kept, a difference is an error.
+            function was kept, a difference is an error. NaN and infinity are an
+            error anywhere, in weights and in outputs.
         inputs: Arrays to verify on, as the model takes them. Implies `verify`.
         fresh: Whether the result is to be trained from nothing: new weights in
             the place of batch normalization, and the norm's own momentum and

@@ -34,7 +34,20 @@ def keeps_class(model):
 
 
 def nodes(model):
-    """The nodes of this model alone, every one after what it needs."""
+    """The nodes of this model alone, every one after what it needs.
+
+    Those of a Sequential are the calls of its layers. What Keras records on the
+    way by itself, masks and casts, is recorded again when a layer is called.
+    """
+    found = all_nodes(model)
+    if isinstance(model, keras.Sequential):
+        calls = {id(node.operation): node for node in found}
+        return [calls[id(layer)] for layer in model.layers]
+    return found
+
+
+def all_nodes(model):
+    """As `nodes`, with what Keras records by itself in a Sequential, too."""
     by_depth = _functional(model)._nodes_by_depth
     return [
         node
@@ -99,6 +112,11 @@ def parts(layer):
     if not isinstance(layer, keras.layers.Layer):
         return []
     return list(layer._flatten_layers(include_self=False))
+
+
+def children(layer):
+    """The layers that a layer holds itself."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def family(model):

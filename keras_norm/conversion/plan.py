@@ -10,6 +10,7 @@ from keras_norm.conversion import replacement
 from keras_norm.conversion import report
 from keras_norm.conversion import rules
 from keras_norm.conversion import selection
+from keras_norm.conversion import soundness
 from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
 from keras_norm.conversion.errors import ConversionError
@@ -237,6 +238,9 @@ def _notes(model, graphs):
         for prefix, part in graphs
         if not graph.keeps_class(part)
     ]
+    faults = soundness.find_faults(model)
+    if faults:
+        notes.append(f"{model.name} is broken: {soundness.advice(faults)}")
     if getattr(model, "compiled", False):
         notes.append(
             f"{model.name} is compiled; compile the result for its training."

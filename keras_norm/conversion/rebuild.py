@@ -4,7 +4,9 @@ import contextlib
 import inspect
 
 import keras
+from keras import ops
 
+from keras_norm import values
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.conversion.errors import ConversionError
@@ -18,7 +20,7 @@ def rebuild(model, plan):
         model: The graph model; it stays as it is.
         plan: A `Plan` for it. Its layers become those of the new model.
     """
-    walk = _Walk(plan)
+    walk = _Walk(model, plan)
     new = walk.model(model)
     walk.fill()
     walk.restore_trainable(model, new)
@@ -28,10 +30,12 @@ def rebuild(model, plan):
 class _Walk:
     """Rebuilds models; what was met before is the same again."""
 
-    def __init__(self, plan):
+    def __init__(self, root, plan):
+        self.root = root
         self.plan = plan
-        # The old operation is kept beside the new, so that ids stay unique.
+        # What is old is kept beside the new, so that ids stay unique.
         self.made = {}
+        self.twins = {}
 
     def model(self, model):
         """The new model of a graph model, nested or not."""
@@ -98,7 +102,9 @@ class _Walk:
     def _call(self, node, tensors):
         """Calls the new operation where the old one was called."""
         old, new = graph.operation(node), self._operation(node)
-        args, kwargs = graph.arguments(node, tensors)
+        args, kwargs = keras.tree.map_structure(
+            self._own, graph.arguments(node, tensors)
+        )
         if id(node) in self.plan.thresholds:
             results = new(tensors[id(graph.input_tensors(node)[0])])
         elif id(old) in self.plan.layers:
@@ -110,6 +116,39 @@ class _Walk:
             graph.output_tensors(node), flat, strict=True
         ):
             tensors[id(tensor)] = result
+
+    def _own(self, value):
+        """An argument of a call, without memory of the old model."""
+        if isinstance(value, keras.Variable):
+            if id(value) not in self.twins:
+                self.twins[id(value)] = value, self._twin(value)
+            return self.twins[id(value)][1]
+        if ops.is_tensor(value):
+            return ops.copy(ops.stop_gradient(value))
+        return value
+
+    def _twin(self, variable):
+        """The new variable in the place of one that a call names.
+
+        Tied weights are those of the layer that was made again. A variable of
+        no layer is made again by itself.
+        """
+        for old, new in self.made.values():
+            twin = weights.twin(variable, old, new)
+            if twin is not None:
+                return twin
+        if any(variable is each for each in self.root.variables):
+            raise ConversionError(
+                "An operation takes a weight of a layer that is called after "
+                "it, which cannot be made again: call the layer first. "
+                f"Received: variable={variable.path!r}"
+            )
+        return keras.Variable(
+            values.read(variable),
+            dtype=variable.dtype,
+            trainable=variable.trainable,
+            name=variable.name,
+        )
 
     def _operation(self, node):
         """What is called in the new model where a node was in the old."""

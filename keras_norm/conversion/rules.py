@@ -91,7 +91,13 @@ def is_addition(operation, num_tensors):
 
 
 def is_identity(operation):
-    """Whether it gives what it takes at inference."""
+    """Whether it gives what it takes at inference, but for rounding.
+
+    Keras 3.8 records the cast of what a layer is called on; to integers or
+    booleans only a user casts.
+    """
+    if _is_bare(operation) and type(operation).__name__ == "Cast":
+        return keras.backend.is_float_dtype(operation.dtype)
     if isinstance(operation, keras.layers.Activation):
         return operation.activation is keras.activations.linear
     return type(operation) in _IDENTITIES

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_norm.conversion import graph
+from keras_norm.conversion import soundness
 from keras_norm.conversion.errors import ConversionError
 from keras_norm.conversion.errors import one_line
 from keras_norm.conversion.report import Comparison
@@ -28,14 +29,25 @@ def verify(source, converted, report, inputs=None):
 
     Raises:
         ConversionError: if the report says that the function was kept and the
-            outputs differ, or the models cannot be called.
+            outputs differ, if weights or outputs are NaN or infinite, or the
+            models cannot be called.
     """
+    faults = soundness.find_faults(source)
+    if faults:
+        raise ConversionError(
+            f"{source.name!r} cannot be verified: {soundness.advice(faults)}"
+        )
     named = {"random": _random_inputs(source)}
     if inputs is not None:
         named["given"] = inputs
     for name, batch in named.items():
         try:
             comparison = compare(source, converted, name, batch)
+        except ConversionError as error:
+            if name == "random" and inputs is not None:
+                report.notes.append(f"Not compared on random inputs: {error}")
+                continue
+            raise
         except Exception as error:
             raise ConversionError(
                 f"{source.name!r} does not take the {name} inputs: "
@@ -46,22 +58,62 @@ def verify(source, converted, report, inputs=None):
 
 
 def compare(source, converted, name, inputs):
-    """The largest difference of two models' outputs, at inference."""
-    expected, got = (_call(model, inputs) for model in (source, converted))
+    """The largest difference of two models' outputs, at inference.
+
+    Raises:
+        ConversionError: for outputs that are NaN or infinite, which differ
+            from nothing.
+    """
+    expected, got = (
+        _finite(model, role, name, inputs)
+        for model, role in ((source, "the model"), (converted, "the result"))
+    )
     largest = relative = 0.0
     for theirs, ours in zip(expected, got, strict=True):
-        if np.array_equal(theirs, ours, equal_nan=True):
+        if np.array_equal(theirs, ours):
             continue
         difference = np.max(np.abs(ours - theirs))
         scale = np.max(np.abs(theirs))
-        largest = _worst(largest, difference)
-        relative = _worst(relative, difference / scale if scale else np.inf)
+        largest = max(largest, float(difference))
+        relative = max(relative, float(difference / scale) if scale else np.inf)
     num_samples = len(keras.tree.flatten(inputs)[0])
     return Comparison(name, num_samples, largest, relative)
 
 
-def _worst(before, now):
-    return max(before, float(now)) if np.isfinite(now) else np.inf
+def _finite(model, role, name, inputs):
+    """The outputs of a model; an error names what makes them infinite."""
+    outputs = _call(model, inputs)
+    for output in outputs:
+        bad = output[~np.isfinite(output)]
+        if bad.size:
+            raise ConversionError(
+                f"On {name} inputs {bad.size} of {output.size} outputs of "
+                f"{role} {model.name!r} are not finite"
+                f"{_origin(model, inputs)}: pass `inputs` for which they are, "
+                f"or convert without verifying. Received: {bad[0]:g}"
+            )
+    return outputs
+
+
+def _origin(model, inputs):
+    """Which operation is the first to give what is not finite, in words."""
+    calls = [
+        (graph.operation(node), tensor)
+        for node in graph.all_nodes(model)
+        for tensor in graph.output_tensors(node)
+    ]
+    function = keras.Function(
+        graph.inputs(model), [tensor for _, tensor in calls]
+    )
+    try:
+        outputs = _call(function, inputs)
+    except Exception:
+        # A model takes its inputs in more forms than a bare function does.
+        return ""
+    for (operation, tensor), output in zip(calls, outputs, strict=True):
+        if not np.all(np.isfinite(output)):
+            return f", first in {operation.name!r} ({tensor.dtype})"
+    return ""
 
 
 def _require_kept(source, report, comparison):
@@ -88,7 +140,10 @@ def _require_kept(source, report, comparison):
 
 
 def _call(model, inputs):
-    outputs = model(keras.tree.map_structure(_tensor, inputs), training=False)
+    """Every output in float64. What the model keeps, such as states, stays."""
+    options = {"training": False} if isinstance(model, keras.Model) else {}
+    with keras.StatelessScope():
+        outputs = model(keras.tree.map_structure(_tensor, inputs), **options)
     return [
         ops.convert_to_numpy(ops.stop_gradient(x)).astype("float64")
         for x in keras.tree.flatten(outputs)

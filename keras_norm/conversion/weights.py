@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_norm import values as values_lib
 from keras_norm.conversion import graph
 from keras_norm.conversion.errors import ConversionError
 from keras_norm.layers.batch_norm import BatchNormalization
@@ -57,7 +58,7 @@ def plan_transfer(batch_norm, layer):
         batch_norm: The layer to replace.
         layer: The layer that replaces it.
     """
-    old = {v.name: ops.convert_to_numpy(v) for v in batch_norm.variables}
+    old = {v.name: values_lib.read(v) for v in batch_norm.variables}
     new = {v.name: v for v in layer.variables}
     copied = [
         name
@@ -97,7 +98,23 @@ def assign(layer, values):
     """Sets weights of a layer by their names."""
     for variable in layer.variables:
         if variable.name in values:
-            variable.assign(values[variable.name])
+            values_lib.assign(variable, values[variable.name])
+
+
+def twin(variable, old, new):
+    """The variable of a new layer that means what one of the old layer does.
+
+    None if it is not of the old layer, or the new one has no such variable.
+    """
+    if not isinstance(old, keras.layers.Layer):
+        return None
+    theirs, ours = old.variables, new.variables
+    index = next((i for i, v in enumerate(theirs) if v is variable), None)
+    if index is None:
+        return None
+    if type(old) is type(new):
+        return ours[index] if len(ours) == len(theirs) else None
+    return {v.name: v for v in ours}.get(variable.name)
 
 
 def copy(old, new):
@@ -114,8 +131,7 @@ def copy(old, new):
             "has other weights: was it changed after it was built? "
             f"Received: shapes {shapes[0]}, now {shapes[1]}"
         )
-    for theirs, ours in zip(old.variables, new.variables, strict=True):
-        ours.assign(ops.convert_to_numpy(theirs))
+    values_lib.copy(old.variables, new.variables)
     for theirs, ours in zip(graph.family(old), graph.family(new), strict=True):
         _copy_own_state(theirs, ours)
 
@@ -132,7 +148,9 @@ def _copy_own_state(old, new):
     ):
         store = {}
         old.save_own_variables(store)
-        new.load_own_variables(store)
+        new.load_own_variables(
+            {key: values_lib.read(value) for key, value in store.items()}
+        )
     if hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
@@ -143,7 +161,9 @@ def _renorm_values(new, old, epsilon):
     """What Batch Renormalization compares with, from the moving moments."""
     if "renorm_mean" not in new or "renorm_mean" in old:
         return {}
-    stddev = np.sqrt(old["moving_variance"] + np.float32(epsilon))
+    # The report tells of a variance that is none.
+    with np.errstate(invalid="ignore"):
+        stddev = np.sqrt(old["moving_variance"] + np.float32(epsilon))
     return {
         "moving_stddev": stddev,
         "renorm_mean": old["moving_mean"],
@@ -168,7 +188,9 @@ def _epsilon_values(layer, old, epsilon):
     )
     if was_given:
         return {}
-    return {"learned_epsilon": np.mean(old["moving_variance"]) + epsilon}
+    start = np.mean(old["moving_variance"]) + epsilon
+    # Where the moments are broken, as the report tells, the norm's own start.
+    return {"learned_epsilon": start} if 0 < start < np.inf else {}
 
 
 def _calibration_level(layer):

@@ -5,6 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_norm import values
+
 
 class Averages:
     """One average a float variable of a model, over the steps.
@@ -31,7 +33,7 @@ class Averages:
         self.decay = decay
         self.variables = list(variables)
         self.averages = [
-            create(f"average_{index}", v.dtype, keras.ops.convert_to_numpy(v))
+            create(f"average_{index}", v.dtype, values.read(v))
             for index, v in enumerate(self.variables)
         ]
 
@@ -72,13 +74,9 @@ class Averages:
     @contextlib.contextmanager
     def assigned(self):
         """Inside, the variables hold their averages."""
-        before = [keras.ops.convert_to_numpy(v) for v in self.variables]
-        for variable, average in zip(
-            self.variables, self.averages, strict=True
-        ):
-            variable.assign(keras.ops.convert_to_numpy(average))
+        before = [values.read(v) for v in self.variables]
+        values.copy(self.averages, self.variables)
         try:
             yield
         finally:
-            for variable, value in zip(self.variables, before, strict=True):
-                variable.assign(value)
+            values.copy(before, self.variables)

@@ -4,6 +4,7 @@ import keras
 
 import keras_norm
 from keras_norm.conversion import graph
+from keras_norm.conversion import weights
 from recipes import blocks
 from recipes import models
 from recipes import norms
@@ -114,7 +115,7 @@ def _resized(name, model, image_shape):
             layer["config"]["batch_shape"] = batch_shape
     try:
         new = keras.saving.deserialize_keras_object(config)
-        new.set_weights(model.get_weights())
+        weights.copy(model, new)
     except Exception as error:
         # Keras and every layer have errors of their own.
         message = " ".join(str(error).split())

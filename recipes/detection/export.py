@@ -36,7 +36,8 @@ def write(config, data, model):
     """
     # What the format needs is asked for before the network is made again.
     export_formats.get(config.export_format)
-    network = _with_detections(config, float32.rebuilt(model))
+    rebuilt = float32.rebuilt(model)
+    network = _with_detections(config, rebuilt)
     facts = {
         "outputs": {
             name: [None, *tensor.shape[1:]]
@@ -52,7 +53,7 @@ def write(config, data, model):
         config,
         network,
         facts,
-        lambda run: _check(run, network, data, config.score_threshold),
+        lambda run: _check(run, network, rebuilt, data, config.score_threshold),
     )
     return (
         f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; "
@@ -71,17 +72,20 @@ def _with_detections(config, model):
     return keras.Model({name: images}, found, name=model.name)
 
 
-def _check(run, network, data, score_threshold):
+def _check(run, network, model, data, score_threshold):
     """The largest difference between the file and the network.
 
     Raises:
-        RecipeError: for more than rounding.
+        RecipeError: for more than rounding, or a model whose outputs are not
+            finite, of which nothing is detected.
     """
     num_images = num_detections = 0
     differences = []
     # A GPU may round products to fewer digits than float32 has.
     with tf.device("CPU:0"):
         for images in _batches(network, data):
+            for name, output in model(images, training=False).items():
+                export.require_finite(f"{name} of {model.name}", output.numpy())
             expected = network({export_formats.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
@@ -91,15 +95,14 @@ def _check(run, network, data, score_threshold):
             num_detections += int(expected["num_detections"].sum())
             if num_detections and num_images >= sum(BATCH_SIZES):
                 break
-    # A NaN is not within anything.
-    if not all(each <= TOLERANCE for each in differences):
+    if export.worst(differences) > TOLERANCE:
         raise RecipeError(
             "the file gives other detections than the network: difference "
-            f"{np.max(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
+            f"{export.worst(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
             "Nothing was kept."
         )
     return {
-        "largest_difference": max(differences),
+        "largest_difference": export.worst(differences),
         "allowed_difference": TOLERANCE,
         "compared_images": num_images,
         "compared_detections": num_detections,
@@ -142,7 +145,8 @@ def difference(actual, expected, shape, score_threshold):
         for these, others in ((ours, theirs), (theirs, ours)):
             for box, score, label in these.rows():
                 found = others.closest(box, score, label)
-                if found <= TOLERANCE or score > others.least + TOLERANCE:
+                # A NaN must not pass for a score that rounding may move.
+                if found <= TOLERANCE or not score <= others.least + TOLERANCE:
                     largest = max(largest, found)
     return largest
 
@@ -165,4 +169,5 @@ class _Found:
         """The difference to the detection here that differs least."""
         edges = np.abs(self.boxes - box).max(axis=-1, initial=0.0)
         each = np.maximum(edges, np.abs(self.scores - score))
+        each = np.where(np.isnan(each), np.inf, each)
         return float(each[self.labels == label].min(initial=np.inf))
