@@ -128,7 +128,9 @@ class BatchStatisticsLayer(MovingMomentsLayer):
 
 def _move(weight, moment, rate):
     """Moves a moving moment towards `moment` and returns where it is now."""
-    moved = weight + rate * (ops.cast(moment, weight.dtype) - weight)
+    # The policy may keep weights in another dtype than it computes in.
+    moment, rate = (ops.cast(v, weight.dtype) for v in (moment, rate))
+    moved = weight + rate * (moment - weight)
     weight.assign(moved)
     return moved
 
