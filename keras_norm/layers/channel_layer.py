@@ -1,5 +1,6 @@
 """What every layer here shares: a channel axis and weights along it."""
 
+import functools
 import numbers
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 from keras_norm import birthmark
 from keras_norm import functional
 from keras_norm import kernels
+from keras_norm import rematerialization
 from keras_norm.layers.checks import check_number
 from keras_norm.moments import widened
 
@@ -149,6 +151,17 @@ class ChannelLayer(keras.layers.Layer):
 
     def compute_mask(self, inputs, previous_mask):
         return _as_tensor(previous_mask)
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """`call` under `keras.RematScope`, with its state updated once."""
+
+        def remat(function):
+            rematerialize = super(ChannelLayer, self).rematerialized_call
+            return rematerialize(function, *args, **kwargs)
+
+        return functools.partial(
+            rematerialization.recomputed_call, self, layer_call, remat
+        )
 
     def load_own_variables(self, store):
         super().load_own_variables(birthmark.read(self, store))
