@@ -5,6 +5,7 @@ layer has no need of it.
 """
 
 import contextlib
+import functools
 import threading
 
 from keras import ops
@@ -28,6 +29,11 @@ def batch_scope(present=None, averages_state=False):
         yield
     finally:
         _current.present, _current.averages_state = before
+
+
+def reenter():
+    """A function that opens a scope equal to the current one, at any time."""
+    return functools.partial(batch_scope, _present(), averages_state_later())
 
 
 def averages_state_later():

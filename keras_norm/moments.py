@@ -12,10 +12,27 @@ with length 1, so that the results broadcast against `x`.
 
 import math
 
+import keras
 from keras import ops
 
 from keras_norm import kernels
 from keras_norm.plane_sums import plane_sums
+
+
+def widened(dtype):
+    """float64 stays, everything else becomes float32."""
+    dtype = keras.backend.standardize_dtype(dtype)
+    # `keras.backend.result_type` makes float32 of both on JAX and torch.
+    return dtype if dtype == "float64" else "float32"
+
+
+def widen(x):
+    """Tensor of `x`, float64 where it is float64 and float32 otherwise.
+
+    In a narrower dtype counts round, sums overflow, and integers divide.
+    """
+    x = ops.convert_to_tensor(x)
+    return ops.cast(x, widened(x.dtype))
 
 
 def plane_count(x, axes):
@@ -61,6 +78,7 @@ def plane_moments(x, axes, valid=None):
         `(mean, variance, count)`: two tensors `(N, 1, 1, C)` and the number of
         values behind them, `(N, 1, 1, 1)`.
     """
+    x = widen(x)
     count = valid_count(x, axes, valid)
     if not axes:
         x = keep_valid(x, valid)
@@ -95,13 +113,14 @@ def plane_mean_square(x, axes, valid=None):
     """`mean(x^2)` of every plane (FRN, equation 1).
 
     Args:
-        x: Tensor `(N, H, W, C)`, float32 or wider: squares must not overflow.
+        x: Tensor `(N, H, W, C)`.
         axes: Tuple of the axes that make a plane.
         valid: Boolean tensor that broadcasts against `x`, or None.
 
     Returns:
         Tensor `(N, 1, 1, C)`.
     """
+    x = widen(x)
     if valid is None:
         count = plane_count(x, axes)
     else:

@@ -6,6 +6,7 @@ from keras import ops
 from keras_norm import batch_scope
 from keras_norm import functional
 from keras_norm import moments
+from keras_norm import rematerialization
 from keras_norm import replicas
 from keras_norm.layers.checks import check_number
 from keras_norm.layers.moving_moments import MovingMomentsLayer
@@ -38,6 +39,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         self.renorm_momentum = check_number(
             "renorm_momentum", renorm_momentum, low=0, high=1
         )
+        self._forward_training = False
 
     def _build_moving(self):
         super()._build_moving()
@@ -53,6 +55,11 @@ class BatchStatisticsLayer(MovingMomentsLayer):
             self.renorm_stddev = self._add_moving("renorm_stddev", stddev)
 
     def _learns_statistics(self, training):
+        if training is None and rematerialization.is_recomputing():
+            # `keras.remat(layer)` calls the layer again in the backward pass,
+            # outside of the model that passed `training` on to it.
+            training = self._forward_training
+        self._forward_training = bool(training)
         return bool(training and self.trainable)
 
     def _standardization(self, planes, dtype):
@@ -75,6 +82,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
         if self.renorm:
+            self._check_not_recomputing()
             r, offset = functional.renorm_correction(
                 mean,
                 variance,
@@ -87,8 +95,19 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         self._update_moving(mean, variance, count)
         return mean, factor, offset
 
+    def _check_not_recomputing(self):
+        if rematerialization.is_recomputing():
+            raise ValueError(
+                "Batch Renormalization cannot be recomputed by `keras.remat` "
+                "or `tf.recompute_grad`: its moving moments have changed since "
+                "the forward pass. Create the layer in a `keras.RematScope` "
+                f"instead. Received: layer={self.name!r}, renorm=True"
+            )
+
     def _update_moving(self, mean, variance, count):
         """Moves on by the replicas' moments, weighted by their counts."""
+        if rematerialization.is_recomputing():
+            return
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
         averaged = self.synchronized or batch_scope.averages_state_later()
         if replicas.count() > 1 and not averaged:
@@ -128,7 +147,9 @@ class BatchStatisticsLayer(MovingMomentsLayer):
 
 def _move(weight, moment, rate):
     """Moves a moving moment towards `moment` and returns where it is now."""
-    moved = weight + rate * (ops.cast(moment, weight.dtype) - weight)
+    # The policy may keep weights in another dtype than it computes in.
+    moment, rate = (ops.cast(v, weight.dtype) for v in (moment, rate))
+    moved = weight + rate * (moment - weight)
     weight.assign(moved)
     return moved
 

@@ -89,12 +89,17 @@ class CalibrationMixin:
         """The features before and after each calibration, at inference.
 
         Args:
-            inputs: Float tensor, as for a call.
+            inputs: Tensor, array or list, as for a call.
 
         Returns:
             Dict of tensors of the input's shape: `"input"`, `"centered"`,
             `"normalized"` and `"scaled"`.
         """
+        if not self.built:
+            raise ValueError(
+                "`features` needs the weights of the layer: build it or call "
+                f"it first. Received: layer={self.name!r}, built=False"
+            )
         x = self._widen(inputs)
         shift, normalization, level = self._calibrate(x, False, None)
         normalized = functional.scale_and_shift(x, *normalization)

@@ -1,5 +1,6 @@
 """What every layer here shares: a channel axis and weights along it."""
 
+import functools
 import numbers
 
 import keras
@@ -8,24 +9,20 @@ from keras import ops
 from keras_norm import birthmark
 from keras_norm import functional
 from keras_norm import kernels
+from keras_norm import rematerialization
 from keras_norm.layers.checks import check_number
+from keras_norm.moments import widened
 
 PACKAGE = "keras_norm"
-
-
-def widened(dtype):
-    """float64 stays, everything else becomes float32."""
-    dtype = keras.backend.standardize_dtype(dtype)
-    # `keras.backend.result_type` makes float32 of both on JAX and torch.
-    return dtype if dtype == "float64" else "float32"
 
 
 class ChannelLayer(keras.layers.Layer):
     """A layer with one weight vector, or several, along one channel axis.
 
     Every axis but the batch and the channels is a position: together they make
-    the plane of a sample and a channel. Computes in float32 or wider under
-    every dtype policy and casts its output to the policy's compute dtype.
+    the plane of a sample and a channel. Computes in float64 under a float64
+    policy and in float32 under every other, whatever the dtype of the inputs
+    and of the weights, and casts its output to the policy's compute dtype.
 
     Args:
         axis: Integer, the channel axis. Not 0, which is the batch.
@@ -113,8 +110,14 @@ class ChannelLayer(keras.layers.Layer):
         return all(input_shape[axis] == 1 for axis in self._plane_axes)
 
     def _widen(self, inputs):
-        """Casts to float32, or leaves what is wider."""
-        return ops.cast(inputs, widened(inputs.dtype))
+        """Casts to the dtype to compute in, which the policy decides.
+
+        The dtype of the inputs must not: NumPy arrays are float64, and what is
+        computed from them would meet weights and moments of another dtype.
+        """
+        # In two steps: on torch, one leaves an array of bfloat16 as it is.
+        inputs = ops.convert_to_tensor(inputs)
+        return ops.cast(inputs, widened(self.compute_dtype))
 
     def _per_channel(self, weight, dtype):
         """A weight in `dtype`, ready to broadcast; None stays None."""
@@ -127,7 +130,7 @@ class ChannelLayer(keras.layers.Layer):
 
     def _valid(self, inputs, mask):
         """The mask with a channel axis, or None."""
-        self._check_mask_rank(inputs, mask)
+        mask = self._check_mask_rank(inputs, mask)
         if mask is None:
             return None
         mask = ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
@@ -136,12 +139,29 @@ class ChannelLayer(keras.layers.Layer):
         return ops.logical_and(mask, ops.ones_like(inputs[one_channel], "bool"))
 
     def _check_mask_rank(self, inputs, mask):
+        """Returns the mask as a tensor, or None."""
+        mask = _as_tensor(mask)
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
             raise ValueError(
                 "`mask` must have the shape of the inputs without the channel "
                 f"axis. Received: mask.shape={tuple(mask.shape)}, "
                 f"inputs.shape={tuple(inputs.shape)}"
             )
+        return mask
+
+    def compute_mask(self, inputs, previous_mask):
+        return _as_tensor(previous_mask)
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """`call` under `keras.RematScope`, with its state updated once."""
+
+        def remat(function):
+            rematerialize = super(ChannelLayer, self).rematerialized_call
+            return rematerialize(function, *args, **kwargs)
+
+        return functools.partial(
+            rematerialization.recomputed_call, self, layer_call, remat
+        )
 
     def load_own_variables(self, store):
         super().load_own_variables(birthmark.read(self, store))
@@ -219,3 +239,9 @@ class AffineChannelLayer(ChannelLayer):
             epsilon=self.epsilon, center=self.center, scale=self.scale
         )
         return config
+
+
+def _as_tensor(mask):
+    """Converts a mask that is a list, which Keras leaves as it is."""
+    is_list = isinstance(mask, list | tuple)
+    return ops.convert_to_tensor(mask) if is_list else mask

@@ -6,6 +6,7 @@ from keras import ops
 from keras_norm import batch_scope
 from keras_norm import functional
 from keras_norm import moments
+from keras_norm import rematerialization
 from keras_norm import replicas
 from keras_norm.layers.batch_statistics import BatchStatisticsLayer
 from keras_norm.layers.channel_layer import PACKAGE
@@ -180,6 +181,8 @@ class EvalNorm(BatchStatisticsLayer):
 
     def _learn_mix(self, planes, batch_mean, batch_factor):
         """Takes one step of both scalars, over the planes of every replica."""
+        if rematerialization.is_recomputing():
+            return
         mean, variance, count, batch_mean, batch_factor = (
             ops.stop_gradient(v) for v in (*planes, batch_mean, batch_factor)
         )

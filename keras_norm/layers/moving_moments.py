@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_norm import functional
 from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.channel_layer import widened
+from keras_norm.moments import widened
 
 
 class MovingMomentsLayer(AffineChannelLayer):
