@@ -14,7 +14,6 @@ import itertools
 import keras
 import numpy as np
 
-from keras_norm import values as values_lib
 from keras_norm.layers.calibration import CalibrationMixin
 from keras_norm.layers.channel_layer import ChannelLayer
 
@@ -247,5 +246,5 @@ def _record(layer, inputs):
 
 def _array(tensor):
     """A NumPy array of its own, in float32 or wider."""
-    array = values_lib.read(tensor)
-    return np.asarray(array, np.result_type(array, np.float32))
+    array = keras.ops.convert_to_numpy(tensor)
+    return np.array(array, np.result_type(array, np.float32))
