@@ -7,7 +7,8 @@ PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
 LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py \
 	tests/field/test_inputs.py tests/field/test_remat.py \
-	tests/field/test_group_counts.py tests/field/test_keras_suite.py
+	tests/field/test_group_counts.py tests/field/test_keras_suite.py \
+	tests/field/test_keras_masks.py
 CONVERSION := tests/conversion tests/field/test_masks.py \
 	tests/field/test_nonfinite_weights.py tests/field/test_shared_arrays.py
 BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \

@@ -10,6 +10,7 @@ from keras_norm import birthmark
 from keras_norm import functional
 from keras_norm import kernels
 from keras_norm import rematerialization
+from keras_norm.layers import masks
 from keras_norm.layers.checks import check_number
 from keras_norm.moments import widened
 
@@ -43,6 +44,8 @@ class ChannelLayer(keras.layers.Layer):
         self.supports_masking = True
         # Inputs must reach `call` as they are: float16 overflows at 65504.
         self.autocast = False
+        # Whether channels share their moments.
+        self._joins_channels = False
         self._weight_names = ()
 
     def _declare_weight(self, name, initializer, regularizer, constraint):
@@ -129,28 +132,16 @@ class ChannelLayer(keras.layers.Layer):
         return ops.reshape(weight, self._broadcast_shape)
 
     def _valid(self, inputs, mask):
-        """The mask with a channel axis, or None."""
-        mask = self._check_mask_rank(inputs, mask)
+        """The mask with an axis for the channels, or None."""
+        mask = masks.as_tensor(mask)
         if mask is None:
             return None
-        mask = ops.expand_dims(ops.cast(mask, "bool"), self._channel_axis)
-        # One value a position, also where the mask has length 1 for many.
-        one_channel = (slice(None),) * self._channel_axis + (slice(0, 1),)
-        return ops.logical_and(mask, ops.ones_like(inputs[one_channel], "bool"))
-
-    def _check_mask_rank(self, inputs, mask):
-        """Returns the mask as a tensor, or None."""
-        mask = _as_tensor(mask)
-        if mask is not None and len(mask.shape) != len(inputs.shape) - 1:
-            raise ValueError(
-                "`mask` must have the shape of the inputs without the channel "
-                f"axis. Received: mask.shape={tuple(mask.shape)}, "
-                f"inputs.shape={tuple(inputs.shape)}"
-            )
-        return mask
+        return masks.expand(
+            mask, inputs, self._channel_axis, self._joins_channels
+        )
 
     def compute_mask(self, inputs, previous_mask):
-        return _as_tensor(previous_mask)
+        return masks.as_tensor(previous_mask)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
         """`call` under `keras.RematScope`, with its state updated once."""
@@ -239,9 +230,3 @@ class AffineChannelLayer(ChannelLayer):
             epsilon=self.epsilon, center=self.center, scale=self.scale
         )
         return config
-
-
-def _as_tensor(mask):
-    """Converts a mask that is a list, which Keras leaves as it is."""
-    is_list = isinstance(mask, list | tuple)
-    return ops.convert_to_tensor(mask) if is_list else mask

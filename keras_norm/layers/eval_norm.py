@@ -195,12 +195,12 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        count = batch_scope.count_present(count)
+        count = batch_scope.count_present(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
         if not batch_scope.averages_state_later():
             sums = replicas.all_reduce_sum(sums)
         total, *sums = sums
-        num_values = ops.maximum(total * self._num_channels, 1.0)
+        num_values = ops.maximum(total, 1.0)
         weights = self.mean_mix, self.variance_mix
         for weight, gradient in zip(weights, sums, strict=True):
             step = self.mix_learning_rate * gradient / num_values

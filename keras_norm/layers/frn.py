@@ -170,6 +170,7 @@ class FRN(AffineChannelLayer):
     def build(self, input_shape):
         self._build_axes(input_shape, max_rank=5)
         check_divides(self.groups, self._num_channels)
+        self._joins_channels = self.groups is not None
         learns_epsilon = self._learns_epsilon
         if learns_epsilon == "auto":
             learns_epsilon = self._has_single_values(input_shape)

@@ -137,6 +137,7 @@ class GroupNormalization(AffineChannelLayer):
         self._build_axes(input_shape)
         self._input_shape = tuple(input_shape)
         self._num_groups = self._count_groups(input_shape)
+        self._joins_channels = self._num_groups < self._num_channels
         self._build_affine()
         self.built = True
 

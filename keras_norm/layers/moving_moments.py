@@ -60,7 +60,7 @@ class MovingMomentsLayer(AffineChannelLayer):
         By the operation of `keras.layers.BatchNormalization`, for its bits:
         another order of the same steps gives others.
         """
-        self._check_mask_rank(x, mask)
+        self._valid(x, mask)
         mean, variance, beta, gamma = (
             None if weight is None else ops.cast(weight, x.dtype)
             for weight in (

@@ -194,6 +194,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         elif self.statistics == "group":
             self._num_groups = self._count_groups(input_shape)
             check_divides(self._num_groups, self._num_channels)
+            self._joins_channels = True
         self._build_calibration()
         self.built = True
 
