@@ -38,6 +38,10 @@ def test_moments_under_a_mask_of_keras(name):
     assert_allclose(layer.moving_variance, variance, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(
+    keras.__version__.startswith("3.8."),
+    reason="its mean of such a mask is not that of the valid values",
+)
 def test_outputs_are_those_of_keras():
     x = draw()
     outputs = [
