@@ -30,7 +30,10 @@ def commit(model, strategy, gradients, state, other_state, verdict):
 
     def apply():
         passes = model.passes
-        optimizer.apply(model.optimizer, strategy, gradients, passes.trainable)
+        if gradients:
+            optimizer.apply(
+                model.optimizer, strategy, gradients, passes.trainable
+            )
         for variable, value in zip(
             [*passes.float_state, *passes.other_state],
             [*state, *other_state],

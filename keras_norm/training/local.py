@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
 from keras_norm.training.collectives import packed_sum
+from keras_norm.training.internals import get_masks
+from keras_norm.training.internals import set_masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +108,12 @@ class LocalPass:
                 experimental_attributes={"_noinline": True},
             )
 
-    def run(self, parts, fractions, scale):
+    def run(self, parts, shares, scale):
         """The `Sums` over all parts of a replica's share.
 
         Args:
             parts: List of `Part`.
-            fractions: What each counts for, of the global batch.
+            shares: What each counts for, of the global batch.
             scale: What the loss is multiplied by for its gradients, or None.
         """
         trainable = [tf.convert_to_tensor(v.value) for v in self.trainable]
@@ -120,24 +122,28 @@ class LocalPass:
             for v in [*self.float_state, *self.other_state]
         ]
         sums, outputs = None, []
-        for part, fraction in zip(parts, fractions, strict=True):
+        for part, share in zip(parts, shares, strict=True):
             # One part at a time, for the memory that it takes.
             before = [] if sums is None else keras.tree.flatten(sums)
             with tf.control_dependencies(before):
-                x = keras.tree.map_structure(tf.identity, part.x)
-                new, state, y_pred = self._compute_part(
+                x = keras.tree.map_structure(
+                    lambda t: None if t is None else tf.identity(t), part.x
+                )
+                new, state, outputs_of_part = self._compute_part(
                     trainable,
                     state,
                     x,
                     part.y,
                     part.weights,
                     part.present,
-                    fraction,
+                    share,
                     scale,
                 )
-            if y_pred is not None:
-                y_pred = part.without_added(y_pred)
-            outputs.append(y_pred)
+            if outputs_of_part is not None:
+                y_pred, masks = outputs_of_part
+                set_masks(y_pred, masks)
+                outputs_of_part = part.without_added(y_pred)
+            outputs.append(outputs_of_part)
             if sums is not None:
                 new = keras.tree.map_structure(tf.add, sums, new)
             sums = new
@@ -146,15 +152,16 @@ class LocalPass:
         return Sums(
             loss,
             values,
-            [sum(fractions) * value for value in state[:count]],
+            [
+                sum(share["state"] for share in shares) * v
+                for v in state[:count]
+            ],
             state[count:],
             gradients,
             _joined(outputs),
         )
 
-    def _compute(
-        self, trainable, state, x, y, weights, present, fraction, scale
-    ):
+    def _compute(self, trainable, state, x, y, weights, present, share, scale):
         """`(loss, values, gradients)` of a part, its new state and outputs."""
         variables = [*self.trainable, *self.float_state, *self.other_state]
         values = [*trainable, *state]
@@ -168,25 +175,41 @@ class LocalPass:
                 batch_scope(present, averages_state=True),
             ):
                 y_pred = self.model(x, training=True)
-                loss, logged = self.owner.part_loss(x, y, y_pred, weights)
+                self._require_no_more_variables()
+                objective, loss, logged = self.owner.weighed_loss(
+                    x, y, y_pred, weights, list(scope.losses), share
+                )
                 state = [
                     scope.get_current_value(variable)
                     for variable in [*self.float_state, *self.other_state]
                 ]
-            loss = tf.cast(loss, tf.float32) * fraction
-            objective = loss if scale is None else loss * scale
+            objective = tf.cast(objective, tf.float32)
+            if scale is not None:
+                objective *= scale
         gradients = tape.gradient(
             objective,
             trainable,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradients = [tf.convert_to_tensor(g) for g in gradients]
-        logged = {
-            k: tf.cast(v, tf.float32) * fraction for k, v in logged.items()
-        }
-        if not self.owner.wants_outputs:
-            y_pred = None
-        return (loss, logged, gradients), state, y_pred
+        loss = tf.cast(loss, tf.float32)
+        logged = {k: tf.cast(v, tf.float32) for k, v in logged.items()}
+        outputs = None
+        if self.owner.wants_outputs:
+            outputs = y_pred, get_masks(y_pred)
+        return (loss, logged, gradients), state, outputs
+
+    def _require_no_more_variables(self):
+        known = {*map(id, self.trainable), *map(id, self.float_state)}
+        known |= set(map(id, self.other_state))
+        new = [v.path for v in self.model.variables if id(v) not in known]
+        if new:
+            raise ValueError(
+                "Layers created variables in training that the model did not "
+                "have when it was built, which would not be trained. Call the "
+                "model with `training=True` before it is compiled. Received: "
+                f"variables={new[:3]}"
+            )
 
 
 def _synchronized_layers(model):
@@ -203,6 +226,11 @@ def _synchronized_layers(model):
 def _joined(outputs):
     if outputs[0] is None or len(outputs) == 1:
         return outputs[0]
-    return keras.tree.map_structure(
-        lambda *tensors: tf.concat(tensors, axis=0), *outputs
-    )
+    joined = keras.tree.map_structure(_concat, *outputs)
+    masks = zip(*[get_masks(output) for output in outputs], strict=True)
+    set_masks(joined, [_concat(*mask) for mask in masks])
+    return joined
+
+
+def _concat(*tensors):
+    return None if tensors[0] is None else tf.concat(tensors, axis=0)

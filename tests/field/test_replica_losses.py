@@ -1,0 +1,139 @@
+"""Losses and metrics on replicas and in parts, against Keras on one device."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from tests.field import replicas
+
+random = np.random.default_rng(0)
+# Rows of 1 to 7 tokens, 0 being none; the last batch has 5 rows.
+LENGTHS = np.array([7, 1, 2, 7, 1, 1, 3, 2, 6, 1, 2, 2, 5])
+TOKENS = random.integers(1, 9, (13, 7)) * (np.arange(7) < LENGTHS[:, None])
+NEXT = random.integers(0, 9, (13, 7))
+X = random.normal(size=(13, 5)).astype("float32")
+Y = random.normal(size=(13, 2)).astype("float32")
+PER_ROW = random.uniform(0.1, 3, 13).astype("float32")
+PER_TOKEN = random.uniform(0, 3, (13, 7)).astype("float32")
+
+CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy
+SQUARE = keras.losses.MeanSquaredError
+WAYS = {
+    "replicas": {"num_replicas": 2},
+    "four replicas": {"num_replicas": 4},
+    "parts": {"num_replicas": 1, "arguments": {"accumulation_steps": 4}},
+    "both": {"num_replicas": 2, "arguments": {"accumulation_steps": 2}},
+    "compiled": {
+        "num_replicas": 2,
+        "arguments": {"accumulation_steps": 2, "xla": True},
+    },
+}
+
+
+def per_token():
+    """A loss for each token, those that are 0 masked."""
+    return keras.Sequential(
+        [
+            keras.Input((7,)),
+            keras.layers.Embedding(9, 4, mask_zero=True),
+            keras.layers.Dense(9, kernel_regularizer="l2"),
+        ]
+    )
+
+
+def dense():
+    return keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+
+
+def mean_of_all(y_true, y_pred):
+    return keras.ops.mean(keras.ops.square(y_true - y_pred))
+
+
+def sum_of_all(y_true, y_pred):
+    return keras.ops.sum(keras.ops.square(y_true - y_pred)) / 10
+
+
+def per_value(y_true, y_pred):
+    return keras.ops.square(y_true - y_pred)
+
+
+def tokens(reduction="sum_over_batch_size"):
+    loss = CROSSENTROPY(from_logits=True, reduction=reduction)
+    return {"loss": loss, "metrics": ["accuracy"]}
+
+
+# Network, data, what compile and fit take.
+CASES = {
+    "mask": (per_token, (TOKENS, NEXT), tokens(), {}),
+    "mask, weights": (
+        per_token,
+        (TOKENS, NEXT),
+        {**tokens(), "weighted_metrics": ["accuracy"]},
+        {"sample_weight": PER_TOKEN},
+    ),
+    "mask, mean_with_sample_weight": (
+        per_token,
+        (TOKENS, NEXT),
+        tokens("mean_with_sample_weight"),
+        {"sample_weight": PER_TOKEN},
+    ),
+    "mask, sum": (per_token, (TOKENS, NEXT), tokens("sum"), {}),
+    "mean": (dense, (X, Y), {"loss": SQUARE(reduction="mean")}, {}),
+    "sum": (dense, (X, Y), {"loss": SQUARE(reduction="sum")}, {}),
+    "sum, weights": (
+        dense,
+        (X, Y),
+        {"loss": SQUARE(reduction="sum")},
+        {"sample_weight": PER_ROW},
+    ),
+    "mean_with_sample_weight": (
+        dense,
+        (X, Y),
+        {
+            "loss": SQUARE(reduction="mean_with_sample_weight"),
+            "metrics": ["mae"],
+            "weighted_metrics": ["mae"],
+        },
+        {"sample_weight": PER_ROW},
+    ),
+    "none": (dense, (X, Y), {"loss": SQUARE(reduction=None)}, {}),
+    "one number": (
+        dense,
+        (X, Y),
+        {"loss": mean_of_all, "metrics": [mean_of_all, sum_of_all]},
+        {},
+    ),
+    "one sum": (dense, (X, Y), {"loss": sum_of_all}, {}),
+    "every value": (dense, (X, Y), {"loss": per_value}, {}),
+}
+# What is tried in every way; the others on two replicas.
+SHORT = ("mask", "mean_with_sample_weight")
+
+
+def cases():
+    for name in CASES:
+        for way in WAYS:
+            is_short = way in ("replicas", "parts")
+            is_short &= way == "replicas" or name in SHORT
+            is_short |= name == "mask" and way == "compiled"
+            marks = [] if is_short else [pytest.mark.long]
+            yield pytest.param(name, way, marks=marks)
+
+
+@functools.cache
+def expected(name):
+    network, data, compiling, fit = CASES[name]
+    return replicas.in_keras(network, data, fit=fit, **compiling)
+
+
+# https://github.com/huggingface/transformers/issues/24725
+# https://github.com/pytorch/torchtune/pull/1875
+@pytest.mark.parametrize(("name", "way"), list(cases()))
+def test_a_loss_is_divided_by_what_it_is_on_one_device(name, way):
+    network, data, compiling, fit = CASES[name]
+    ours = replicas.on_replicas(
+        network, data, fit=fit, **WAYS[way], **compiling
+    )
+    replicas.assert_same(ours, expected(name))
