@@ -14,13 +14,17 @@ def for_single_batches(owner, function):
             distributed batches.
     """
 
+    strategy = owner.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return function
+
     def run(iterator):
         if isinstance(
             iterator, (tf.data.Iterator, tf.distribute.DistributedIterator)
         ):
             return function(iterator)
         (batch,) = iterator
-        logs = function(_distributed(owner.distribute_strategy, batch))
+        logs = function(_distributed(strategy, batch))
         # Those of the step are of each replica.
         return owner._get_metrics_result_or_logs(logs)
 

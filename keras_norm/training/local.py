@@ -87,6 +87,8 @@ class LocalPass:
         state = [v for v in model.variables if id(v) not in trained]
         self.float_state = [v for v in state if "float" in v.dtype]
         self.other_state = [v for v in state if "float" not in v.dtype]
+        # Those of the former that a pass changes, as tracing it tells.
+        self._moved = set()
         synchronized = _synchronized_layers(model)
         if xla and synchronized:
             raise ValueError(
@@ -107,6 +109,14 @@ class LocalPass:
                 autograph=False,
                 experimental_attributes={"_noinline": True},
             )
+
+    @property
+    def moved_state(self):
+        """The variables of `float_state` that a pass changes.
+
+        Frozen weights are none of them: a mean over replicas would round them.
+        """
+        return [v for v in self.float_state if id(v) in self._moved]
 
     def run(self, parts, shares, scale):
         """The `Sums` over all parts of a replica's share.
@@ -149,13 +159,18 @@ class LocalPass:
             sums = new
         loss, values, gradients = sums
         count = len(self.float_state)
+        fraction = sum(share["state"] for share in shares)
+        moved = [
+            fraction * value
+            for variable, value in zip(
+                self.float_state, state[:count], strict=True
+            )
+            if id(variable) in self._moved
+        ]
         return Sums(
             loss,
             values,
-            [
-                sum(share["state"] for share in shares) * v
-                for v in state[:count]
-            ],
+            moved,
             state[count:],
             gradients,
             _joined(outputs),
@@ -174,6 +189,7 @@ class LocalPass:
                 ) as scope,
                 batch_scope(present, averages_state=True),
             ):
+                before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)
                 self._require_no_more_variables()
                 objective, loss, logged = self.owner.weighed_loss(
@@ -183,6 +199,13 @@ class LocalPass:
                     scope.get_current_value(variable)
                     for variable in [*self.float_state, *self.other_state]
                 ]
+            self._moved.update(
+                id(variable)
+                for variable, old, new in zip(
+                    self.float_state, before, state, strict=False
+                )
+                if new is not old
+            )
             objective = tf.cast(objective, tf.float32)
             if scale is not None:
                 objective *= scale

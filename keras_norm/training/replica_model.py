@@ -3,7 +3,6 @@
 import warnings
 
 import keras
-import tensorflow as tf
 
 from keras_norm.training import clipping
 from keras_norm.training import network as network_lib
@@ -19,11 +18,12 @@ from keras_norm.training.guard import halting
 from keras_norm.training.local import LocalPass
 from keras_norm.training.objective import Objective
 from keras_norm.training.step import ReplicaStep
+from keras_norm.training.step_variables import StepVariables
 from keras_norm.training.terms import TermLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_norm")
-class ReplicaModel(NetworkFiles, ReplicaStep, keras.Model):
+class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
     """Trains a model, and gives what one device would at the same global batch.
 
     Keras' own step clips each replica's gradients before they are summed, lets
@@ -152,31 +152,6 @@ class ReplicaModel(NetworkFiles, ReplicaStep, keras.Model):
             self.averages.follow(
                 self._create, [*passes.trainable, *passes.float_state]
             )
-
-    def _create(self, name, dtype, value):
-        """A variable of the step, equal on every replica."""
-        variable = self._variable(name, dtype, value)
-        self.step_variables.append(variable)
-        return variable
-
-    def _replace(self, old, value):
-        """A variable of the step in the place of another."""
-        new = self._variable(old.name, old.dtype, value)
-        places = [variable is old for variable in self.step_variables]
-        self.step_variables[places.index(True)] = new
-        self._untrack_variable(old)
-        return new
-
-    def _variable(self, name, dtype, value):
-        value = tf.constant(value, dtype)
-        return self.add_weight(
-            name=name,
-            shape=value.shape,
-            dtype=dtype,
-            initializer=lambda shape, dtype: tf.cast(value, dtype),
-            trainable=False,
-            autocast=False,
-        )
 
     @property
     def output_names(self):

@@ -70,7 +70,7 @@ class ReplicaStep:
         loss, values, state = local.over_replicas(
             None
             if state_total is None
-            else (state_total, self.passes.float_state)
+            else (state_total, self.passes.moved_state)
         )
         gradients = all_reduce_sum(local.gradients)
         if scale is not None:
@@ -103,6 +103,11 @@ class ReplicaStep:
         (part,) = parts_lib.split((x, None, None), 1)
         with self.inference_weights():
             return part.without_added(self.model(part.x, training=False))
+
+    def predict_on_batch(self, x):
+        """As `keras.Model.predict_on_batch`, of a batch over all replicas."""
+        rows = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
+        return self.predict(x, batch_size=rows, verbose=0)
 
     @property
     def wants_outputs(self):

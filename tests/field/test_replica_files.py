@@ -140,5 +140,7 @@ def test_an_export_infers_with_the_averages(tmp_path):
     model = model_of(ema_decay=0.5)
     fit(model)
     model.export(tmp_path / "saved", verbose=False)
-    served = tf.saved_model.load(tmp_path / "saved").serve(X)
-    np.testing.assert_allclose(served, model.predict(X, verbose=0), atol=1e-6)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    np.testing.assert_allclose(
+        loaded.serve(X), model.predict(X, verbose=0), atol=1e-6
+    )

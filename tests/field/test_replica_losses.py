@@ -47,6 +47,37 @@ def dense():
     return keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
 
 
+class Added(keras.layers.Layer):
+    """Adds a mean over rows, and a loss for every row, which Keras sums."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.mean(keras.ops.square(x)))
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.abs(x), axis=-1))
+        return x
+
+
+def with_added_losses():
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(
+                4, kernel_regularizer="l2", activity_regularizer="l2"
+            ),
+            Added(),
+            keras.layers.Dense(2),
+        ]
+    )
+
+
+def masked_and_not():
+    tokens, x = keras.Input((7,)), keras.Input((5,))
+    masked = keras.layers.Embedding(9, 4, mask_zero=True)(tokens)
+    masked = keras.layers.Dense(9, name="tokens")(masked)
+    return keras.Model(
+        [tokens, x], [masked, keras.layers.Dense(2, name="other")(x)]
+    )
+
+
 def mean_of_all(y_true, y_pred):
     return keras.ops.mean(keras.ops.square(y_true - y_pred))
 
@@ -106,10 +137,21 @@ CASES = {
         {},
     ),
     "one sum": (dense, (X, Y), {"loss": sum_of_all}, {}),
+    "added": (with_added_losses, (X, Y), {"loss": "mse"}, {}),
+    "masked and not": (
+        masked_and_not,
+        ([TOKENS, X], [NEXT, Y]),
+        {
+            "loss": [CROSSENTROPY(from_logits=True), "mse"],
+            "loss_weights": [1.0, 0.3],
+            "metrics": [["accuracy"], ["mae"]],
+        },
+        {},
+    ),
     "every value": (dense, (X, Y), {"loss": per_value}, {}),
 }
 # What is tried in every way; the others on two replicas.
-SHORT = ("mask", "mean_with_sample_weight")
+SHORT = ("mask", "mean_with_sample_weight", "added", "masked and not")
 
 
 def cases():
@@ -137,3 +179,68 @@ def test_a_loss_is_divided_by_what_it_is_on_one_device(name, way):
         network, data, fit=fit, **WAYS[way], **compiling
     )
     replicas.assert_same(ours, expected(name))
+
+
+def largest(y_true, y_pred):
+    return keras.ops.max(keras.ops.abs(y_true - y_pred))
+
+
+class Whole(keras.Loss):
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return keras.ops.mean(y_pred)
+
+
+class Last(keras.metrics.Mean):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign(largest(y_true, y_pred))
+
+
+class Largest(keras.layers.Layer):
+    def call(self, x):
+        self.add_loss(keras.ops.max(x))
+        return x
+
+
+REFUSED = {
+    "one number": ({"loss": largest}, None, "loss `largest`"),
+    "dice": ({"loss": "dice"}, None, "loss `dice`"),
+    "weighted": ({"loss": mean_of_all}, PER_ROW, "loss `mean_of_all`"),
+    "class": ({"loss": Whole(name="own")}, None, "loss `own`"),
+    "metric": ({"loss": "mse", "metrics": [largest]}, None, "metric `largest`"),
+    "state": (
+        {"loss": "mse", "metrics": [Last(name="last")]},
+        None,
+        "metric `last`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_of_the_whole_batch_is_refused_by_name(case):
+    compiling, weights, message = REFUSED[case]
+    weights = PER_ROW if weights is PER_ROW else None
+    with pytest.raises(ValueError, match=message):
+        replicas.on_replicas(
+            dense, (X, Y), fit={"sample_weight": weights}, **compiling
+        )
+
+
+def test_an_added_loss_of_the_whole_batch_is_refused():
+    def network():
+        layers = [keras.layers.Dense(2), Largest()]
+        return keras.Sequential([keras.Input((5,)), *layers])
+
+    with pytest.raises(ValueError, match="add_loss"):
+        replicas.on_replicas(
+            network,
+            (X, Y),
+            num_replicas=1,
+            arguments={"accumulation_steps": 2},
+            loss="mse",
+        )
+
+
+def test_on_one_device_in_one_part_every_loss_is_keras():
+    expected = replicas.in_keras(dense, (X, Y), loss="dice")
+    ours = replicas.on_replicas(dense, (X, Y), num_replicas=1, loss="dice")
+    replicas.assert_same(ours, expected)
