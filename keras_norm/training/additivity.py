@@ -12,24 +12,14 @@ import tensorflow as tf
 from keras_norm.training import terms as terms_lib
 from keras_norm.training.internals import get_masks
 from keras_norm.training.internals import set_masks
+from keras_norm.training.laws import MEAN
+from keras_norm.training.laws import SUM
+from keras_norm.training.laws import Laws
+from keras_norm.training.laws import error
 
-# The law of a number: of the batch it is the mean over examples of those of
-# the parts, or their sum.
-MEAN, SUM = "mean", "sum"
 # Examples that are looked at; the first part has one of them.
 NUM_EXAMPLES = 6
 TOLERANCE = 1e-3
-
-
-def error(what):
-    """The `ValueError` about a number that is of the whole batch alone."""
-    return ValueError(
-        f"The parts of a batch do not make {what}: it is no sum or mean over "
-        "examples, or was not seen by `fit` before. On several replicas, and "
-        "with `accumulation_steps`, return one value for each example, such as "
-        "`keras.ops.mean(..., axis=-1)`. Received: "
-        f"{what.replace('the ', '', 1)}"
-    )
 
 
 def find_laws(owner, x, y, weights):
@@ -39,7 +29,6 @@ def find_laws(owner, x, y, weights):
         ValueError: for a loss or a metric that follows none.
     """
     from keras_norm.training import metrics
-    from keras_norm.training.objective import Laws
 
     rows = count_rows(x)
     slices = [slice(0, rows), slice(0, 1), slice(1, rows)]

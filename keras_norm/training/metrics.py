@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_norm.training import additivity
+from keras_norm.training import laws
 from keras_norm.training.collectives import all_reduce_sum
 
 
@@ -28,7 +29,7 @@ class OfBatch:
             return value
         rows = tf.shape(keras.tree.flatten(y_pred)[0])[0]
         value = tf.where(rows > 0, tf.cast(value, tf.float32), 0.0)
-        if self.law == additivity.SUM:
+        if self.law == laws.SUM:
             return all_reduce_sum([value])[0]
         rows = tf.cast(rows, tf.float32)
         return tf.math.divide_no_nan(*all_reduce_sum([value * rows, rows]))
@@ -75,7 +76,7 @@ def _adapt(metric, data, slices):
         if len(values[0].shape) == 0:
             law = additivity.law(*values, rows)
             if law is None:
-                raise additivity.error(f"the metric `{metric.name}`")
+                raise laws.error(f"the metric `{metric.name}`")
             metric._fn = OfBatch(metric._fn, law)
             return
     if rows == 1 or any(v.aggregation != "sum" for v in metric.variables):
@@ -85,4 +86,4 @@ def _adapt(metric, data, slices):
         metric.stateless_update_state(empty, *batch) for batch in batches
     )
     if not all(map(additivity.adds_up, whole, first, rest)):
-        raise additivity.error(f"the metric `{metric.name}`")
+        raise laws.error(f"the metric `{metric.name}`")

@@ -35,6 +35,21 @@ def check(model):
         )
 
 
+def check_layers(model):
+    """Refuses layers whose metrics a step would not update.
+
+    Raises:
+        ValueError: if a layer has a metric.
+    """
+    for layer in graph.family(model):
+        if layer._metrics:
+            raise ValueError(
+                "`ReplicaModel` does not update metrics of layers. Pass them "
+                f"to `compile` instead. Received: layer={layer.name} with "
+                f"{', '.join(metric.name for metric in layer._metrics)}"
+            )
+
+
 def is_built(model):
     """Whether a model and all that is inside have their variables."""
     return all(layer.built for layer in graph.family(model))

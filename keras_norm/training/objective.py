@@ -1,33 +1,14 @@
 """The loss of `compile`, weighed so that parts of a batch add up to it."""
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.training import additivity
+from keras_norm.training import laws as laws_lib
 from keras_norm.training import parts as parts_lib
 from keras_norm.training import terms as terms_lib
 from keras_norm.training.collectives import packed_sum
-
-
-@dataclasses.dataclass(frozen=True)
-class Laws:
-    """How losses of parts make the loss of a batch, see `additivity`.
-
-    Attributes:
-        kinds: Of each loss of `compile`, its `Term.kind`.
-        scalars: Dict from the index of a loss that is one number a batch to
-            its law.
-        added: Laws of what `add_loss` was given, in the order of the calls.
-        added_by_layer: The same in the order of `model.losses`.
-    """
-
-    kinds: list
-    scalars: dict
-    added: list
-    added_by_layer: list
 
 
 class Objective:
@@ -43,7 +24,7 @@ class Objective:
 
     def __init__(self, owner):
         self.owner = owner
-        self.laws = None
+        self._laws = {}
 
     @property
     def is_split(self):
@@ -60,9 +41,16 @@ class Objective:
         Raises:
             ValueError: for a loss or a metric that is of the whole batch.
         """
-        if self.laws is None and self.is_split:
+        if not self.is_split:
+            return
+        _, _, weights = keras.utils.unpack_x_y_sample_weight(shares[0])
+        if laws_lib.key(weights) not in self._laws:
             data = parts_lib.first_examples(shares, additivity.NUM_EXAMPLES)
-            self.laws = additivity.find_laws(self.owner, *data)
+            laws = additivity.find_laws(self.owner, *data)
+            self._laws[laws_lib.key(weights)] = laws
+
+    def _laws_for(self, weights):
+        return self._laws.get(laws_lib.key(weights), laws_lib.UNKNOWN)
 
     def divisors(self, parts):
         """What losses divide by, where examples do not say it.
@@ -73,9 +61,12 @@ class Objective:
         Returns:
             For each part a dict from the index of a loss to a scalar.
         """
-        kinds = None if self.laws is None else self.laws.kinds
-        known = kinds is not None and terms_lib.BY_DIVISOR not in kinds
-        if not self.is_split or known or self.owner._compile_loss is None:
+        laws = self._laws_for(parts[0].weights)
+        may_differ = (
+            laws is laws_lib.UNKNOWN or terms_lib.BY_DIVISOR in laws.kinds
+        )
+        has_losses = self.owner._compile_loss is not None
+        if not (self.is_split and may_differ and has_losses):
             return [{} for _ in parts]
         return [self._divisors(part) for part in parts]
 
@@ -108,14 +99,14 @@ class Objective:
         if not self.is_split:
             return self._whole(x, y, y_pred, weights)
         terms = self._terms(y, y_pred, weights)
-        laws = [] if self.laws is None else self.laws.added
-        added = _summed(added, laws, self.laws is not None)
-        regularization = _regularization(self.owner)
-        self._check(terms, [*added, *regularization])
+        laws = self._laws_for(weights)
+        added = laws_lib.summed(added, laws, laws.added)
+        regularization = laws_lib.regularization(self.owner)
+        laws_lib.check(terms, [*added, *regularization])
         objective = loss = tf.zeros([])
         values = {}
         for index, term in enumerate(terms):
-            rate = self._rate(index, term, share)
+            rate = laws_lib.rate(index, term, laws, share)
             value = slope = term.value * rate
             if term.kind == terms_lib.UNREDUCED:
                 slope = term.total * share["exists"]
@@ -124,10 +115,10 @@ class Objective:
             loss += factor * value
             values[str(index)] = value
         for law, value in [
-            *zip(laws, added, strict=True),
-            *((additivity.MEAN, value) for value in regularization),
+            *zip(laws.added, added, strict=True),
+            *((laws_lib.MEAN, value) for value in regularization),
         ]:
-            is_sum = law == additivity.SUM
+            is_sum = law == laws_lib.SUM
             value *= share["exists" if is_sum else "examples"]
             objective += value
             loss += value
@@ -141,22 +132,23 @@ class Objective:
             _, loss, values = self._whole(part.x, part.y, y_pred, part.weights)
             return loss, values
         terms = self._terms(part.y, y_pred, part.weights)
-        regularization = _regularization(owner)
+        regularization = laws_lib.regularization(owner)
         added = owner.losses
         added = added[: len(added) - len(regularization)]
-        laws = [] if self.laws is None else self.laws.added_by_layer
-        added = _summed(added, laws, self.laws is not None)
-        self._check(terms, [*added, *regularization])
-        rows = tf.cast(part.rows, tf.float32)
-        pairs = [self._pair(i, term, part) for i, term in enumerate(terms)]
-        pairs += [
-            _scalar_pair(v, law, part)
-            for v, law in zip(added, laws, strict=True)
+        laws = self._laws_for(part.weights)
+        added = laws_lib.summed(added, laws, laws.added_by_layer)
+        laws_lib.check(terms, [*added, *regularization])
+        pairs = [
+            laws_lib.pair(i, term, laws, part) for i, term in enumerate(terms)
         ]
-        sums = packed_sum([rows, *[value for pair in pairs for value in pair]])
+        pairs += [
+            laws_lib.scalar_pair(value, law, part)
+            for value, law in zip(added, laws.added_by_layer, strict=True)
+        ]
+        sums = packed_sum([value for pair in pairs for value in pair])
         values = [
             tf.math.divide_no_nan(total, divisor)
-            for total, divisor in zip(sums[1::2], sums[2::2], strict=True)
+            for total, divisor in zip(sums[::2], sums[1::2], strict=True)
         ]
         loss = tf.add_n([tf.zeros([]), *values[len(terms) :], *regularization])
         for term, value in zip(terms, values, strict=False):
@@ -175,72 +167,3 @@ class Objective:
         if self.owner._compile_loss is None:
             return []
         return self.owner._compile_loss.terms(y, y_pred, weights)
-
-    def _law(self, index, term):
-        laws = {} if self.laws is None else self.laws.scalars
-        if term.kind == terms_lib.OPAQUE or index not in laws:
-            raise additivity.error(f"the loss `{term.name}`")
-        return laws[index]
-
-    def _rate(self, index, term, share):
-        if term.kind == terms_lib.BY_DIVISOR:
-            return share["divisors"][str(index)]
-        if term.kind == terms_lib.SUMMED:
-            return share["exists"]
-        if term.kind in (terms_lib.PER_EXAMPLE, terms_lib.UNREDUCED):
-            return share["examples"]
-        is_sum = self._law(index, term) == additivity.SUM
-        return share["exists" if is_sum else "examples"]
-
-    def _pair(self, index, term, part):
-        total = term.total * part.exists
-        if term.kind == terms_lib.SUMMED:
-            return total, _one()
-        if term.kind in (terms_lib.SCALAR, terms_lib.OPAQUE):
-            return _scalar_pair(total, self._law(index, term), part)
-        return total, tf.cast(term.divisor, tf.float32) * part.exists
-
-    def _check(self, terms, others):
-        kinds = [term.kind for term in terms]
-        alone = not others and set(kinds) == {terms_lib.UNREDUCED}
-        if terms_lib.UNREDUCED in kinds and not alone:
-            name = terms[kinds.index(terms_lib.UNREDUCED)].name
-            raise ValueError(
-                "A loss without reduction cannot be added to other losses. "
-                'Pass reduction="sum_over_batch_size" or "sum". Received: '
-                f"loss={name} with reduction=None"
-            )
-
-
-def _summed(added, laws, are_known):
-    """Losses of `add_loss` as Keras sums them, with a law for each."""
-    if len(added) != len(laws):
-        if not are_known:
-            raise additivity.error("what a layer adds by `add_loss`")
-        raise ValueError(
-            "Layers add other losses in training than in inference "
-            f"({len(added)} and {len(laws)}): on several replicas, and with "
-            "`accumulation_steps`, they have to be the same."
-        )
-    return [tf.reduce_sum(tf.cast(value, tf.float32)) for value in added]
-
-
-def _regularization(owner):
-    """Losses of weights, which every part has."""
-    weights = owner.trainable_weights
-    count = sum(weight.regularizer is not None for weight in weights)
-    losses = owner.losses[-count:] if count else []
-    return [tf.reduce_sum(tf.cast(value, tf.float32)) for value in losses]
-
-
-def _scalar_pair(value, law, part):
-    if law == additivity.SUM:
-        return value * part.exists, _one()
-    rows = tf.cast(part.rows, tf.float32)
-    return value * rows, rows
-
-
-def _one():
-    # Summed over the replicas it is 1.
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return tf.constant(1.0 / replicas)

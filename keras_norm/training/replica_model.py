@@ -133,6 +133,7 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
     def _make_lists(self):
         """Takes what is trainable now, as Keras does in `compile`."""
         settings = self.settings
+        network_lib.check_layers(self.model)
         with self.distribute_strategy.scope():
             passes = self.passes = LocalPass(
                 self,
@@ -162,7 +163,7 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
         return self.model(inputs, training=training)
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`, inside the scope of the strategy.
+        """As `keras.Model.compile`; an optimizer is of the strategy's scope.
 
         What is trainable is read here, and again where training starts for the
         first time since.
@@ -171,7 +172,8 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
             ValueError: for an optimizer that does what this step does.
         """
         kwargs.update(jit_compile=False, auto_scale_loss=False)
-        super().compile(*args, **kwargs)
+        with self.distribute_strategy.scope():
+            super().compile(*args, **kwargs)
         optimizer_lib.check(self.optimizer)
         clipping.check(self._limits())
         self._compile_loss = TermLoss.of(self._compile_loss)
@@ -196,8 +198,9 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
                     "The model does not have any trainable weights.",
                     stacklevel=3,
                 )
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.passes.trainable)
+            if self.optimizer is not None:
+                with self.distribute_strategy.scope():
+                    self.optimizer.build(self.passes.trainable)
         super().make_train_function(force)
         if is_new:
             self.train_function = for_single_batches(self, self.train_function)

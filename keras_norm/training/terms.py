@@ -75,6 +75,18 @@ class TermLoss(CompileLoss):
             return [None] * len(self._flat_losses)
         return super().metrics
 
+    def call(self, y_true, y_pred, sample_weight=None):
+        # Keras brings targets by name in the order of the outputs, not these.
+        names = self.output_names
+        if (
+            isinstance(sample_weight, dict)
+            and isinstance(y_pred, (list, tuple))
+            and names is not None
+            and set(names) == set(sample_weight)
+        ):
+            sample_weight = [sample_weight[name] for name in names]
+        return super().call(y_true, y_pred, sample_weight)
+
     def terms(self, y_true, y_pred, sample_weight):
         """List of the `Term` of each loss, in the order of `metrics`."""
         with noted(measure) as terms:
@@ -139,7 +151,7 @@ def measure(loss, y_true, y_pred, sample_weight=None):
     unreduced = _shallow_copy(loss)
     unreduced.call, unreduced.reduction = call, "none"
     elements = unreduced(y_true, y_pred, sample_weight)
-    total = ops.sum(elements)
+    total = ops.cast(ops.sum(elements), "float32")
     masks = [ops.cast(mask, "bool") for mask in masks if mask is not None]
     mask = masks[0] if masks else None
     for other in masks[1:]:
@@ -161,7 +173,7 @@ def _shallow_copy(loss):
 
 def _divisor(loss, elements, sample_weight, mask):
     """`(kind, divisor)`, as `keras.src.losses.loss` reduces."""
-    size = ops.cast(ops.size(elements), elements.dtype)
+    size = ops.cast(ops.size(elements), "float32")
     if loss.reduction == "sum":
         return SUMMED, ops.ones_like(size)
     if loss.reduction in (None, "none"):
@@ -173,8 +185,7 @@ def _divisor(loss, elements, sample_weight, mask):
         if weights is not None:
             weights = ops.convert_to_tensor(weights, dtype=loss.dtype)
         weights = apply_mask(weights, mask, loss.dtype, reduction="sum")
-        return BY_DIVISOR, ops.cast(ops.sum(weights), elements.dtype)
+        return BY_DIVISOR, ops.cast(ops.sum(weights), "float32")
     if mask is None:
         return PER_EXAMPLE, size
-    mask = ops.cast(mask, elements.dtype)
-    return BY_DIVISOR, size * ops.mean(mask)
+    return BY_DIVISOR, size * ops.mean(ops.cast(mask, "float32"))

@@ -128,6 +128,36 @@ def test_sample_weights_count_as_on_one_device(name, num_replicas, num_parts):
     replicas.assert_same(ours, expected(name))
 
 
+def test_weights_by_name_go_to_outputs_in_a_list():
+    _, data, compiling, _ = CASES["list"]
+    named = {"a": A, "b": B}
+    ours = replicas.on_replicas(
+        IN_LIST, (X, named), fit={"sample_weight": BOTH}, **compiling
+    )
+    replicas.assert_same(ours, expected("list"))
+
+
+def test_weights_may_come_after_an_evaluation_without_any():
+    def train(model):
+        loss = keras.losses.MeanSquaredError("mean_with_sample_weight")
+        model.compile(replicas.sgd(), loss)
+        model.evaluate(X, A, 8, verbose=0)
+        history = model.fit(
+            X, A, 8, sample_weight=PER_ROW, verbose=0, shuffle=False
+        )
+        return history.history["loss"]
+
+    def network():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
+
+    expected = train(network())
+    with replicas.scope(2):
+        model = ReplicaModel(network())
+        ours = train(model)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("norm", ["sync_bn", "rbn", "eval_norm"])
 def test_rows_without_any_weight_count_in_no_statistic(norm):
     # Row 1 has no weight in any pixel; row 2 is not one whose weights are 0.
