@@ -97,13 +97,13 @@ CASES = {
         {"sample_weight": PER_PIXEL},
     ),
 }
-SHORT = ("dict", "per pixel")
+SHORT = ("dict", "dataset", "class_weight", "per pixel")
 
 
 def cases():
     for name in CASES:
         for num_replicas, num_parts in ((2, 1), (1, 4), (4, 2)):
-            is_short = num_replicas == 2 or (num_parts == 4 and name in SHORT)
+            is_short = num_replicas == 2 and name in SHORT
             marks = [] if is_short else [pytest.mark.long]
             yield pytest.param(name, num_replicas, num_parts, marks=marks)
 
@@ -158,7 +158,14 @@ def test_weights_may_come_after_an_evaluation_without_any():
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["sync_bn", "rbn", "eval_norm"])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        "sync_bn",
+        pytest.param("rbn", marks=pytest.mark.long),
+        pytest.param("eval_norm", marks=pytest.mark.long),
+    ],
+)
 def test_rows_without_any_weight_count_in_no_statistic(norm):
     # Row 1 has no weight in any pixel; row 2 is not one whose weights are 0.
     weights = PER_PIXEL.copy()
@@ -183,7 +190,9 @@ def test_rows_without_any_weight_count_in_no_statistic(norm):
 
 # https://github.com/keras-team/keras/issues/9940
 # https://github.com/keras-team/keras/issues/6405
-@pytest.mark.parametrize("num_replicas", [1, 2])
+@pytest.mark.parametrize(
+    "num_replicas", [pytest.param(1, marks=pytest.mark.long), 2]
+)
 def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
     def train(model, network):
         """Weights after training with all, without hidden, with all."""
@@ -233,8 +242,14 @@ def without_input():
 
 
 # https://github.com/tensorflow/tensorflow/issues/26948
-@pytest.mark.parametrize("network", [without_input, Subclass])
-@pytest.mark.parametrize("num_replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("network", "num_replicas"),
+    [
+        (without_input, 2),
+        (Subclass, 1),
+        pytest.param(Subclass, 2, marks=pytest.mark.long),
+    ],
+)
 def test_a_network_is_built_from_the_first_batch(network, num_replicas):
     expected = replicas.in_keras(network, (X, B), loss=CROSSENTROPY)
     ours = replicas.on_replicas(
@@ -246,6 +261,20 @@ def test_a_network_is_built_from_the_first_batch(network, num_replicas):
     )
     replicas.assert_same(ours, expected)
     assert ours[0]["loss"][0] > ours[0]["loss"][1]
+
+
+def test_layers_with_metrics_are_refused():
+    class Counts(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="counts")
+            self.mean = keras.metrics.Mean(name="own")
+
+        def call(self, x):
+            return x
+
+    network = keras.Sequential([keras.Input((5,)), Counts()])
+    with pytest.raises(ValueError, match="layer=counts with own"):
+        ReplicaModel(network)
 
 
 def test_a_network_with_a_step_of_its_own_is_refused():

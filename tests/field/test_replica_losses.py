@@ -1,6 +1,7 @@
 """Losses and metrics on replicas and in parts, against Keras on one device."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -150,18 +151,24 @@ CASES = {
     ),
     "every value": (dense, (X, Y), {"loss": per_value}, {}),
 }
-# What is tried in every way; the others on two replicas.
-SHORT = ("mask", "mean_with_sample_weight", "added", "masked and not")
+# The others take long.
+SHORT = {
+    ("mask", "replicas"),
+    ("mask", "parts"),
+    ("mask, weights", "replicas"),
+    ("sum, weights", "replicas"),
+    ("mean_with_sample_weight", "replicas"),
+    ("none", "replicas"),
+    ("one number", "replicas"),
+    ("added", "replicas"),
+    ("masked and not", "parts"),
+}
 
 
 def cases():
-    for name in CASES:
-        for way in WAYS:
-            is_short = way in ("replicas", "parts")
-            is_short &= way == "replicas" or name in SHORT
-            is_short |= name == "mask" and way == "compiled"
-            marks = [] if is_short else [pytest.mark.long]
-            yield pytest.param(name, way, marks=marks)
+    for name, way in itertools.product(CASES, WAYS):
+        marks = [] if (name, way) in SHORT else [pytest.mark.long]
+        yield pytest.param(name, way, marks=marks)
 
 
 @functools.cache
