@@ -125,12 +125,12 @@ class Objective:
         return objective, loss, values
 
     def evaluated(self, part, y_pred):
-        """`(loss, values)` of the batch, all replicas' parts of it."""
+        """`(loss, values, rows)` of the batch, all replicas' parts of it."""
         owner = self.owner
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas == 1:
             _, loss, values = self._whole(part.x, part.y, y_pred, part.weights)
-            return loss, values
+            return loss, values, part.rows
         terms = self._terms(part.y, y_pred, part.weights)
         regularization = laws_lib.regularization(owner)
         added = owner.losses
@@ -145,7 +145,12 @@ class Objective:
             laws_lib.scalar_pair(value, law, part)
             for value, law in zip(added, laws.added_by_layer, strict=True)
         ]
-        sums = packed_sum([value for pair in pairs for value in pair])
+        rows, *sums = packed_sum(
+            [
+                tf.cast(part.rows, tf.float32),
+                *[value for pair in pairs for value in pair],
+            ]
+        )
         values = [
             tf.math.divide_no_nan(total, divisor)
             for total, divisor in zip(sums[::2], sums[1::2], strict=True)
@@ -154,7 +159,7 @@ class Objective:
         for term, value in zip(terms, values, strict=False):
             loss += value if term.weight is None else term.weight * value
         named = {str(i): value for i, value in enumerate(values[: len(terms)])}
-        return loss, named
+        return loss, named, rows
 
     def _whole(self, x, y, y_pred, weights):
         """Keras' own, where nothing is split."""

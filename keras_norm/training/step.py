@@ -92,11 +92,11 @@ class ReplicaStep:
             y_pred = self.model(part.x, training=False)
             if self.has_own_loss:
                 loss, _ = self.part_loss(part.x, part.y, y_pred, part.weights)
-                values = {}
+                values, rows = {}, part.rows
             else:
-                loss, values = self.objective.evaluated(part, y_pred)
+                loss, values, rows = self.objective.evaluated(part, y_pred)
         y_pred = part.without_added(y_pred)
-        return self._logs(data, part.rows, y_pred, loss, values)
+        return self._logs(data, rows, y_pred, loss, values)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
