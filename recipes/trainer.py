@@ -49,6 +49,11 @@ class Trainer(ReplicaModel):
         spared = {id(weight) for weight in spared}
         self.decaying = [w for w in weights if id(w) not in spared]
 
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+        # A save is of all variables, before the first step too.
+        self.optimizer.build(self.passes.trainable)
+
     def evaluation(self, steps):
         """`f()` evaluates and gives a dict of values, to be overridden.
 

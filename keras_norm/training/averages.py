@@ -16,26 +16,45 @@ class Averages:
         average = d * average + (1 - d) * variable
 
     Args:
-        create: `f(name, dtype, initial value)` gives a variable.
-        variables: The variables to average.
-        decay: In [0, 1).
+        decay: In [0, 1), or None for no averages.
 
     Raises:
         ValueError: for another decay.
     """
 
-    def __init__(self, create, variables, decay):
-        if not 0 <= decay < 1:
+    def __init__(self, decay):
+        if decay is not None and not 0 <= decay < 1:
             raise ValueError(
                 "`ema_decay` must be at least 0 and below 1. Received: "
                 f"ema_decay={decay}"
             )
         self.decay = decay
-        self.variables = list(variables)
-        self.averages = [
-            create(f"average_{index}", v.dtype, values.read(v))
-            for index, v in enumerate(self.variables)
-        ]
+        self.variables = []
+        self.averages = []
+
+    def follow(self, create, variables):
+        """Averages of the variables that have none yet.
+
+        Args:
+            create: `f(name, dtype, initial value)` gives a variable.
+            variables: The variables to average.
+        """
+        if self.decay is None:
+            return
+        known = {id(variable) for variable in self.variables}
+        for variable in variables:
+            if id(variable) not in known:
+                value = values.read(variable)
+                name = f"average_{len(self.averages)}"
+                self.averages.append(create(name, variable.dtype, value))
+                self.variables.append(variable)
+
+    def start_again(self):
+        """Every average becomes what its variable is."""
+        for average, variable in zip(
+            self.averages, self.variables, strict=True
+        ):
+            values.assign(average, variable)
 
     def record(self, update, step):
         """Moves every average on.
@@ -68,7 +87,8 @@ class Averages:
                 for variable, average in zip(
                     self.variables, self.averages, strict=True
                 )
-            ]
+            ],
+            collect_losses=True,
         )
 
     @contextlib.contextmanager

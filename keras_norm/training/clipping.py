@@ -19,6 +19,8 @@ def clip(gradients, clip_norm=None, clip_global_norm=None, clip_value=None):
         clip_global_norm: Largest L2 norm of all tensors together.
         clip_value: Largest absolute value.
     """
+    if not gradients:
+        return []
     if clip_norm is not None:
         return [tf.clip_by_norm(g, clip_norm) for g in gradients]
     if clip_global_norm is not None:

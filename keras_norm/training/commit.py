@@ -15,7 +15,7 @@ def commit(model, strategy, gradients, state, other_state, verdict):
         model: The `ReplicaModel`.
         strategy: The strategy of its variables.
         gradients: Gradients of the global batch, clipped.
-        state, other_state: New values of `LocalPass.float_state` and
+        state, other_state: New values of `LocalPass.moved_state` and
             `LocalPass.other_state`.
         verdict: The `Verdict` on the step.
     """
@@ -30,9 +30,12 @@ def commit(model, strategy, gradients, state, other_state, verdict):
 
     def apply():
         passes = model.passes
-        optimizer.apply(model.optimizer, strategy, gradients, passes.trainable)
+        if gradients:
+            optimizer.apply(
+                model.optimizer, strategy, gradients, passes.trainable
+            )
         for variable, value in zip(
-            [*passes.float_state, *passes.other_state],
+            [*passes.moved_state, *passes.other_state],
             [*state, *other_state],
             strict=True,
         ):

@@ -59,17 +59,9 @@ class Guard:
         policy: One of `NAN_POLICIES`.
         scales_loss: Whether gradients are computed in float16.
         num_gradients: Number of gradients.
-
-    Raises:
-        ValueError: for an unknown policy.
     """
 
     def __init__(self, create, policy, scales_loss, num_gradients):
-        if policy not in NAN_POLICIES:
-            raise ValueError(
-                f"`nan_policy` must be one of {NAN_POLICIES}. Received: "
-                f"nan_policy={policy!r}"
-            )
         self.policy = policy
         self.step = create("step", "int64", 0)
         self.skipped = create("skipped", "int64", 0)
@@ -79,6 +71,17 @@ class Guard:
         if scales_loss:
             self.loss_scale = create("loss_scale", "float32", INITIAL_SCALE)
             self.good_steps = create("good_steps", "int64", 0)
+
+    def expect(self, num_gradients, replace):
+        """Takes another number of gradients from now on.
+
+        Args:
+            num_gradients: The number.
+            replace: `f(variable, initial value)` gives a variable in the place
+                of another.
+        """
+        if self.bad_flags.shape[0] != num_gradients:
+            self.bad_flags = replace(self.bad_flags, [True] * num_gradients)
 
     def scale(self):
         """What the loss is multiplied by, a scalar or None."""
@@ -174,6 +177,19 @@ class Guard:
             if not finite
         ]
         return NonFiniteError(step, names, bool(flags[0]))
+
+
+def check_policy(policy):
+    """Refuses an unknown policy.
+
+    Raises:
+        ValueError: if it is not one of `NAN_POLICIES`.
+    """
+    if policy not in NAN_POLICIES:
+        raise ValueError(
+            f"`nan_policy` must be one of {NAN_POLICIES}. Received: "
+            f"nan_policy={policy!r}"
+        )
 
 
 def computes_in_float16(model):

@@ -18,7 +18,7 @@ def check(optimizer):
             "`ReplicaModel` scales the loss itself: pass the optimizer inside. "
             f"Received: optimizer={optimizer.name}"
         )
-    if optimizer.gradient_accumulation_steps:
+    if optimizer is not None and optimizer.gradient_accumulation_steps:
         raise ValueError(
             "`ReplicaModel` takes `accumulation_steps`. Received: "
             "optimizer.gradient_accumulation_steps="

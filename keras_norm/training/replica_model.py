@@ -1,24 +1,29 @@
 """A model whose training step is right on any number of replicas."""
 
-import functools
+import warnings
 
 import keras
-import tensorflow as tf
 
 from keras_norm.training import clipping
+from keras_norm.training import network as network_lib
 from keras_norm.training import optimizer as optimizer_lib
 from keras_norm.training import parts as parts_lib
 from keras_norm.training.averages import Averages
-from keras_norm.training.collectives import all_reduce_sum
-from keras_norm.training.collectives import for_every_worker
-from keras_norm.training.commit import commit
+from keras_norm.training.batches import for_single_batches
+from keras_norm.training.files import NetworkFiles
 from keras_norm.training.guard import Guard
+from keras_norm.training.guard import check_policy
 from keras_norm.training.guard import computes_in_float16
 from keras_norm.training.guard import halting
 from keras_norm.training.local import LocalPass
+from keras_norm.training.objective import Objective
+from keras_norm.training.step import ReplicaStep
+from keras_norm.training.step_variables import StepVariables
+from keras_norm.training.terms import TermLoss
 
 
-class ReplicaModel(keras.Model):
+@keras.saving.register_keras_serializable(package="keras_norm")
+class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
     """Trains a model, and gives what one device would at the same global batch.
 
     Keras' own step clips each replica's gradients before they are summed, lets
@@ -27,18 +32,28 @@ class ReplicaModel(keras.Model):
     This one is built and compiled inside the strategy's scope and then trained
     with `compile`, `fit` and `evaluate` as any model:
 
-        gradient = sum_r rows_r * gradient_r / sum_r rows_r
+        loss = sum_o loss_weight_o * sum_p total_op / sum_p divisor_op
 
-    over replicas `r` and the parts of their shares. Everything else happens to
-    that gradient: unscaling, the check for what is not finite, clipping, the
-    optimizer. Moving statistics, of any layer, are averaged the same way. All
-    of it takes one all-reduce of the gradients and one small message.
+    over the outputs `o` and the parts `p` of all replicas' shares. The divisor
+    is that of Keras: the number of values, of unmasked values, the sum of the
+    sample weights, or 1, as the loss reduces. Everything else happens to the
+    gradient of that: unscaling, the check for what is not finite, clipping, the
+    optimizer. Moving statistics, of any layer, are averaged by rows. All of it
+    takes one all-reduce of the gradients and one small message, and one more
+    where examples differ in what they divide by. A loss or a metric that looks
+    at the batch as a whole, such as `keras.losses.Dice` over the batch, is
+    refused where there are parts.
 
-    An example of sample weight 0 counts in no batch statistic of this package's
-    layers, so that padding leaves no trace.
+    An example whose sample weights are all 0 counts in no batch statistic of
+    this package's layers, so that padding leaves no trace.
+
+    `save` and `export` write the network alone, with its averages if there are
+    any; so does `keras.callbacks.ModelCheckpoint`. `save_weights` writes what
+    training needs to go on as well, and the network can load that file too.
 
     Args:
-        model: Functional or Sequential model, built.
+        model: `keras.Model` without a training step of its own. If it is not
+            built, the first batch of `fit` builds it, as in Keras.
         clip_norm, clip_global_norm, clip_value: Limits of the gradient, at most
             one of them. Those of the optimizer are obeyed too.
         accumulation_steps: Parts that each replica's share is computed in, one
@@ -47,15 +62,17 @@ class ReplicaModel(keras.Model):
         xla: Whether forward and backward pass are compiled.
         ema_decay: Decay of moving averages of weights and moving statistics,
             `min(ema_decay, (1 + step) / (10 + step))`; None for no averages.
-            `evaluate` takes them, and `averaged()` does elsewhere.
+            `evaluate`, `predict`, `save` and `export` take them, and
+            `averaged()` does elsewhere.
         nan_policy: `"stop"`: from the first loss or gradient on that is not
             finite nothing is updated, and `fit` and `raise_if_not_finite` name
             it. `"skip"`: that update is left out on every replica, and counted.
             None: as Keras, no check.
 
     Raises:
-        ValueError: for arguments that cannot be, and for layers that
-            synchronize over replicas where `xla` is set.
+        ValueError: for arguments that cannot be, for a model that overrides
+            `train_step` or its like, and for layers that synchronize over
+            replicas where `xla` is set.
 
     Example:
 
@@ -87,6 +104,7 @@ class ReplicaModel(keras.Model):
         name=None,
     ):
         super().__init__(name=name or f"{model.name}_on_replicas")
+        network_lib.check(model)
         self.model = model
         self.built = True
         self.clipping = {
@@ -95,48 +113,73 @@ class ReplicaModel(keras.Model):
             "clip_value": clip_value,
         }
         clipping.check(self.clipping)
+        check_policy(nan_policy)
+        self.settings = {
+            **self.clipping,
+            "accumulation_steps": accumulation_steps,
+            "xla": xla,
+            "ema_decay": ema_decay,
+            "nan_policy": nan_policy,
+        }
         self.passes = LocalPass(self, model, accumulation_steps, xla)
         # What a save needs beside the model and the optimizer.
         self.step_variables = []
-        self.guard = Guard(
-            self._create,
-            nan_policy,
-            scales_loss=computes_in_float16(model),
-            num_gradients=1 + len(model.trainable_variables),
-        )
-        averaged = [*model.trainable_variables, *self.passes.float_state]
-        self.averages = Averages(
-            self._create, [] if ema_decay is None else averaged, ema_decay or 0
-        )
+        self.guard = None
+        self.averages = Averages(ema_decay)
+        self.objective = Objective(self)
+        if network_lib.is_built(model):
+            self._make_lists()
 
-    def _create(self, name, dtype, value):
-        """A variable of the step, equal on every replica."""
-        value = tf.constant(value, dtype)
-        variable = self.add_weight(
-            name=name,
-            shape=value.shape,
-            dtype=dtype,
-            initializer=lambda shape, dtype: tf.cast(value, dtype),
-            trainable=False,
-            autocast=False,
-        )
-        self.step_variables.append(variable)
-        return variable
+    def _make_lists(self):
+        """Takes what is trainable now, as Keras does in `compile`."""
+        settings = self.settings
+        network_lib.check_layers(self.model)
+        with self.distribute_strategy.scope():
+            passes = self.passes = LocalPass(
+                self,
+                self.model,
+                settings["accumulation_steps"],
+                settings["xla"],
+            )
+            num_gradients = 1 + len(passes.trainable)
+            if self.guard is None:
+                self.guard = Guard(
+                    self._create,
+                    settings["nan_policy"],
+                    scales_loss=computes_in_float16(self.model),
+                    num_gradients=num_gradients,
+                )
+            self.guard.expect(num_gradients, self._replace)
+            self.averages.follow(
+                self._create, [*passes.trainable, *passes.float_state]
+            )
+
+    @property
+    def output_names(self):
+        """Names of the outputs, where the network has them."""
+        return self.model.output_names
 
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`, inside the scope of the strategy.
+        """As `keras.Model.compile`; an optimizer is of the strategy's scope.
+
+        What is trainable is read here, and again where training starts for the
+        first time since.
 
         Raises:
             ValueError: for an optimizer that does what this step does.
         """
         kwargs.update(jit_compile=False, auto_scale_loss=False)
-        super().compile(*args, **kwargs)
+        with self.distribute_strategy.scope():
+            super().compile(*args, **kwargs)
         optimizer_lib.check(self.optimizer)
         clipping.check(self._limits())
-        self.optimizer.build(self.passes.trainable)
+        self._compile_loss = TermLoss.of(self._compile_loss)
+        self.objective = Objective(self)
+        if network_lib.is_built(self.model):
+            self._make_lists()
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`.
@@ -146,64 +189,27 @@ class ReplicaModel(keras.Model):
         """
         return super().fit(*args, callbacks=halting(callbacks), **kwargs)
 
-    def part_loss(self, x, y, y_pred, weights):
-        """The mean loss of some rows, to be overridden for another.
+    def make_train_function(self, force=False):
+        is_new = self.train_function is None or force
+        if is_new:
+            self._make_lists()
+            if not self.passes.trainable:
+                warnings.warn(
+                    "The model does not have any trainable weights.",
+                    stacklevel=3,
+                )
+            if self.optimizer is not None:
+                with self.distribute_strategy.scope():
+                    self.optimizer.build(self.passes.trainable)
+        super().make_train_function(force)
+        if is_new:
+            self.train_function = for_single_batches(self, self.train_function)
 
-        Args:
-            x, y, weights: As given to `fit`; weights None where there are none.
-            y_pred: Outputs of the model.
-
-        Returns:
-            `(loss, values)`: a scalar and a dict of scalars to log, all means.
-        """
-        loss = self.compute_loss(x, y, y_pred, weights, training=True)
-        # Keras divides by the number of replicas, to sum over them.
-        return loss * tf.distribute.get_strategy().num_replicas_in_sync, {}
-
-    def part_size(self, part):
-        """What a `Part` counts for, to be overridden together with the loss."""
-        return part.rows
-
-    def train_step(self, data):
-        data = keras.utils.unpack_x_y_sample_weight(data)
-        parts = parts_lib.split(data, self.passes.num_parts)
-        fractions, total = parts_lib.fractions(
-            [self.part_size(part) for part in parts]
-        )
-        scale = self.guard.scale()
-        local = self.passes.run(parts, fractions, scale)
-
-        loss, values, state = local.over_replicas(
-            None if total is None else (total, self.passes.float_state)
-        )
-        gradients = all_reduce_sum(local.gradients)
-        if scale is not None:
-            gradients = [g / scale for g in gradients]
-        verdict = self.guard.judge(loss, gradients)
-        gradients = clipping.clip(gradients, **self._limits())
-        tf.distribute.get_replica_context().merge_call(
-            functools.partial(commit, self),
-            args=(gradients, state, local.other_state, verdict),
-        )
-        return self._logs(data, parts, local, loss, values)
-
-    def test_step(self, data):
-        data = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = parts_lib.split(data, 1)
-        with self.inference_weights():
-            y_pred = self.model(part.x, training=False)
-            loss, _ = self.part_loss(part.x, part.y, y_pred, part.weights)
-        if self.metrics:
-            self.metrics[0].update_state(loss, sample_weight=part.rows)
-        x, y, weights = data
-        y_pred = part.without_added(y_pred)
-        logs = self.compute_metrics(x, y, y_pred, weights)
-        return for_every_worker(logs)
-
-    @property
-    def wants_outputs(self):
-        """Whether there is a metric that looks at the outputs."""
-        return len(self.metrics) > 1
+    def make_test_function(self, force=False):
+        is_new = self.test_function is None or force
+        super().make_test_function(force)
+        if is_new:
+            self.test_function = for_single_batches(self, self.test_function)
 
     def inference_weights(self):
         """A scope in which the model computes with what it infers with."""
@@ -226,21 +232,15 @@ class ReplicaModel(keras.Model):
         given = {k: v for k, v in self.clipping.items() if v is not None}
         return {**clipping.of_optimizer(self.optimizer), **given}
 
-    def _logs(self, data, parts, local, loss, values):
-        x, y, weights = data
-        rows = tf.add_n([tf.cast(part.rows, tf.float32) for part in parts])
-        if self.metrics:
-            self.metrics[0].update_state(loss, sample_weight=rows)
-        logs = {"loss": loss}
-        if local.y_pred is not None:
-            logs = self.compute_metrics(x, y, local.y_pred, weights)
-        return for_every_worker({**logs, **values})
-
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras adds up the shares of a batch to look at it, which must be even.
+        strategy, shares = self.distribute_strategy, [data_batch]
         if iterator is not None:
-            data_batch = parts_lib.first_share(
-                self.distribute_strategy, iterator
-            )
-        with self.distribute_strategy.scope():
-            self._symbolic_build(data_batch=data_batch)
+            batch = parts_lib.first_batch(iterator)
+            shares = parts_lib.local_shares(strategy, batch)
+        with strategy.scope():
+            self._symbolic_build(data_batch=shares[0])
+            if self.guard is None:
+                self._make_lists()
+            if not self.has_own_loss:
+                self.objective.look_at(shares)
