@@ -2,7 +2,8 @@
 
 `CompileLoss` finds the target, the output and the sample weight that belong to
 each loss; `_flat_losses` lists the losses once it is built. `apply_mask` merges
-a mask into sample weights. A mask is an attribute of a tensor.
+a mask into sample weights. A mask is an attribute of a tensor, and the
+`RematScope` in which it was made is one of a layer.
 """
 
 import keras
@@ -11,7 +12,13 @@ from keras.src.backend import set_keras_mask
 from keras.src.losses.loss import apply_mask
 from keras.src.trainers.compile_utils import CompileLoss
 
-__all__ = ["CompileLoss", "apply_mask", "get_masks", "set_masks"]
+__all__ = [
+    "CompileLoss",
+    "apply_mask",
+    "get_masks",
+    "is_rematerialized",
+    "set_masks",
+]
 
 
 def get_masks(outputs):
@@ -27,3 +34,13 @@ def set_masks(outputs, masks):
     for tensor, mask in zip(keras.tree.flatten(outputs), masks, strict=True):
         if mask is not None:
             set_keras_mask(tensor, mask)
+
+
+def is_rematerialized(layer):
+    """Whether a layer was made in a `keras.RematScope` that applies to it."""
+    scope = getattr(layer, "_remat_mode", None)
+    if scope is None or scope.mode in (None, "activations"):
+        return False
+    if scope.mode == "list_of_layers":
+        return layer.name in scope.layer_names
+    return True

@@ -3,6 +3,8 @@
 import keras
 
 from keras_norm.conversion import graph
+from keras_norm.layers.channel_layer import ChannelLayer
+from keras_norm.training.internals import is_rematerialized
 
 # What a step replaces, and would leave out.
 REPLACED = (
@@ -36,12 +38,27 @@ def check(model):
 
 
 def check_layers(model):
-    """Refuses layers whose metrics a step would not update.
+    """Refuses layers that a step would not update in full.
 
     Raises:
-        ValueError: if a layer has a metric.
+        ValueError: if a layer has a metric, or is a layer of Keras with weights
+            in a `keras.RematScope`: TensorFlow recomputes it without a gradient
+            for its weights, which are tensors here.
     """
     for layer in graph.family(model):
+        is_ours = isinstance(layer, ChannelLayer)
+        if (
+            layer.trainable_variables
+            and is_rematerialized(layer)
+            and not is_ours
+        ):
+            raise ValueError(
+                "`ReplicaModel` cannot train the weights of a layer of Keras "
+                "that was made in a `keras.RematScope`. Make it outside of the "
+                "scope, or list the layers of this package alone: "
+                'mode="list_of_layers". Received: '
+                f"layer={layer.name!r}, a {type(layer).__name__}"
+            )
         if layer._metrics:
             raise ValueError(
                 "`ReplicaModel` does not update metrics of layers. Pass them "

@@ -284,3 +284,30 @@ def test_a_network_with_a_step_of_its_own_is_refused():
 
     with pytest.raises(ValueError, match="model=Own with train_step"):
         ReplicaModel(Own())
+
+
+@pytest.mark.skipif(
+    not hasattr(keras, "RematScope"), reason="Keras 3.8 has no RematScope"
+)
+@pytest.mark.parametrize("name", ["conv", "norm"])
+def test_layers_of_keras_in_a_remat_scope_are_refused(name):
+    with keras.RematScope(mode="list_of_layers", layer_names=[name]):
+        network = keras.Sequential(
+            [
+                keras.Input((4, 4, 2)),
+                keras.layers.Conv2D(3, 3, name="conv"),
+                keras_norm.FRN(name="norm"),
+                keras.layers.GlobalAveragePooling2D(),
+            ]
+        )
+    if name == "conv":
+        with pytest.raises(ValueError, match="RematScope.*layer='conv'"):
+            ReplicaModel(network)
+        return
+    kernel = network.get_layer("conv").kernel
+    before = keras.ops.convert_to_numpy(kernel)
+    model = ReplicaModel(network)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(4, 4, 4, 2)).astype("float32")
+    model.fit(x, np.ones((4, 3), "float32"), verbose=0)
+    assert np.abs(keras.ops.convert_to_numpy(kernel) - before).max() > 1e-4
