@@ -41,13 +41,9 @@ def write(config, network, facts, check):
     """
     name = config.export_format
     chosen = export_formats.get(name)
-    faults = soundness.find_faults(network)
-    if faults:
-        raise RecipeError(
-            f"{network.name} cannot be exported: {soundness.advice(faults)}"
-        )
     target = config.folder / "export" / name
     with _replacing(target) as folder, export_formats.quiet():
+        _require_sound(network)
         path = os.fspath(folder / chosen.file)
         try:
             chosen.write(network, path)
@@ -65,6 +61,14 @@ def write(config, network, facts, check):
         text = json.dumps(facts, indent=2)
         (folder / FACTS).write_text(f"{text}\n")
     return {**facts, "path": os.fspath(target)}
+
+
+def _require_sound(network):
+    faults = soundness.find_faults(network)
+    if faults:
+        raise RecipeError(
+            f"{network.name} cannot be exported: {soundness.advice(faults)}"
+        )
 
 
 def worst(differences):

@@ -306,7 +306,7 @@ def test_what_a_kill_left_is_cleared_or_brought_back(tmp_path):
     (folder / ".saved_model.unfinished").mkdir()
     weights = network()
     weights.layers[1].kernel.assign(np.full((3, 3, 3, 4), np.nan))
-    with pytest.raises(RecipeError, match="difference inf|difference nan"):
+    with pytest.raises(RecipeError, match="values of kernel that it cannot"):
         write(weights, "saved_model", tmp_path)
     assert [p.name for p in folder.iterdir()] == ["saved_model"]
     write(network(), "saved_model", tmp_path)
