@@ -219,6 +219,6 @@ def test_an_export_names_the_layer():
 
     model = network()
     put(model.get_layer("bn"), "moving_variance", (2,), np.nan)
-    config = types.SimpleNamespace(export_format="saved_model")
+    config = types.SimpleNamespace(export_format="saved_model", folder=tmp_path)
     with pytest.raises(RecipeError, match="'bn'.*moving_variance"):
         export.write(config, model, {}, None)
