@@ -210,7 +210,7 @@ def test_a_detection_that_is_nan_is_not_found(name):
         assert export.difference(*pair, shape, 0.5) == np.inf
 
 
-def test_an_export_names_the_layer():
+def test_an_export_names_the_layer(tmp_path):
     if not ON_TENSORFLOW:
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
