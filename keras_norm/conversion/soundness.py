@@ -5,7 +5,6 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_norm import values
 from keras_norm.conversion import graph
 
 
@@ -85,9 +84,9 @@ def _fault(path, layer, variable):
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if not keras.backend.is_float_dtype(dtype):
         return None
-    array = values.read(variable)
+    array = keras.ops.convert_to_numpy(variable)
     if dtype != "float64":
-        array = array.astype("float32")
+        array = array.astype("float32", copy=False)
     bad = ~np.isfinite(array)
     epsilon = getattr(layer, "epsilon", None)
     if variable.name == "moving_variance" and isinstance(epsilon, (int, float)):

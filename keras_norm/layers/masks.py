@@ -9,8 +9,8 @@ def as_tensor(mask):
     return ops.convert_to_tensor(mask) if is_list else mask
 
 
-def expand(mask, inputs, channel_axis, joins_channels):
-    """The mask with an axis for what it does not have.
+def missing_axis(mask, inputs, channel_axis):
+    """The axis of `inputs` that a mask does not have.
 
     Args:
         mask: Tensor of the shape of `inputs` without the channel axis, or of
@@ -18,6 +18,25 @@ def expand(mask, inputs, channel_axis, joins_channels):
             has the channels. Where both fit it is the first.
         inputs: Tensor.
         channel_axis: Integer, at least 1.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    shape = tuple(inputs.shape)
+    for axis in (channel_axis, len(shape) - 1):
+        if _fits(mask.shape, shape[:axis] + shape[axis + 1 :]):
+            return axis
+    raise ValueError(
+        "`mask` must have the shape of the inputs without the channel axis. "
+        f"Received: mask.shape={tuple(mask.shape)}, inputs.shape={shape}"
+    )
+
+
+def expand(mask, inputs, channel_axis, joins_channels):
+    """The mask with an axis for what it does not have.
+
+    Args:
+        mask, inputs, channel_axis: As for `missing_axis`.
         joins_channels: Whether channels share their moments.
 
     Returns:
@@ -25,32 +44,23 @@ def expand(mask, inputs, channel_axis, joins_channels):
         where the mask differs between channels.
 
     Raises:
-        ValueError: for another shape, or for a mask that differs between
+        ValueError: as `missing_axis`, or for a mask that differs between
             channels that share their moments.
     """
-    shape = tuple(inputs.shape)
-    without_channels = shape[:channel_axis] + shape[channel_axis + 1 :]
-    mask = ops.cast(mask, "bool")
-    if _fits(mask.shape, without_channels):
-        mask = ops.expand_dims(mask, channel_axis)
+    axis = missing_axis(mask, inputs, channel_axis)
+    if axis == channel_axis:
         # One value a position, also where the mask has length 1 for many.
         one_channel = (slice(None),) * channel_axis + (slice(0, 1),)
         inputs = inputs[one_channel]
-    elif not _fits(mask.shape, shape[:-1]):
-        raise ValueError(
-            "`mask` must have the shape of the inputs without the channel "
-            f"axis. Received: mask.shape={tuple(mask.shape)}, "
-            f"inputs.shape={shape}"
-        )
     elif joins_channels:
         raise ValueError(
             "A mask that differs between channels cannot be used where groups "
             "of channels share their moments. Pass one of the shape of the "
             "inputs without the channel axis. Received: "
-            f"mask.shape={tuple(mask.shape)}, inputs.shape={shape}"
+            f"mask.shape={tuple(mask.shape)}, "
+            f"inputs.shape={tuple(inputs.shape)}"
         )
-    else:
-        mask = ops.expand_dims(mask, -1)
+    mask = ops.expand_dims(ops.cast(mask, "bool"), axis)
     return ops.logical_and(mask, ops.ones_like(inputs, "bool"))
 
 

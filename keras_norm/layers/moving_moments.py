@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm.layers import masks
 from keras_norm.layers.channel_layer import AffineChannelLayer
 from keras_norm.moments import widened
 
@@ -60,7 +61,9 @@ class MovingMomentsLayer(AffineChannelLayer):
         By the operation of `keras.layers.BatchNormalization`, for its bits:
         another order of the same steps gives others.
         """
-        self._valid(x, mask)
+        mask = masks.as_tensor(mask)
+        if mask is not None:
+            masks.missing_axis(mask, x, self._channel_axis)
         mean, variance, beta, gamma = (
             None if weight is None else ops.cast(weight, x.dtype)
             for weight in (

@@ -51,10 +51,7 @@ class Averages:
 
     def start_again(self):
         """Every average becomes what its variable is."""
-        for average, variable in zip(
-            self.averages, self.variables, strict=True
-        ):
-            values.assign(average, variable)
+        values.copy(self.variables, self.averages)
 
     def record(self, update, step):
         """Moves every average on.
