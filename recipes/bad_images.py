@@ -17,6 +17,9 @@ from recipes.errors import RecipeError
 # Names that `BadImages.describe` lists.
 NUM_LISTED = 8
 
+# The message of TensorFlow's error over an image.
+_UNUSABLE = "an image cannot be used"
+
 
 class BadImages:
     """Record of the images that a run could not use. Each run has its own.
@@ -68,13 +71,12 @@ class BadImages:
                 "moved while the run went on?"
             ) from error
         except tf.errors.OpError as error:
-            with self._lock:
-                failure, self._failure = self._failure, None
-            if failure is None:
+            # Threads of this dataset may still note images when this is read.
+            if _UNUSABLE not in error.message:
                 raise
             raise RecipeError(
-                f"an image of {self.dataset} {failure}: remove it or put it "
-                "right, or go on without it: --on_bad_image=skip."
+                f"an image of {self.dataset} {self._failure}: remove it or put "
+                "it right, or go on without it: --on_bad_image=skip."
             ) from error
 
     def guard(self, decode, encoded, index, name, size=None):
@@ -108,7 +110,7 @@ class BadImages:
         def report(data):
             # An error raised in Python would print its stack.
             goes_on = tf.numpy_function(note, [index, data, wanted], tf.bool)
-            check = tf.debugging.Assert(goes_on, ["an image cannot be used"])
+            check = tf.debugging.Assert(goes_on, [_UNUSABLE])
             with tf.control_dependencies([check]):
                 return tf.zeros(shape, tf.uint8), tf.constant(0.0)
 
@@ -123,7 +125,7 @@ class BadImages:
             is_new = name not in self._names
             self._names[name] = reason
             if not self.skips:
-                self._failure = self._failure or f"{reason}. In {name}"
+                self._failure = f"{reason}. In {name}"
         if self.skips and is_new:
             logging.warning("skipped, it %s. In %s", reason, name)
 

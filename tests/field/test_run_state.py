@@ -71,7 +71,7 @@ def test_the_error_of_a_run_is_not_that_of_another(tmp_path):
     with pytest.raises(RecipeError, match=name):
         with bad.bad_images.named():
             list(bad.train(0))
-    # It was told, and is no reason for what comes later.
+    # An image noted before is no reason for another error.
     with pytest.raises(tf.errors.InvalidArgumentError):
         with bad.bad_images.named():
             tf.io.decode_image(b"")
