@@ -2,11 +2,13 @@
 
 Trains one small network on digits over two replicas of a CPU, evaluates it,
 saves it, loads it on one device and evaluates again. A right layer gives the
-same loss twice.
+same loss twice. Means and sample standard deviations over seeds.
 
   python benchmarks/replicas.py
 """
 
+import argparse
+import json
 import os
 import pathlib
 import sys
@@ -18,9 +20,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from rich.progress import track  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 
 import keras_norm  # noqa: E402
+from benchmarks import layers_report  # noqa: E402
+from benchmarks import tables  # noqa: E402
+from recipes import whole  # noqa: E402
 
 NUM_REPLICAS = 2
 EPOCHS = 4
@@ -33,8 +39,8 @@ LAYERS = {
 }
 
 
-def build(layer):
-    keras.utils.set_random_seed(0)
+def build(layer, seed):
+    keras.utils.set_random_seed(seed)
     blocks = []
     for filters in (16, 32, 64):
         blocks += [
@@ -46,7 +52,7 @@ def build(layer):
     return keras.Sequential([keras.Input((8, 8, 1)), *blocks, *head])
 
 
-def measure(layer, folder):
+def measure(layer, seed, folder):
     """Held-out loss and accuracy before and after a save and a reload."""
     digits = load_digits()
     images = (digits.images[..., None] / 8 - 1).astype("float32")
@@ -61,7 +67,7 @@ def measure(layer, folder):
         tf.distribute.ReductionToOneDevice(),
     )
     with strategy.scope():
-        model = build(layer)
+        model = build(layer, seed)
         model.compile(
             keras.optimizers.SGD(0.05, momentum=0.9),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -75,19 +81,35 @@ def measure(layer, folder):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--num_seeds", type=int, default=5)
+    parser.add_argument("--json", help="write the results to this file")
+    options = parser.parse_args()
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_REPLICAS
     )
-    print("| layer | loss | after reload | accuracy | after reload |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, layer in LAYERS.items():
+    rows = []
+    # The layers take turns, so that a run that is stopped has some of each.
+    runs = [(s, name) for s in range(options.num_seeds) for name in LAYERS]
+    for seed, name in track(runs, "training"):
         with tempfile.TemporaryDirectory() as folder:
-            before, after = measure(layer, pathlib.Path(folder))
-        print(
-            f"| `{name}` | {before[0]:.4f} | {after[0]:.4f} "
-            f"| {before[1]:.2%} | {after[1]:.2%} |",
-            flush=True,
+            before, after = measure(LAYERS[name], seed, pathlib.Path(folder))
+        row = {"layer": name, "seed": seed}
+        for when, values in (("trained", before), ("reloaded", after)):
+            row[when] = dict(zip(("loss", "accuracy"), values, strict=True))
+        rows.append(row)
+    content = {
+        "command": "python benchmarks/replicas.py",
+        "environment": layers_report.environment(),
+        "rows": rows,
+    }
+    print(tables.replicas(content))
+    if options.json:
+        whole.write_text(
+            pathlib.Path(options.json), json.dumps(content, indent=1) + "\n"
         )
 
 

@@ -69,6 +69,7 @@ def make(model, norm, include, exclude, policy, fresh):
         entries.append(entry)
     _warn_of_single_channels(found, layers)
     calls = thresholds.find_calls(graphs, layers, norm, policy)
+    hints = thresholds.hints(calls, layers, norm, policy)
     made = thresholds.make(graphs, calls, norm)
     entries = [
         dataclasses.replace(
@@ -87,7 +88,7 @@ def make(model, norm, include, exclude, policy, fresh):
             call.cap is None and rules.relu_cap(call.operation) is not None
             for call in calls
         ),
-        notes=_notes(model, graphs),
+        notes=[*_notes(model, graphs), *hints],
     )
     return Plan(result, layers, transfers, made)
 

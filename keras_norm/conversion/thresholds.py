@@ -100,6 +100,32 @@ def behind(layer, calls):
     )
 
 
+def hints(calls, layers, norm, policy):
+    """What another `activation` would do for FRN, at most one sentence.
+
+    Args:
+        calls: What `find_calls` returned; the others as there.
+    """
+    capped = [
+        call
+        for call in calls
+        if call.cap is None
+        and rules.relu_cap(call.operation) is not None
+        and any(id(layer) in layers for layer in call.layers)
+    ]
+    if policy != "auto" or not getattr(norm, "has_own_activation", False):
+        return []
+    if not capped:
+        return []
+    caps = sorted({rules.relu_cap(call.operation) for call in capped})
+    becomes = " and ".join(_becomes(cap) for cap in caps)
+    hint = (
+        f"Capped ReLUs that stay behind new norms: {len(capped)}. "
+        f"activation='tlu' (--activation tlu) makes each {becomes}."
+    )
+    return [hint]
+
+
 def _becomes(cap):
     if cap is None:
         return None

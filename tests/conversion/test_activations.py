@@ -56,6 +56,27 @@ def test_other_norms_keep_the_relu(norm):
     assert (report.num_thresholds, report.num_relus_kept) == (0, 2)
 
 
+def test_capped_relus_that_stay_name_the_argument_that_changes_them():
+    model = keras.applications.MobileNetV2(
+        weights=None, input_shape=(32, 32, 3)
+    )
+    hint = (
+        "Capped ReLUs that stay behind new norms: 35. activation='tlu' "
+        "(--activation tlu) makes each min(TLU, 6)."
+    )
+    report = keras_norm.plan_conversion(model, "frn")
+    assert hint in report.notes and hint in str(report)
+    for norm, activation in (("frn", "tlu"), ("frn", "keep"), ("rbn", "auto")):
+        report = keras_norm.plan_conversion(model, norm, activation=activation)
+        assert not any("Capped" in note for note in report.notes)
+    assert not any(
+        "Capped" in note
+        for note in keras_norm.plan_conversion(
+            zoo.build("residual"), "frn"
+        ).notes
+    )
+
+
 def test_keep_keeps_everything():
     converted, report = convert("residual", activation="keep")
     assert kinds(converted)["out"] == kinds(converted)["first_relu"] == "ReLU"

@@ -1,0 +1,145 @@
+"""Tables of the pages, out of the JSON files that the benchmarks wrote.
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`, and its values
+in docs/measured/NAME.json. `make measure` measures them again.
+
+  python benchmarks/tables.py
+"""
+
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from recipes import whole  # noqa: E402
+
+MEASURED = ROOT / "docs/measured"
+PAGE = ROOT / "README.md"
+MARKED = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+# Rows of the table of layers: text and contender.
+LAYERS = {
+    '`FRN(activation="tlu")`': "FRN(activation=tlu)",
+    "`FRN`, `TLU`": "FRN, TLU",
+    "FRN, TLU as usually written": "textbook FRN, TLU",
+    "Keras' BN, ReLU": "Keras BN, ReLU",
+    "Keras' GN, ReLU": "Keras GN, ReLU",
+    "oneDNN's fused BN, ReLU": "fused BN, ReLU",
+    "`RBN`": "RBN",
+    "RBN in the order of its formulas": "RBN by formula",
+    "`BatchNormalization`": "BN",
+    "Keras' BN": "Keras BN",
+    "the limit: 2.5 copies": "limit",
+}
+
+
+def replicas(content):
+    """Loss and accuracy before and after a save, means over the seeds."""
+    heads = ["layer", "loss", "after reload", "accuracy", "after reload"]
+    by_layer = {}
+    for row in content["rows"]:
+        by_layer.setdefault(row["layer"], []).append(row)
+    rows = []
+    for layer, runs in by_layer.items():
+        cells = [
+            spread([run[when][name] * factor for run in runs], digits)
+            for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 2))
+            for when in ("trained", "reloaded")
+        ]
+        changed = max(
+            abs(run["reloaded"]["loss"] - run["trained"]["loss"])
+            for run in runs
+        )
+        rows.append([f"`{layer}`", *cells, f"{changed:.4f}"])
+    return markdown([*heads, "largest change of a loss"], rows)
+
+
+def layers(content):
+    """Milliseconds of each contender in its better mode, by shape."""
+    shapes = content["report"]["shapes"]
+    heads = ["", *("x".join(map(str, shape[1:])) for shape in shapes)]
+    best = {}
+    for row in content["report"]["times"]:
+        if row["pass"] == "forward + backward":
+            times = row["milliseconds"]
+            known = best.setdefault(row["contender"], times)
+            best[row["contender"]] = list(map(min, known, times))
+    rows = [
+        [text, *(f"{value:.1f}" for value in best[name])]
+        for text, name in LAYERS.items()
+    ]
+    return markdown(heads, rows)
+
+
+def steps(content):
+    """Training steps as a share of the step with Keras' batch norm."""
+    milliseconds = {
+        (row["norm"], row["xla"]): row["milliseconds"]
+        for row in content["milliseconds"]
+    }
+    norms = [norm for norm in content["norms"] if norm != "keras_bn"]
+    heads = ["", "Keras' BN", *(f"`{norm}`" for norm in norms)]
+    name = (
+        f"{content['model']}, {content['image_size']} px, "
+        f"batch {content['global_batch_size']}"
+    )
+    rows = []
+    for xla in content["xla"]:
+        base = milliseconds["keras_bn", xla]
+        shares = [f"{milliseconds[norm, xla] / base:.2f}" for norm in norms]
+        text = f"{name}, XLA" if xla else name
+        rows.append([text, f"{base:,.0f} ms", *shares])
+    return markdown(heads, rows)
+
+
+def demos(content):
+    """Commands for a first try, what they came to and how long they took."""
+    rows = []
+    for row in content["rows"]:
+        minutes, seconds = divmod(round(row["seconds"]), 60)
+        minutes = f"{minutes} min " if minutes else ""
+        rows.append(
+            [f"`{row['command']}`", row["outcome"], f"{minutes}{seconds} s"]
+        )
+    return markdown(["command", "held out", "time"], rows)
+
+
+def spread(values, digits):
+    """Mean and sample standard deviation, as text."""
+    mean, deviation = statistics.fmean(values), statistics.stdev(values)
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def markdown(heads, rows):
+    """A table of Markdown, numbers to the right."""
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
+
+
+TABLES = {
+    "replicas": replicas,
+    "layers": layers,
+    "steps_resnet50v2": steps,
+    "steps_resnet20": steps,
+    "demos": demos,
+}
+
+
+def render(name):
+    """The table of this name as its results have it."""
+    content = json.loads((MEASURED / f"{name}.json").read_text())
+    return TABLES[name](content)
+
+
+def main():
+    text = MARKED.sub(
+        lambda found: found[1] + render(found[2]) + found[4], PAGE.read_text()
+    )
+    whole.write_text(PAGE, text)
+
+
+if __name__ == "__main__":
+    main()
