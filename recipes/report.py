@@ -1,5 +1,6 @@
 """A run as one HTML page that needs no other file."""
 
+import dataclasses
 import io
 import pathlib
 import statistics
@@ -8,6 +9,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from recipes import environment
+from recipes import schedules
 from recipes import task
 from recipes import whole
 
@@ -39,11 +41,13 @@ def write(config, data, result):
         TEMPLATE.read_text(), autoescape=True, trim_blocks=True
     )
     page = template.render(
-        config=config.to_dict(),
+        settings=settings(config),
+        defaults=defaults(config),
         title=f"{' with '.join(config.network)} on {config.dataset}",
         summary=result.summary,
         tiles=_tiles(this, result.summary),
-        figure=_figure(this, result.records),
+        figures=_figures(this, result.records),
+        rule=schedules.describe(config, data.num_steps, data.steps_per_epoch),
         pictures=this.pictures(config, data),
         versions=environment.versions(),
         command=environment.command(),
@@ -70,25 +74,62 @@ def _tiles(this, summary):
     return tiles
 
 
-def _figure(this, records):
-    """The curves as SVG text."""
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    for axes, (label, factor, keys) in zip(
-        figure.subplots(2, 2).flat, this.panels, strict=True
-    ):
-        for split, key in keys.items():
-            steps, values = records.series(key)
-            values = [value * factor for value in values]
-            if steps:
-                _draw(axes, split, steps, values, key in NOISY)
-        # No value is below 0, around which nothing but zeros would be shown.
-        axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(color="#e4e4e4", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        if len(axes.get_legend_handles_labels()[1]) > 1:
-            axes.legend(frameon=False)
+def settings(config):
+    """The settings that are not the defaults: name, value, who set it."""
+    changes = config.PRESETS.get(config.preset, {})
+    return [
+        (
+            field.name,
+            value,
+            f"preset {config.preset}"
+            if field.name in changes and changes[field.name] == value
+            else "",
+        )
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) is not None
+        and value != _default(field)
+    ]
+
+
+def defaults(config):
+    """The other settings, by name."""
+    changed = {name for name, *_ in settings(config)}
+    return {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in changed
+    }
+
+
+def _default(field):
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _figures(this, records):
+    """Each panel as its heading and its curves, which are SVG text."""
+    return [(panel[0], _figure(panel, records)) for panel in this.panels]
+
+
+def _figure(panel, records):
+    """The curves of a panel as SVG text."""
+    label, factor, keys = panel
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for split, key in keys.items():
+        steps, values = records.series(key)
+        values = [value * factor for value in values]
+        if steps:
+            _draw(axes, split, steps, values, key in NOISY)
+    # No value is below 0, around which nothing but zeros would be shown.
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(frameon=False)
     text = io.StringIO()
     figure.savefig(text, format="svg")
     return text.getvalue()[text.getvalue().index("<svg") :]

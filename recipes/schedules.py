@@ -67,11 +67,41 @@ def make(config, num_steps, steps_per_epoch):
             f"end_learning_rate={config.end_learning_rate}, "
             f"learning_rate={config.learning_rate}"
         )
-    ramp_steps = min(round(config.warmup_epochs * steps_per_epoch), num_steps)
+    ramp_steps = _ramp_steps(config, num_steps, steps_per_epoch)
     schedule = _SCHEDULES[config.schedule](config, num_steps, ramp_steps)
     if ramp_steps == 0:
         return schedule
     return Ramp(schedule, ramp_steps, config.warmup_shape)
+
+
+def describe(config, num_steps, steps_per_epoch):
+    """The rule behind the rates of `make`, whose arguments it takes."""
+    ramp_steps = _ramp_steps(config, num_steps, steps_per_epoch)
+    peak = (
+        f"Peak {config.peak_learning_rate:g} = --learning_rate "
+        f"{config.learning_rate:g} * global batch {config.global_batch_size} / "
+        f"{config.REFERENCE_BATCH}."
+    )
+    falls = {
+        "cosine": f"a cosine to {_end(config):g} at step {num_steps:,}",
+        "polynomial": (
+            f"a polynomial of power {config.polynomial_power:g} to "
+            f"{_end(config):g} at step {num_steps:,}"
+        ),
+        "step": f"a tenth of it every {STEP_EVERY:.0%} of {num_steps:,} steps",
+        "constant": f"constant to step {num_steps:,}",
+    }[config.schedule]
+    if ramp_steps == 0:
+        return f"{peak} From the first step on {falls}."
+    return (
+        f"{peak} Rises from 0 over {ramp_steps:,} steps "
+        f"({config.warmup_epochs:g} epochs, {config.warmup_shape}), then "
+        f"{falls}."
+    )
+
+
+def _ramp_steps(config, num_steps, steps_per_epoch):
+    return min(round(config.warmup_epochs * steps_per_epoch), num_steps)
 
 
 def _cosine(config, num_steps, ramp_steps):

@@ -39,9 +39,14 @@ def test_a_run_leaves_everything_behind(tmp_path):
 
     page = (tmp_path / "report.html").read_text()
     assert f"{summary['last']['eval/accuracy']:.2%}" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 4
     assert keras.__version__ in page and "global_batch_size" in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
+    changed, unchanged = page.split("<details>")
+    assert re.search(r"<td>train_steps</td><td>24", changed)
+    assert "<td>optimizer</td><td>sgd</td>" in unchanged
+    assert "<td>optimizer</td>" not in changed
+    assert "a cosine to 0 at step 24." in changed
 
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert model.count_params() == summary["parameters"]

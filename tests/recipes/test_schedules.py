@@ -112,3 +112,34 @@ def test_a_ramp_reloads():
     np.testing.assert_array_equal(
         [ramp(s) for s in steps], [again(s) for s in steps]
     )
+
+
+@pytest.mark.parametrize(
+    "schedule", ["cosine", "polynomial", "step", "constant"]
+)
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_the_rule_in_words_is_that_of_the_rates(schedule, warmup_epochs):
+    config = make_config(
+        schedule=schedule,
+        warmup_epochs=warmup_epochs,
+        learning_rate=0.4,
+        end_learning_rate=0.02,
+        global_batch_size=64,
+    )
+    rates = schedules.make(config, 1000, 100)
+    text = schedules.describe(config, 1000, 100)
+    peak = "Peak 0.1 = --learning_rate 0.4 * global batch 64 / 256."
+    assert text.startswith(peak)
+    start = 100 * warmup_epochs
+    np.testing.assert_allclose(rates(start), 0.1, rtol=1e-6)
+    if warmup_epochs:
+        assert "Rises from 0 over 200 steps (2 epochs, cosine), then" in text
+        assert rates(0) == 0.0
+    end, words = {
+        "cosine": (0.005, "a cosine to 0.005 at step 1,000"),
+        "polynomial": (0.005, "polynomial of power 2 to 0.005 at step 1,000"),
+        "step": (0.0001, "a tenth of it every 30% of 1,000 steps"),
+        "constant": (0.1, "constant to step 1,000"),
+    }[schedule]
+    assert words in text
+    np.testing.assert_allclose(rates(1000), end, rtol=1e-5)
