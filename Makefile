@@ -15,7 +15,7 @@ BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
 
 .PHONY: help demo demo-detection test test-long test-backends test-jax test-torch \
-	test-oldest bench bench-recipes evidence lint format clean
+	test-oldest bench bench-recipes measure evidence lint format clean
 
 help:
 	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
 	@echo "make bench          time the layers against their peers and the bandwidth"
 	@echo "make bench-recipes  time training steps, the loop and the input; reckon the scale"
+	@echo "make measure        measure every table of README.md anew, 45 min"
 	@echo "make evidence       train what docs/results.md tells of and write it anew, about 2 h"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
@@ -77,6 +78,14 @@ bench-recipes: $(VENV)/ready
 	$(RUN) -m pip download --no-deps --dest=runs foolbox==3.3.4
 	$(RUN) benchmarks/input.py --wheel=runs/foolbox-3.3.4-py3-none-any.whl
 	$(RUN) benchmarks/scale.py
+
+measure: $(VENV)/ready
+	$(RUN) benchmarks/layers.py --num_rounds=11 --json=docs/measured/layers.json
+	$(RUN) benchmarks/train_step.py --json=docs/measured/steps_resnet50v2.json
+	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64 --num_rounds=15 --json=docs/measured/steps_resnet20.json
+	$(RUN) benchmarks/replicas.py --json=docs/measured/replicas.json
+	$(RUN) benchmarks/demos.py --json=docs/measured/demos.json
+	$(RUN) benchmarks/tables.py
 
 evidence: $(VENV)/ready
 	$(RUN) benchmarks/evidence.py

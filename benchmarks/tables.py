@@ -1,7 +1,7 @@
 """Tables of the pages, out of the JSON files that the benchmarks wrote.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`, and its values
-in docs/measured/NAME.json. `make measure` measures them again.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`, its values in
+docs/measured/. `make measure` measures all of them again.
 
   python benchmarks/tables.py
 """
@@ -71,28 +71,58 @@ def layers(content):
         [text, *(f"{value:.1f}" for value in best[name])]
         for text, name in LAYERS.items()
     ]
+    return f"{markdown(heads, rows)}\n\n{_ratios(content['report'])}"
+
+
+def _ratios(report):
+    """The geometric means over the shapes, and the memory, in words."""
+    ratios = {
+        (row["ours"], row["theirs"], row["mode"]): f"{row['ratio']:.2f}"
+        for row in report["comparisons"]
+    }
+    memory = report["temporary_tensors"]
+    frn, keras_bn = "FRN(activation=tlu)", "Keras BN, ReLU"
+    textbook = [memory["textbook FRN, TLU"], memory["RBN by formula"]]
+    return (
+        'Geometric means of the five ratios: `FRN(activation="tlu")` takes '
+        f"{ratios[frn, keras_bn, 'best']} of Keras' BN + ReLU "
+        f"({ratios[frn, keras_bn, 'xla']} where both are compiled, "
+        f"{ratios[frn, keras_bn, 'graph']} where neither is), "
+        f"{ratios[frn, 'textbook FRN, TLU', 'best']} of FRN + TLU as usually "
+        f"written, {ratios[frn, 'fused BN, ReLU', 'best']} of oneDNN's "
+        f"hand-written BN + ReLU and {ratios[frn, 'limit', 'best']} of the "
+        f"bandwidth limit; RBN takes {ratios['RBN', 'Keras BN', 'best']} of "
+        f"Keras' BN and {ratios['RBN', 'RBN by formula', 'best']} of RBN in "
+        "the order of its formulas. Under XLA the peak of temporary memory is "
+        f"at most {memory[frn]:.2f} (FRN + TLU) and {memory['RBN']:.2f} (RBN) "
+        f"tensors of the input's size, against {memory[keras_bn]:.2f} for "
+        f"Keras' BN + ReLU and {min(textbook):.2f} to {max(textbook):.2f} for "
+        "the textbook forms."
+    )
+
+
+def steps(*contents):
+    """Training steps as a share of the step with Keras' batch norm."""
+    norms = [norm for norm in contents[0]["norms"] if norm != "keras_bn"]
+    heads = ["", "Keras' BN", *(f"`{norm}`" for norm in norms)]
+    rows = [row for content in contents for row in _steps(content, norms)]
     return markdown(heads, rows)
 
 
-def steps(content):
-    """Training steps as a share of the step with Keras' batch norm."""
+def _steps(content, norms):
     milliseconds = {
         (row["norm"], row["xla"]): row["milliseconds"]
         for row in content["milliseconds"]
     }
-    norms = [norm for norm in content["norms"] if norm != "keras_bn"]
-    heads = ["", "Keras' BN", *(f"`{norm}`" for norm in norms)]
     name = (
         f"{content['model']}, {content['image_size']} px, "
         f"batch {content['global_batch_size']}"
     )
-    rows = []
     for xla in content["xla"]:
         base = milliseconds["keras_bn", xla]
         shares = [f"{milliseconds[norm, xla] / base:.2f}" for norm in norms]
         text = f"{name}, XLA" if xla else name
-        rows.append([text, f"{base:,.0f} ms", *shares])
-    return markdown(heads, rows)
+        yield [text, f"{base:,.0f} ms", *shares]
 
 
 def demos(content):
@@ -119,19 +149,21 @@ def markdown(heads, rows):
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
+# The function that makes a table, and the files that it is made of.
 TABLES = {
-    "replicas": replicas,
-    "layers": layers,
-    "steps_resnet50v2": steps,
-    "steps_resnet20": steps,
-    "demos": demos,
+    "replicas": (replicas, ["replicas"]),
+    "layers": (layers, ["layers"]),
+    "steps": (steps, ["steps_resnet50v2", "steps_resnet20"]),
+    "demos": (demos, ["demos"]),
 }
 
 
 def render(name):
     """The table of this name as its results have it."""
-    content = json.loads((MEASURED / f"{name}.json").read_text())
-    return TABLES[name](content)
+    function, files = TABLES[name]
+    return function(
+        *(json.loads((MEASURED / f"{f}.json").read_text()) for f in files)
+    )
 
 
 def main():

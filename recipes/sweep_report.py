@@ -8,6 +8,7 @@ import pathlib
 import platform
 import re
 
+from recipes import comparison
 from recipes import curves
 from recipes import groups as groups_lib
 from recipes import jobs as jobs_lib
@@ -157,6 +158,7 @@ def _result(job):
         **result,
         "accuracy": run.final("eval/accuracy"),
         "loss": run.final("eval/loss"),
+        "training_loss": comparison.last_losses(run),
         "evaluations": dict(zip(map(str, epochs), accuracies, strict=True)),
         "examples_trained_on": _num_examples(run),
         "num_replicas": run.num_replicas,

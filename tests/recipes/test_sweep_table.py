@@ -374,6 +374,7 @@ def test_the_report_of_a_sweep(tmp_path):
         "command": jobs[1].cell.command,
         "accuracy": 0.7,
         "loss": 0.25,
+        "training_loss": 1.0,
         "evaluations": {"3.0": 0.7},
         "examples_trained_on": 3 * 256,
         "num_replicas": 2,
