@@ -20,6 +20,8 @@ from recipes import whole  # noqa: E402
 MEASURED = ROOT / "docs/measured"
 PAGE = ROOT / "README.md"
 MARKED = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+# The share of the step with Keras' batch norm that a norm may take.
+GOALS = {"frn": 1.0, "rbn": 1.05}
 # Rows of the table of layers: text and contender.
 LAYERS = {
     '`FRN(activation="tlu")`': "FRN(activation=tlu)",
@@ -106,7 +108,17 @@ def steps(*contents):
     norms = [norm for norm in contents[0]["norms"] if norm != "keras_bn"]
     heads = ["", "Keras' BN", *(f"`{norm}`" for norm in norms)]
     rows = [row for content in contents for row in _steps(content, norms)]
-    return markdown(heads, rows)
+    missed = [
+        f"`{norm}` takes {row[heads.index(f'`{norm}`')]} in {row[0]}"
+        for norm, goal in GOALS.items()
+        for row in rows
+        if float(row[heads.index(f"`{norm}`")]) > goal
+    ]
+    goals = ", ".join(f"{goal} for `{norm}`" for norm, goal in GOALS.items())
+    return (
+        f"{markdown(heads, rows)}\n\nGoals, at most: {goals}. Missed: "
+        f"{'; '.join(missed) or 'none'}."
+    )
 
 
 def _steps(content, norms):

@@ -36,6 +36,7 @@ from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from benchmarks import layers_report  # noqa: E402
+from benchmarks import tables  # noqa: E402
 from recipes import config as config_lib  # noqa: E402
 from recipes import data as data_lib  # noqa: E402
 from recipes import loop  # noqa: E402
@@ -47,8 +48,6 @@ from recipes.records import Records  # noqa: E402
 from recipes.steps import Steps  # noqa: E402
 from recipes.training import Training  # noqa: E402
 
-# The norms that FRN and RBN are held against, and what they may take of it.
-GOALS = {"frn": 1.0, "rbn": 1.05}
 BASELINE = "keras_bn"
 # How often the loop under test writes a row.
 LOG_EVERY_STEPS = 10
@@ -206,7 +205,7 @@ def show(options, milliseconds):
         table.add_column(heading, justify="right")
     for (norm, xla), value in milliseconds.items():
         ratio = value / milliseconds[BASELINE, xla]
-        goal = f"at most {GOALS[norm]}" if norm in GOALS else ""
+        goal = f"at most {tables.GOALS[norm]}" if norm in tables.GOALS else ""
         table.add_row(
             norm, "on" if xla else "off", f"{value:,.1f}", f"{ratio:.2f}", goal
         )
