@@ -65,6 +65,7 @@ def upright(pixels, orientation):
         pixels: `(height, width, channels)`.
         orientation: int32 from 1 to 8.
     """
+    num_channels = pixels.shape[-1]
     places = [[0, 1, 2], [1, 0, 2]]
     swaps = tf.cast(orientation >= 5, tf.int32)
     pixels = tf.transpose(pixels, tf.gather(places, swaps))
@@ -82,4 +83,5 @@ def upright(pixels, orientation):
         ],
         orientation - 1,
     )
-    return tf.raw_ops.Reverse(tensor=pixels, dims=backward)
+    pixels = tf.raw_ops.Reverse(tensor=pixels, dims=backward)
+    return tf.ensure_shape(pixels, (None, None, num_channels))

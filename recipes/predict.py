@@ -204,7 +204,8 @@ def _describe(config, content):
             for each in left_out
         ]
         lines.append(
-            f"left out {counted(len(left_out), 'image')}: {listed(reasons, NUM_LISTED)}"
+            f"left out {counted(len(left_out), 'image')}: "
+            f"{listed(reasons, NUM_LISTED)}"
         )
     files = f"{config.folder / CSV} and {JSON}"
     lines.append(f"predicted {counted(number, 'image')}, see {files}")
