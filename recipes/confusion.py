@@ -130,7 +130,9 @@ def _mistakes(mistakes, split):
         figures.append(
             f'<figure style="margin: 0" title="'
             f'{html.escape(mistake["image"])}"><img src="{source}" '
-            f'alt="" style="width: 100%"><figcaption>{text}</figcaption>'
+            'alt="" style="width: 100%; aspect-ratio: 4/3; object-fit: '
+            'contain">'
+            f"<figcaption>{text}</figcaption>"
             "</figure>"
         )
     if not figures:

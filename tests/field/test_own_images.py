@@ -48,7 +48,7 @@ def fill(folder, label):
     images = [picture(label, i) for i in range(12)]
     turned = PIL.Image.Exif()
     turned[0x0112] = 6
-    images[0].save(folder / "0.jpg", exif=turned)
+    images[0].save(folder / "0.jpg", exif=turned, quality=95)
     images[1].save(folder / "日本 x.jpg")
     images[2].convert("L").save(folder / "gray.png")
     alpha = images[3].convert("RGBA")
@@ -88,7 +88,9 @@ def own(tmp_path_factory):
         # Fills up the last batch.
         "--eval_batch_size=10",
         "--virtual_replicas=2",
-        "--train_epochs=2",
+        "--train_epochs=4",
+        "--optimizer=adamw",
+        "--learning_rate=1",
         "--on_bad_image=skip",
         f"--workdir={root / 'run'}",
     )
@@ -109,7 +111,8 @@ def predict(root, images, *arguments):
 
 def independent(model, path):
     """Probabilities by Keras and Pillow."""
-    image = PIL.ImageOps.exif_transpose(PIL.Image.open(path)).convert("RGB")
+    with PIL.Image.open(path) as image:
+        image = PIL.ImageOps.exif_transpose(image).convert("RGB")
     pixels = np.asarray(image)
     height, width = pixels.shape[:2]
     side = round(min(height, width) * 0.875)
@@ -262,7 +265,8 @@ def test_a_detector_predicts_boxes_in_pixels(tmp_path):
     first = sorted(images.glob("*.jpg"))[0]
     turned = PIL.Image.Exif()
     turned[0x0112] = 6
-    PIL.Image.open(first).save(images / "sub" / "turned.png", exif=turned)
+    with PIL.Image.open(first) as image:
+        image.save(images / "sub" / "turned.png", exif=turned)
     (tmp_path / "set").rename(tmp_path / "moved")
     command(
         f"--workdir={tmp_path / 'run'}",
