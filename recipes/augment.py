@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from recipes import encoded
 from recipes import keras_augment
 
 # Inception's distorted crop (Szegedy et al. 2015, section 6).
@@ -112,9 +113,7 @@ def _croppers(choose_box, num_channels):
 
     def crop(image, seed):
         if image.dtype == tf.string:
-            image = tf.io.decode_image(
-                image, num_channels, expand_animations=False
-            )
+            image = encoded.decode(image, num_channels)
         image = with_channels(image)
         if choose_box is None:
             return image

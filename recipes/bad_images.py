@@ -12,6 +12,7 @@ import threading
 import tensorflow as tf
 from absl import logging
 
+from recipes import encoded
 from recipes.errors import RecipeError
 
 # Names that `BadImages.describe` lists.
@@ -41,6 +42,11 @@ class BadImages:
         """The names of the images that could not be used, each once."""
         with self._lock:
             return list(self._names)
+
+    def reason(self, name):
+        """Why an image could not be used, by its name."""
+        with self._lock:
+            return self._names.get(name, "cannot be used")
 
     def describe(self):
         """How many images were left out, and which; empty if there are none."""
@@ -79,16 +85,17 @@ class BadImages:
                 "it right, or go on without it: --on_bad_image=skip."
             ) from error
 
-    def guard(self, decode, encoded, index, name, size=None):
+    def guard(self, decode, data, index, split, size=None):
         """Pixels and their weight: 1, or 0 for zeros of an unusable image.
 
         Args:
-            decode: `f(encoded)` gives uint8 `(height, width, channels)` in a
+            decode: `f(data)` gives uint8 `(height, width, channels)` in a
                 graph. Each of its operations costs more here than elsewhere, as
                 the dataset of one element is made anew for every image.
-            encoded: The bytes of the image, a tensor.
+            data: The bytes of the image, a tensor.
             index: The number of the example.
-            name: `f(index)` tells where it is.
+            split: The split that it is of: `split.name(index)` tells where it
+                is, and `split.path(index)` the file, where it is one.
             size: int64 tensor `(2,)`, the height and width that the image must
                 have; None for any.
         """
@@ -104,7 +111,10 @@ class BadImages:
                 return tf.identity(pixels), 1.0
 
         def note(index, data, wanted):
-            self._note(name(int(index)), _why(data, wanted))
+            index = int(index)
+            path = split.path and split.path(index)
+            reason = _unreadable(path) if path and not data else None
+            self._note(split.name(index), reason or _why(data, wanted))
             return self.skips
 
         def report(data):
@@ -114,7 +124,7 @@ class BadImages:
             with tf.control_dependencies([check]):
                 return tf.zeros(shape, tf.uint8), tf.constant(0.0)
 
-        example = tf.data.Dataset.from_tensors(encoded)
+        example = tf.data.Dataset.from_tensors(data)
         good = example.map(decode_checked).ignore_errors()
         shape = [side or 1 for side in good.element_spec[0].shape]
         either = good.concatenate(example.map(report)).take(1)
@@ -130,6 +140,16 @@ class BadImages:
             logging.warning("skipped, it %s. In %s", reason, name)
 
 
+def _unreadable(path):
+    """The reason that a file cannot be read, as a predicate; None if it can."""
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None
+
+
 def _why(data, wanted):
     """The reason that an image cannot be used, as a predicate.
 
@@ -140,7 +160,7 @@ def _why(data, wanted):
     if not data:
         return "cannot be decoded: it is empty"
     try:
-        image = tf.io.decode_image(data, expand_animations=False)
+        image = encoded.decode(data, 3)
     except tf.errors.OpError as error:
         # TensorFlow's reason, without the places in its graph.
         reason = re.sub(r"{{.*?}}|\[Op:.*", "", error.message).strip(" .")

@@ -1,12 +1,14 @@
 """Image classification, the task of `recipes/imagenet.py`."""
 
 from recipes import classifier
+from recipes import confusion
 from recipes import export_logits
 from recipes import init_model
 from recipes import labelled
 from recipes import mixing
 from recipes import models
 from recipes import norms
+from recipes import predict_labels
 from recipes import sources
 from recipes.task import Task
 
@@ -46,8 +48,8 @@ def _mixer(config, source, pipeline):
 
 
 def _export(config, data, model):
-    del data
-    return export_logits.describe(export_logits.write(config, model))
+    names = data.source.class_names
+    return export_logits.describe(export_logits.write(config, model, names))
 
 
 def _outcome(last, best, summary):
@@ -104,5 +106,6 @@ TASK = Task(
     outcome=_outcome,
     evaluated=_evaluated,
     tiles=_tiles,
-    pictures=lambda config, data: "",
+    pictures=confusion.page,
+    predictor=predict_labels,
 )

@@ -1,7 +1,9 @@
 """The loss of a classifier, what it logs, and how it is evaluated."""
 
+import numpy as np
 import tensorflow as tf
 
+from recipes import per_class
 from recipes.trainer import Trainer
 from recipes.trainer import mean
 
@@ -21,6 +23,7 @@ class Classifier(Trainer):
 
     def __init__(self, model, config, pads):
         super().__init__(model, config, pads)
+        self.config = config
         self.label_smoothing = config.label_smoothing
 
     def part_loss(self, x, y, y_pred, weights):
@@ -32,13 +35,21 @@ class Classifier(Trainer):
         return Counted(self, steps)
 
     def totals(self, batch):
-        """Sums of the values over a batch, and the number of its examples."""
+        """Sums of values over a batch, the number of its examples, and rows.
+
+        The rows, float32 `(N, 4)`, are label, predicted label, its probability
+        and weight of every example.
+        """
         images, labels, weights = batch
         with self.inference_weights():
             logits = self.model(images, training=False)
         values = self.values(labels, logits)
         sums = {k: tf.reduce_sum(v * weights) for k, v in values.items()}
-        return {**sums, "examples": tf.reduce_sum(weights)}
+        predicted = tf.math.top_k(logits).indices[:, 0]
+        scores = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
+        columns = (labels, predicted, scores, weights)
+        rows = tf.stack([tf.cast(c, tf.float32) for c in columns], axis=-1)
+        return {**sums, "examples": tf.reduce_sum(weights)}, rows
 
     def values(self, labels, logits):
         """Loss and hits of every example.
@@ -66,6 +77,8 @@ class Classifier(Trainer):
 class Counted:
     """An evaluation whose values are means over all examples.
 
+    It leaves evaluation.json in the workdir, see `per_class`.
+
     Args:
         classifier: A `Classifier`.
         steps: Its `Steps`.
@@ -81,22 +94,32 @@ class Counted:
         data = self.steps.data
         batches = self.steps.distributed(data.evaluation)
         names = (*self.classifier.VALUES, "examples")
-        totals = {name: tf.zeros([]) for name in names}
+        totals, rows = {name: tf.zeros([]) for name in names}, []
         for _ in range(data.num_eval_batches):
-            totals = self._add(next(batches), totals)
+            totals, added = self._add(next(batches), totals)
+            rows.append(added)
+        self._write(np.concatenate(rows))
         totals = {name: float(total) for name, total in totals.items()}
         examples = totals.pop("examples")
         values = {k: v / max(examples, 1.0) for k, v in totals.items()}
         return {**values, "examples": int(examples)}
 
+    def _write(self, rows):
+        folder, source = self.classifier.config.folder, self.steps.data.source
+        if folder.is_dir():
+            names = source.class_names
+            counted = per_class.count(rows, names, source.evaluation.name)
+            per_class.write(folder, counted)
+
     def _add_batch(self, batch, totals):
         strategy = self.steps.strategy
-        shares = strategy.run(self.classifier.totals, (batch,))
-        return {
+        shares, rows = strategy.run(self.classifier.totals, (batch,))
+        totals = {
             name: totals[name]
             + strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None)
             for name, share in shares.items()
         }
+        return totals, strategy.gather(rows, axis=0)
 
 
 def _hits(labels, logits, k):

@@ -38,6 +38,11 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
+        if (self.mode == "predict") != (self.images is not None):
+            raise RecipeError(
+                "--mode=predict and --images=FOLDER_OR_FILE belong together. "
+                f"Received: mode={self.mode}, images={self.images}"
+            )
         if self.convert_to is not None and self.init_model is None:
             raise RecipeError(
                 "--convert_to converts the model of --init_model: give that "
@@ -84,7 +89,7 @@ class RunConfig:
     @property
     def takes_whole_model(self):
         """Whether --checkpoint is a model by itself, and no save of the run."""
-        acts = self.mode in ("eval", "export")
+        acts = self.mode in ("eval", "export", "predict")
         return acts and self.checkpoint.endswith((".keras", ".h5"))
 
     def to_dict(self):

@@ -144,6 +144,42 @@ def make(config):
     )
 
 
+def without_training(config, source, maker, bad_images, batch_size):
+    """The data of a run that predicts.
+
+    Args:
+        config: Its config.
+        source: A source whose evaluation examples are to be predicted.
+        maker: Their `examples.Maker`.
+        bad_images: The `BadImages` of the run.
+        batch_size: Images a step.
+    """
+    split = source.evaluation
+    num_batches = -(-split.num_examples // batch_size)
+
+    def evaluation(context=None):
+        example = examples.evaluated(maker, split, batch_size)
+        share = _share(batch_size, context)
+        return _eval_batches(example, num_batches, share)
+
+    return Data(
+        train=None,
+        evaluation=evaluation,
+        num_train=0,
+        num_eval=split.num_examples,
+        num_classes=source.num_classes,
+        image_shape=(config.image_size, config.image_size, source.num_channels),
+        steps_per_epoch=1,
+        num_steps=1,
+        num_epochs=1,
+        num_eval_batches=num_batches,
+        eval_batch_size=batch_size,
+        global_batch_size=batch_size,
+        source=source,
+        bad_images=bad_images,
+    )
+
+
 def measure_rate(data, seconds=1.0):
     """Images per second of the training input alone, on this machine."""
     # A short training is over in no time: its batches come again.

@@ -63,8 +63,12 @@ def evaluation(source, config, batch_size, split, bad_images):
         split: Name of the examples in the source.
         bad_images: The `BadImages` of the run.
     """
-    split = getattr(source, split)
     maker = task.of(config).evaluation_examples(config, source, bad_images)
+    return evaluated(maker, getattr(source, split), batch_size)
+
+
+def evaluated(maker, split, batch_size):
+    """`f(step, row)` gives the example of a split in that row, in a graph."""
     seed = tf.zeros(2, tf.int64)
 
     def example(step, row):

@@ -24,13 +24,14 @@ BATCH_SIZES = (1, 3)
 GROWTH = 32
 
 
-def write(config, model):
+def write(config, model, class_names):
     """Writes a classifier in float32, see `export.write`.
 
     Args:
         config: A `Config`.
         model: Functional model from images in [-1, 1] to logits, of any dtype
             policy.
+        class_names: The name of each logit.
 
     Returns:
         The facts that export.json holds, and `path`.
@@ -47,6 +48,7 @@ def write(config, model):
         "output": OUTPUT,
         "output_shape": [None, num_classes],
         "num_classes": num_classes,
+        "class_names": list(class_names),
     }
     return export.write(
         config,

@@ -1,30 +1,28 @@
 """A folder of images below split/label/, as Keras reads it.
 
 Classes, files and labels are those of
-`keras.utils.image_dataset_from_directory`, but for what programs leave behind:
-hidden files and folders, such as .ipynb_checkpoints and ._x.jpg, and __MACOSX.
-These, and everything else that is not read, are named with their number.
+`keras.utils.image_dataset_from_directory`, with WebP besides, but for what
+programs leave behind: hidden files and folders, such as .ipynb_checkpoints and
+._x.jpg, and __MACOSX. These, and everything else that is not read, are counted.
 """
 
-import collections
 import os
 
 import numpy as np
-from absl import logging
 
 from recipes.errors import RecipeError
+from recipes.ignored import Ignored
+from recipes.ignored import is_file
+from recipes.ignored import is_folder
+from recipes.ignored import is_left_behind
+from recipes.ignored import listed
+from recipes.ignored import printable
 
-# Those of Keras.
-IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+# Those of Keras, and WebP.
+IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 EVAL_SPLITS = ("validation", "valid", "val", "test")
-MACOS_FOLDER = "__MACOSX"
-# Names and endings that a line lists.
+# Names that a line lists.
 NUM_LISTED = 20
-
-
-def is_left_behind(name):
-    """Whether a file or folder of that name is no part of a dataset."""
-    return name.startswith(".") or name == MACOS_FOLDER
 
 
 def is_image(name):
@@ -39,11 +37,6 @@ def images_of(folder, names):
     ]
 
 
-def printable(path):
-    """A path as text, whatever bytes its name has."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def read(root):
     """The images of a folder.
 
@@ -51,28 +44,59 @@ def read(root):
         root: Path of the folder.
 
     Returns:
-        `(labels, train, evaluation)`: the sorted names of the classes and, of
-        each split, a list of paths and an int64 array of label indices.
+        `(labels, train, evaluation, notes)`: the sorted names of the classes;
+        of each split, a list of paths and an int64 array of label indices; and
+        a list of what else there is to say.
 
     Raises:
         RecipeError: if there is no such folder, it does not hold both splits,
-            or a split holds no image or other labels than training.
+            or a split holds no image or other labels than training, or there
+            is no training image of a class.
     """
     roots = _split_roots(root)
-    unread = collections.Counter()
-    for folder in _folders(root, unread):
-        if root / folder not in roots:
-            unread[f"{folder}/"] += 1
-    labels, eval_labels = (_folders(split, unread) for split in roots)
+    ignored = Ignored(root)
+    for entry in _scan(root):
+        if not is_folder(entry):
+            _ignore_file(entry, ignored)
+        elif root / entry.name not in roots:
+            ignored.add(entry)
+    labels, eval_labels = (_classes(split, ignored) for split in roots)
     unknown = sorted(set(eval_labels) - set(labels))
     if unknown:
         raise RecipeError(
             f"{roots[1]} holds labels that train/ does not: "
-            f"{', '.join(unknown)}."
+            f"{', '.join(map(printable, unknown))}."
         )
-    splits = [_list_images(split, labels, unread) for split in roots]
-    _warn(root, labels, dict(zip(roots, splits, strict=True)), unread)
-    return labels, *splits
+    splits = [_list_images(split, labels, ignored) for split in roots]
+    without = [_without_images(labels, indices) for _, indices in splits]
+    if without[0]:
+        raise RecipeError(
+            f"{roots[0]} has no image of {len(without[0])} of {len(labels)} "
+            f"classes: {listed(without[0], NUM_LISTED)}. Put images there or "
+            "remove the folder."
+        )
+    notes = [ignored.describe()]
+    if without[1]:
+        notes.append(
+            f"{roots[1].name}/ has no image of {len(without[1])} of "
+            f"{len(labels)} classes: {listed(without[1], NUM_LISTED)}"
+        )
+    return labels, *splits, [note for note in notes if note]
+
+
+def images_below(root):
+    """The paths of the images in a folder and below it, and a note.
+
+    Raises:
+        RecipeError: if a folder cannot be listed.
+    """
+    ignored = Ignored(root)
+    return _walk(root, ignored), ignored.describe()
+
+
+def _without_images(labels, indices):
+    counts = np.bincount(indices, minlength=len(labels))
+    return [printable(labels[i]) for i in np.flatnonzero(counts == 0)]
 
 
 def _split_roots(root):
@@ -87,7 +111,8 @@ def _split_roots(root):
         (root / name for name in EVAL_SPLITS if (root / name).is_dir()), None
     )
     if not train.is_dir() or evaluation is None:
-        there = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
+        names = sorted(printable(entry.name) for entry in _scan(root))
+        there = listed(names, NUM_LISTED) or "nothing"
         raise RecipeError(
             f"--dataset=folder:{root} must hold train/ and one of "
             f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It holds: {there}."
@@ -95,24 +120,31 @@ def _split_roots(root):
     return train, evaluation
 
 
-def _folders(root, unread):
-    """Names of the folders in a folder; counts what else it holds."""
+def _classes(root, ignored):
+    """Names of the folders of a split; counts what else it holds."""
     names = []
     for entry in _scan(root):
-        if entry.is_dir() and not is_left_behind(entry.name):
-            names.append(entry.name)
-        elif is_image(entry.name):
-            unread["images outside of the class folders"] += 1
+        if not is_folder(entry):
+            _ignore_file(entry, ignored)
+        elif is_left_behind(entry.name):
+            ignored.add(entry)
         else:
-            unread[_kind(entry)] += 1
+            names.append(entry.name)
     return names
 
 
-def _list_images(root, labels, unread):
+def _ignore_file(entry, ignored):
+    is_loose = is_image(entry.name) and is_file(entry)
+    ignored.add(
+        entry, "images outside of the class folders" if is_loose else None
+    )
+
+
+def _list_images(root, labels, ignored):
     """Paths and label indices of the images below `root/<label>/`."""
     paths, indices = [], []
     for index, label in enumerate(labels):
-        found = _walk(root / label, unread) if (root / label).is_dir() else []
+        found = _walk(root / label, ignored) if (root / label).is_dir() else []
         paths += found
         indices += [index] * len(found)
     if not paths:
@@ -122,7 +154,7 @@ def _list_images(root, labels, unread):
     return paths, np.array(indices, np.int64)
 
 
-def _walk(folder, unread):
+def _walk(folder, ignored):
     """The images in a folder and below it, in the order of Keras."""
     images, folders = {}, [os.fspath(folder)]
     while folders:
@@ -130,19 +162,17 @@ def _walk(folder, unread):
         images[parent] = []
         for entry in _scan(parent):
             if is_left_behind(entry.name):
-                unread[_kind(entry)] += 1
-            elif entry.is_dir():
+                ignored.add(entry)
+            elif is_folder(entry):
                 # As Keras does, which would not end in a circle of them.
                 if entry.is_symlink():
-                    unread["links to folders"] += 1
+                    ignored.add(entry, "links to folders")
                 else:
                     folders.append(entry.path)
-            elif not is_image(entry.name):
-                unread[_kind(entry)] += 1
-            elif entry.is_file():
+            elif is_image(entry.name) and is_file(entry):
                 images[parent].append(entry.path)
             else:
-                unread["broken links"] += 1
+                ignored.add(entry)
     return [path for parent in sorted(images) for path in images[parent]]
 
 
@@ -153,39 +183,5 @@ def _scan(folder):
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise RecipeError(
-            f"{folder} cannot be listed: {error.strerror}."
+            f"{printable(folder)} cannot be listed: {error.strerror}."
         ) from error
-
-
-def _kind(entry):
-    """How a file or folder is counted that is not read."""
-    if entry.is_dir():
-        return f"{entry.name}/"
-    if entry.name.startswith("."):
-        return "._*" if entry.name.startswith("._") else ".*"
-    ending = os.path.splitext(entry.name)[1].lower()
-    return f"*{ending}" if ending else "files without an ending"
-
-
-def _warn(root, labels, splits, unread):
-    """Says in a line what is not read, and which classes have no image."""
-    parts = []
-    if unread:
-        counts = [f"{count} {kind}" for kind, count in unread.most_common()]
-        parts.append(f"not read: {_listed(counts)}")
-    for split, (_, indices) in splits.items():
-        counts = np.bincount(indices, minlength=len(labels))
-        empty = [labels[i] for i in np.flatnonzero(counts == 0)]
-        if empty:
-            parts.append(
-                f"{split.name}/ has no image of {len(empty)} of {len(labels)} "
-                f"classes: {_listed(empty)}"
-            )
-    if parts:
-        logging.warning("folder:%s: %s.", root, "; ".join(parts))
-
-
-def _listed(names):
-    """Up to some names, for a sentence."""
-    more = len(names) - NUM_LISTED
-    return ", ".join(names[:NUM_LISTED]) + (f" and {more} more" * (more > 0))

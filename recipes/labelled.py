@@ -3,6 +3,8 @@
 import tensorflow as tf
 
 from recipes import augment
+from recipes import encoded
+from recipes import exif
 from recipes.examples import Maker
 
 
@@ -45,16 +47,30 @@ def fetch(split, index, preparation, seed, bad_images):
 
     def guarded(crop):
         return bad_images.guard(
-            lambda encoded: crop(encoded, seed),
-            image,
-            index,
-            split.name,
+            lambda data: crop(data, seed), image, index, split
         )
 
+    def crop_file(data, seed):
+        turn = exif.orientation(data)
+
+        def upright():
+            pixels = encoded.decode(data, preparation.shape[-1])
+            return preparation.crop(encoded.upright(pixels, turn), seed)
+
+        # Part of what is turned could be decoded too, but few images are.
+        return tf.cond(
+            tf.image.is_jpeg(data) & (turn == 1),
+            lambda: preparation.crop_jpeg(data, seed),
+            upright,
+        )
+
+    # Most JPEG files have no EXIF to look for.
+    is_file = split.path is not None
+    is_quick = encoded.is_plain_jpeg if is_file else tf.image.is_jpeg
     pixels, weight = tf.cond(
-        tf.image.is_jpeg(image),
+        is_quick(image),
         lambda: guarded(preparation.crop_jpeg),
-        lambda: guarded(preparation.crop),
+        lambda: guarded(crop_file if is_file else preparation.crop),
     )
     image = tf.cond(
         weight > 0,

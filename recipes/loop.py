@@ -9,7 +9,10 @@ import keras
 import keras_norm
 from recipes import environment
 from recipes import freezing
+from recipes import inventory
+from recipes import model_metadata
 from recipes import optimizers
+from recipes import predict as predict_lib
 from recipes import schedules
 from recipes import stored
 from recipes import task
@@ -111,6 +114,8 @@ def train(config, data, trainer, strategy, broadcast):
     with whole.file(config.folder / "model.keras") as path:
         with trainer.averaged():
             trainer.model.save(path)
+        names = list(data.source.class_names)
+        model_metadata.add(path, {"class_names": names})
     summary.update(
         seconds=round(seconds, 1),
         peak_memory_bytes=environment.peak_memory_bytes(),
@@ -163,6 +168,18 @@ def export(config, data, trainer, strategy, broadcast):
             print(task.of(config).export(config, data, trainer.model))
 
 
+def predict(config, data, trainer, strategy, broadcast):
+    """Writes what the weights that `--checkpoint` names say of images.
+
+    Raises:
+        RecipeError: if there is no such checkpoint.
+    """
+    records = Records(config.folder, config.best_metric)
+    step = _load(config, trainer, strategy, records, broadcast)
+    steps = Steps(trainer, data, strategy, is_timed=False)
+    print(predict_lib.write(config, steps, step, broadcast.workers.is_chief))
+
+
 def _load(config, trainer, strategy, records, broadcast):
     """Takes the weights that `--checkpoint` names; the step they are of."""
     state, save = State(trainer), None
@@ -197,4 +214,5 @@ def _summary(data, trainer, strategy):
         "num_replicas": strategy.num_replicas_in_sync,
         "num_train": data.num_train,
         "num_eval": data.num_eval,
+        **inventory.facts(data),
     }

@@ -45,13 +45,17 @@ def run(config):
     from recipes import data
     from recipes import dry_run
     from recipes import environment
+    from recipes import inventory
     from recipes import loop
+    from recipes import predict
     from recipes import report
     from recipes import stored
     from recipes import strategy
     from recipes import workdir
     from recipes import workers
 
+    if config.mode == "predict":
+        predict.check(config)
     these = workers.find(config)
     with (
         environment.prepared(config),
@@ -61,17 +65,26 @@ def run(config):
         replicas = strategy.make(config)
         broadcast = workers.Broadcast(replicas, these)
         workers.require_same_config(config, broadcast)
-        batches = data.make(config)
+        if config.mode == "predict":
+            batches = predict.open_images(config, replicas.num_replicas_in_sync)
+        else:
+            batches = data.make(config)
+        if these.is_chief and config.mode != "predict":
+            print(inventory.describe(batches))
         trainer = loop.build(stored.resolved(config), batches, replicas)
         if config.dry_run:
             with batches.bad_images.named():
                 print(dry_run.describe(config, batches, trainer, replicas))
             return None
-        act = {"eval": loop.evaluate, "export": loop.export}.get(
-            config.mode, loop.train
-        )
+        act = {
+            "eval": loop.evaluate,
+            "export": loop.export,
+            "predict": loop.predict,
+        }.get(config.mode, loop.train)
         with batches.bad_images.named():
             result = act(config, batches, trainer, replicas, broadcast)
+        if config.mode == "predict":
+            return None
         left_out = batches.bad_images.describe()
         if left_out:
             print(left_out)

@@ -15,8 +15,14 @@ class RunSettings:
     )
     mode: str = setting(
         "train_and_eval",
-        "What to do; eval and export take the --checkpoint.",
-        choices=("train_and_eval", "train", "eval", "export"),
+        "What to do; eval, export and predict take the --checkpoint of the run "
+        "in --workdir. predict writes what the network says of your own "
+        "--images to predict.csv and predict.json in the workdir.",
+        choices=("train_and_eval", "train", "eval", "export", "predict"),
+    )
+    images: str | None = setting(
+        None,
+        "Of --mode=predict: an image, or a folder of images and of folders.",
     )
     workdir: str | None = setting(
         None,
@@ -30,7 +36,7 @@ class RunSettings:
     )
     checkpoint: str = setting(
         "last",
-        "What --mode=eval and --mode=export take: last, best, a save "
+        "What --mode=eval, export and predict take: last, best, a save "
         "(checkpoints/step_*.npz) or a .keras file.",
     )
     export_format: str = setting(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from recipes import encoded
 from recipes import image_folder
 from recipes import tfds_source
 
@@ -22,13 +23,17 @@ class Split:
         num_examples: How many there are.
         read: `f(index)` gives image and label of an example in a graph, where
             `index` is an int64 tensor. An image is uint8 `(height, width,
-            channels)`, or the bytes of a JPEG, PNG, GIF or BMP file.
+            channels)`, or the bytes of a JPEG, PNG, GIF, BMP or WebP file; none
+            of one that cannot be read.
         name: `f(index)` tells a person which example that is, and where.
+        path: `f(index)` gives the path of the file that an image is; None
+            where it is none. Files are turned by their EXIF orientation.
     """
 
     num_examples: int
     read: Callable
     name: Callable
+    path: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +41,25 @@ class Source:
     """A classification set.
 
     Attributes:
-        num_classes: Number of classes.
+        class_names: The name of each label.
         num_channels: Colors of an image, 1 or 3.
         train: The training examples.
         evaluation: The evaluation examples.
         augmentation: What suits these images, see `augment`.
+        notes: What else there is to say of what was found.
     """
 
-    num_classes: int
+    class_names: tuple
     num_channels: int
     train: Split
     evaluation: Split
     augmentation: str
+    notes: tuple = ()
+
+    @property
+    def num_classes(self):
+        """Number of classes."""
+        return len(self.class_names)
 
 
 def open_source(config):
@@ -111,7 +123,7 @@ def _digits():
     return Source(
         train=split("train", train_images, train_labels),
         evaluation=split("evaluation", eval_images, eval_labels),
-        num_classes=10,
+        class_names=tuple(map(str, digits.target_names)),
         num_channels=1,
         augmentation="crop",
     )
@@ -135,7 +147,7 @@ def _fake(config):
     return Source(
         train=split(NUM_FAKE),
         evaluation=split(NUM_FAKE // 4),
-        num_classes=1000,
+        class_names=tuple(map(str, range(1000))),
         num_channels=3,
         augmentation="none",
     )
@@ -143,19 +155,28 @@ def _fake(config):
 
 def _folder(root):
     """Image files below split/label/, see `image_folder`."""
-    labels, *splits = image_folder.read(root)
-    train, evaluation = (
-        _in_memory(
-            ([os.fsencode(path) for path in paths], indices),
-            lambda path, label: (tf.io.read_file(path), label),
-            lambda i, paths=paths: image_folder.printable(paths[i]),
-        )
-        for paths, indices in splits
-    )
+    labels, *splits, notes = image_folder.read(root)
+    train, evaluation = (files(*split) for split in splits)
     return Source(
+        class_names=tuple(map(image_folder.printable, labels)),
+        num_channels=3,
         train=train,
         evaluation=evaluation,
-        num_classes=len(labels),
-        num_channels=3,
         augmentation="inception",
+        notes=tuple(notes),
     )
+
+
+def files(paths, labels):
+    """A split of image files.
+
+    Args:
+        paths: List of paths.
+        labels: int64 array of a label for each.
+    """
+    split = _in_memory(
+        ([os.fsencode(path) for path in paths], labels),
+        lambda path, label: (encoded.read(path), label),
+        lambda i: image_folder.printable(paths[i]),
+    )
+    return dataclasses.replace(split, path=lambda i: paths[i])

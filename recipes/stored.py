@@ -10,12 +10,19 @@ from recipes.errors import RecipeError
 def resolved(config):
     """The config that builds the network of the checkpoint.
 
-    A `.keras` file brings its own; a save holds that of its run.
+    A `.keras` file brings its own; a save holds that of its run. What predicts
+    needs no more of a run than its workdir.
 
     Raises:
         RecipeError: for a file that is not there, or of another kind.
     """
-    trains = config.mode not in ("eval", "export")
+    trains = config.mode not in ("eval", "export", "predict")
+    finished = config.folder / "model.keras"
+    is_started = config.mode == "predict" and config.init_model is not None
+    if is_started and not config.takes_whole_model and finished.is_file():
+        return dataclasses.replace(
+            config, init_model=str(finished), convert_to=None
+        )
     if trains or config.checkpoint in ("last", "best"):
         return config
     path = pathlib.Path(config.checkpoint).expanduser()

@@ -33,6 +33,8 @@ class Task:
         evaluated: `f(values)` gives the values of an evaluation in a line.
         tiles: `f(last, best)` gives the report's first figures, `(name, text)`.
         pictures: `f(config, data)` gives HTML for the report, or nothing.
+        predictor: The module that predicts images without labels, see
+            `predict`.
     """
 
     open_source: Callable
@@ -50,6 +52,7 @@ class Task:
     evaluated: Callable
     tiles: Callable
     pictures: Callable
+    predictor: object
 
 
 def of(config):

@@ -56,7 +56,7 @@ def open_builder(config):
         _split(info, parse, shape if keeps else None) for info in infos
     )
     return {
-        "num_classes": features[label_key].num_classes,
+        "class_names": tuple(features[label_key].names),
         "num_channels": shape[-1] or 3,
         "train": train,
         "evaluation": evaluation,

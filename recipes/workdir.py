@@ -15,6 +15,7 @@ from recipes.errors import RecipeError
 NOT_OF_THE_RUN = (
     "workdir",
     "mode",
+    "images",
     "dry_run",
     "checkpoint",
     "export_format",

@@ -40,7 +40,7 @@ class Split:
         num_examples: How many images there are.
         read: `f(index)` gives an example in a graph, where `index` is an int64
             tensor: a dict of
-            `"image"`: the bytes of a JPEG, PNG, GIF or BMP file;
+            `"image"`: the bytes of a JPEG, PNG, GIF, BMP or WebP file;
             `"boxes"`: float32 `(n, 4)`, `[ymin, xmin, ymax, xmax]` as shares
             of height and width, from 0 to 1, every side longer than 0;
             `"labels"`: int64 `(n,)`; `"is_crowd"`: bool `(n,)`;
@@ -49,12 +49,15 @@ class Split:
         name: `f(index)` tells a person which image that is, and where.
         annotations: `f()` gives the list of `Annotation`s, by index, read
             once. Their boxes are those of `read`, but in pixels.
+        path: `f(index)` gives the path of the file that an image is; None
+            where it is none.
     """
 
     num_examples: int
     read: Callable
     name: Callable
     annotations: Callable
+    path: Callable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Source:
         train: The training examples.
         evaluation: The evaluation examples.
         num_channels: Colors of an image.
+        notes: What else there is to say of what was found.
     """
 
     class_names: tuple
@@ -75,6 +79,7 @@ class Source:
     train: Split
     evaluation: Split
     num_channels: int = 3
+    notes: tuple = ()
 
     @property
     def num_classes(self):

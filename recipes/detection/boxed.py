@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from recipes import encoded
+from recipes import exif
 from recipes.detection import augment
 from recipes.detection import targets
 from recipes.examples import Maker
@@ -56,16 +58,42 @@ def evaluation(config, source, bad_images):
     return Maker(make, blank)
 
 
+def prediction(config, source, bad_images):
+    """The `Maker` of images without boxes, turned as EXIF says.
+
+    The target is int64 `(3,)`: the number of the example, and the height and
+    width of its image.
+    """
+    prepare = augment.evaluation(config)
+
+    def decode(data):
+        pixels = encoded.decode(data, 3)
+        return encoded.upright(pixels, exif.orientation(data))
+
+    def make(split, index, seed):
+        data = split.read(index)["image"]
+        pixels, weight = bad_images.guard(decode, data, index, split)
+        image, _, _ = prepare(pixels, tf.zeros((0, 4)), seed)
+        size = tf.shape(pixels, tf.int64)[:2]
+        return image * weight, tf.concat([[index], size], axis=0), weight
+
+    def blank():
+        shape = _shape(config, source)
+        return tf.zeros(shape), tf.constant([-1, 1, 1], tf.int64), 0.0
+
+    return Maker(make, blank)
+
+
 def _read(split, index, bad_images):
     """An example with boxes in pixels, its image, and its weight."""
     example = split.read(index)
 
-    def decode(encoded):
-        pixels = tf.io.decode_image(encoded, 3, expand_animations=False)
-        return tf.ensure_shape(pixels, (None, None, 3))
-
     pixels, weight = bad_images.guard(
-        decode, example["image"], index, split.name, example.get("size")
+        lambda data: encoded.decode(data, 3),
+        example["image"],
+        index,
+        split,
+        example.get("size"),
     )
     sides = tf.tile(tf.cast(tf.shape(pixels)[:2], tf.float32), [2])
     # What cannot be decoded has no boxes either.

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from recipes import encoded
 from recipes import image_folder
 from recipes.detection import coco_json
 from recipes.detection import image_sizes
@@ -124,7 +125,15 @@ def _roboflow(root, folders):
 
 def _list_folder(folder):
     """Names in a folder. It is listed once: asking for each file is slow."""
-    return frozenset(os.listdir(folder) if os.path.isdir(folder) else ())
+    if not os.path.isdir(folder):
+        return frozenset()
+    with os.scandir(folder) as entries:
+        # A pipe would be waited for.
+        return frozenset(
+            entry.name
+            for entry in entries
+            if entry.is_symlink() or entry.is_file(follow_symlinks=False)
+        )
 
 
 def _images(path, folders, names, list_folder):
@@ -191,12 +200,13 @@ def _split(images, columns):
     def read(i):
         begin, end = offsets[i], offsets[i + 1]
         own = {key: column[begin:end] for key, column in rows.items()}
-        return {"image": tf.io.read_file(paths[i]), "size": sizes[i], **own}
+        return {"image": encoded.read(paths[i]), "size": sizes[i], **own}
 
     return Split(
         num_examples=len(images),
         read=read,
         name=lambda i: image_folder.printable(images[i]),
+        path=lambda i: images[i],
         annotations=functools.cache(
             lambda: [_annotation(columns, i) for i in range(len(images))]
         ),

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from recipes import encoded
 from recipes.detection import drawing
 from recipes.detection import metric
 from recipes.detection.average_precision import PER_CLASS
@@ -64,9 +65,7 @@ def chosen(split, source, predictions, count=NUM_IMAGES):
     for i in shown[:count]:
         try:
             example = split.read(tf.constant(i, tf.int64))
-            image = tf.io.decode_image(
-                example["image"], 3, expand_animations=False
-            )
+            image = encoded.decode(example["image"], 3)
         except tf.errors.OpError:
             continue
         size = example.get("size")

@@ -6,6 +6,7 @@ from recipes.detection import boxed
 from recipes.detection import detector
 from recipes.detection import networks
 from recipes.detection import pictures
+from recipes.detection import predict_boxes
 from recipes.detection import retinanet
 from recipes.detection import sources
 from recipes.task import Task
@@ -86,4 +87,5 @@ TASK = Task(
     evaluated=_evaluated,
     tiles=_tiles,
     pictures=pictures.page,
+    predictor=predict_boxes,
 )

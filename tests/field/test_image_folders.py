@@ -16,6 +16,7 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 
 from recipes import data  # noqa: E402
+from recipes import inventory  # noqa: E402
 from recipes import sources  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from tests.recipes.runs import make_config  # noqa: E402
@@ -42,29 +43,32 @@ PLAIN = (
 )
 # What programs leave behind, and how often the line says so.
 LEFT_BEHIND = {
-    "2 .ipynb_checkpoints/": (
+    "2 folders (.ipynb_checkpoints/)": (
         "train/.ipynb_checkpoints/x-checkpoint.jpg",
         "validation/a/.ipynb_checkpoints/1-checkpoint.jpg",
     ),
-    "1 .thumbnails/": ("train/.thumbnails/1.jpg",),
-    "3 __MACOSX/": (
+    "1 folder (.thumbnails/)": ("train/.thumbnails/1.jpg",),
+    "3 folders (__MACOSX/)": (
         "__MACOSX/train/a/._x.jpg",
         "train/__MACOSX/a/._x.jpg",
         "train/a/__MACOSX/._x.jpg",
     ),
-    "2 ._*": ("train/b/._2.jpg", "validation/a/._1.jpg"),
-    "3 .*": ("train/.DS_Store", "train/b/.DS_Store", "train/b/.hidden.png"),
-    "2 *.db": ("train/Thumbs.db", "train/b/Thumbs.db"),
-    "1 *.txt": ("classes.txt",),
-    "2 *.webp": ("train/a/1.webp", "train/a/2.WEBP"),
-    "1 *.tiff": ("validation/b/1.tiff",),
-    "1 files without an ending": ("train/b/jpg",),
-    "2 images outside of the class folders": (
-        "train/loose.jpg",
-        "validation/loose.PNG",
-    ),
-    "1 test/": ("test/a/1.jpg",),
+    "2 files (._*)": ("train/b/._2.jpg", "validation/a/._1.jpg"),
+    "3 files (.*)": ("train/.DS_Store", "train/b/.DS_Store", "train/b/.h.png"),
+    "2 files (.db)": ("train/Thumbs.db", "train/b/Thumbs.db"),
+    "1 file (.txt)": ("classes.txt",),
+    "2 files (.svg)": ("train/a/1.svg", "train/a/2.SVG"),
+    "1 file (.tiff)": ("validation/b/1.tiff",),
+    "1 file (no ending)": ("train/b/jpg",),
+    "2 images outside of the class folders (train/loose.jpg, "
+    "validation/loose.PNG)": ("train/loose.jpg", "validation/loose.PNG"),
+    "1 folder (test/)": ("test/a/1.jpg",),
 }
+ALL_LEFT_BEHIND = (
+    "ignored: 12 files (.*, ._*, .db, .svg, .tiff, .txt, no ending), 7 folders "
+    "(.ipynb_checkpoints/, .thumbnails/, __MACOSX/, test/), 2 images outside "
+    "of the class folders (train/loose.jpg, validation/loose.PNG)"
+)
 
 
 def make(root, names):
@@ -104,14 +108,11 @@ def keras_rows(root):
     return rows, len(dataset.class_names)
 
 
-def warnings_of(root, caplog):
-    caplog.clear()
-    with caplog.at_level("WARNING", logger="absl"):
-        opened(root)
-    return [record.getMessage() for record in caplog.records]
+def notes_of(root):
+    return "; ".join(opened(root).notes)
 
 
-def test_folders_are_read_as_keras_reads_them(tmp_path, caplog):
+def test_folders_are_read_as_keras_reads_them(tmp_path):
     root = make(tmp_path, PLAIN)
     source = opened(root)
     for folder, split in (
@@ -121,13 +122,13 @@ def test_folders_are_read_as_keras_reads_them(tmp_path, caplog):
         rows, num_classes = keras_rows(root / folder)
         assert read(split) == rows
         assert source.num_classes == num_classes
-    assert not warnings_of(root, caplog)
+    assert not notes_of(root)
 
 
 # https://github.com/pytorch/vision/issues/2831
 # https://github.com/googlecolab/colabtools/issues/1824
 # https://github.com/open-mmlab/mmpretrain/issues/507
-def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path, caplog):
+def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path):
     clean, messy = make(tmp_path / "clean", PLAIN), tmp_path / "messy"
     left_behind = [name for names in LEFT_BEHIND.values() for name in names]
     make(messy, (*PLAIN, *left_behind))
@@ -143,36 +144,40 @@ def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path, caplog):
         ]
         assert there == [name for name, *_ in rows]
         assert [row[1:] for row in read(split)] == [row[1:] for row in rows]
-    (line,) = warnings_of(messy, caplog)
-    assert line.startswith(f"folder:{messy}: not read: ")
-    assert "\n" not in line
-    kinds = line.removesuffix(".").partition("not read: ")[2].split(", ")
-    assert sorted(kinds) == sorted(LEFT_BEHIND)
+    assert notes_of(messy) == ALL_LEFT_BEHIND
+    line = inventory.describe(
+        data.make(make_config(dataset=f"folder:{messy}", global_batch_size=4))
+    )
+    assert line == (
+        "13 training and 3 evaluation images, 3 classes (Z, a, b); "
+        f"{ALL_LEFT_BEHIND}"
+    )
 
 
 @pytest.mark.parametrize("kind", LEFT_BEHIND)
-def test_each_kind_is_counted(tmp_path, caplog, kind):
+def test_each_kind_is_counted(tmp_path, kind):
     names = ("train/a/1.jpg", "train/b/1.jpg", "validation/a/1.jpg")
     make(tmp_path, (*names, "validation/b/1.jpg", *LEFT_BEHIND[kind]))
     assert opened(tmp_path).num_classes == 2
     assert opened(tmp_path).train.num_examples == 2
     assert opened(tmp_path).evaluation.num_examples == 2
-    (line,) = warnings_of(tmp_path, caplog)
-    assert line == f"folder:{tmp_path}: not read: {kind}."
+    assert notes_of(tmp_path) == f"ignored: {kind}"
 
 
-def test_classes_without_images_are_classes_and_named(tmp_path, caplog):
+def test_classes_without_images(tmp_path):
     make(tmp_path, ("train/c/1.jpg", "train/a/1.jpg", "val/a/1.jpg"))
-    (tmp_path / "train" / "b").mkdir()
     (tmp_path / "val" / "c").mkdir()
     source = opened(tmp_path)
-    rows, num_classes = keras_rows(tmp_path / "train")
-    assert num_classes == source.num_classes == 3
-    assert read(source.train) == rows
-    assert [label for *_, label in rows] == [0, 2]
-    (line,) = warnings_of(tmp_path, caplog)
-    assert "train/ has no image of 1 of 3 classes: b; " in line
-    assert line.endswith("val/ has no image of 2 of 3 classes: b, c.")
+    assert source.class_names == ("a", "c")
+    assert notes_of(tmp_path) == "val/ has no image of 1 of 2 classes: c"
+    (tmp_path / "train" / "b\n").mkdir()
+    make(tmp_path, ("train/b\n/notes.txt",))
+    with pytest.raises(RecipeError) as caught:
+        opened(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/train has no image of 1 of 3 classes: b\\n. Put images "
+        "there or remove the folder."
+    )
 
 
 def test_hidden_folders_of_the_evaluation_are_no_unknown_classes(tmp_path):
@@ -183,7 +188,7 @@ def test_hidden_folders_of_the_evaluation_are_no_unknown_classes(tmp_path):
         opened(tmp_path)
 
 
-def test_links(tmp_path, caplog):
+def test_links(tmp_path):
     root = make(
         tmp_path / "set",
         ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"),
@@ -200,12 +205,20 @@ def test_links(tmp_path, caplog):
     source = opened(root)
     assert (read(source.train), source.num_classes) == (rows, num_classes)
     assert len(rows) == 5
-    (line,) = warnings_of(root, caplog)
-    assert line.endswith("not read: 2 links to folders.")
-    # Keras lists it and fails over it while it trains.
+    assert notes_of(root) == (
+        "ignored: 2 links to folders (train/a/circle, train/a/more)"
+    )
+    # Keras lists them and fails over them while it trains, or waits.
     (train / "b" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (train / "b" / "itself.jpg").symlink_to("itself.jpg")
+    (train / "itself").symlink_to("itself")
+    os.mkfifo(train / "b" / "pipe.jpg")
     assert read(opened(root).train) == rows
-    assert "1 broken links" in warnings_of(root, caplog)[0]
+    assert notes_of(root) == (
+        "ignored: 3 broken links (train/itself, train/b/gone.jpg, "
+        "train/b/itself.jpg), 2 links to folders (train/a/circle, "
+        "train/a/more), 1 special file (train/b/pipe.jpg)"
+    )
 
 
 def test_a_name_that_is_not_utf_8(tmp_path):
@@ -239,7 +252,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     [
         ("train/1.jpg", "validation/a/1.jpg"),
         ("train/.a/1.jpg", "validation/a/1.jpg"),
-        ("train/a/1.webp", "validation/a/1.jpg"),
+        ("train/a/1.svg", "validation/a/1.jpg"),
         ("train/a/1.jpg", "validation/a/._1.jpg"),
         ("train/a/1.jpg", "__MACOSX/validation/a/1.jpg"),
     ],
@@ -252,7 +265,7 @@ def test_a_split_of_nothing_is_refused(tmp_path, names):
 
 
 def test_its_batches_train(tmp_path):
-    make(tmp_path, (*PLAIN, *LEFT_BEHIND["2 ._*"]))
+    make(tmp_path, (*PLAIN, *LEFT_BEHIND["2 files (._*)"]))
     made = data.make(
         make_config(
             dataset=f"folder:{tmp_path}", global_batch_size=13, image_size=8

@@ -64,7 +64,7 @@ def network(norms=("frn",), shape=IMAGE):
 
 def write(model, name, folder):
     config = make_config(workdir=str(folder), export_format=name)
-    return export_logits.write(config, model)
+    return export_logits.write(config, model, ["a", "b"])
 
 
 def images(*shape):

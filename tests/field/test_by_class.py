@@ -1,0 +1,90 @@
+"""Evaluation by class: accuracy, confusions, the surest mistakes."""
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the recipes run on TensorFlow", allow_module_level=True)
+pytest.importorskip("tensorflow_datasets")
+
+import sklearn.metrics  # noqa: E402
+
+from recipes import confusion  # noqa: E402
+from recipes import data  # noqa: E402
+from recipes import inventory  # noqa: E402
+from recipes import per_class  # noqa: E402
+from tests.recipes.runs import make_config  # noqa: E402
+
+
+@pytest.mark.parametrize("num_classes", [3, 50, 51])
+def test_counts_are_those_of_sklearn(num_classes):
+    generator = np.random.default_rng(num_classes)
+    # The last class has no example; rows of weight 0 do not count.
+    labels = generator.integers(0, num_classes - 1, 400)
+    predicted = np.where(
+        generator.random(400) < 0.6,
+        labels,
+        generator.integers(0, num_classes, 400),
+    )
+    scores = generator.random(400).astype(np.float32)
+    weights = (generator.random(400) < 0.9).astype(np.float32)
+    rows = np.stack([labels, predicted, scores, weights], -1)
+    names = [f"class {i}" for i in range(num_classes)]
+    counted = per_class.count(
+        rows.astype(np.float32), names, "example {}".format
+    )
+    kept = weights > 0
+    matrix = sklearn.metrics.confusion_matrix(
+        labels[kept], predicted[kept], labels=range(num_classes)
+    )
+    expected = matrix.tolist() if num_classes <= 50 else None
+    assert counted["confusion"] == expected
+    assert counted["num_examples"] == matrix.sum(axis=1).tolist()
+    assert counted["num_predicted"] == matrix.sum(axis=0).tolist()
+    assert counted["accuracy"][-1] is None
+    np.testing.assert_allclose(
+        counted["accuracy"][:-1],
+        (matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1))[:-1],
+        atol=1e-6,
+    )
+    wrong = [i for i in range(400) if kept[i] and labels[i] != predicted[i]]
+    wrong.sort(key=lambda i: -scores[i])
+    assert [m["index"] for m in counted["mistakes"]] == wrong[:24]
+    first = counted["mistakes"][0]
+    assert first["image"] == f"example {wrong[0]}"
+    assert first["label"] == names[labels[wrong[0]]]
+    assert first["predicted"] == names[predicted[wrong[0]]]
+
+
+def test_ties_are_in_order_and_nothing_is_no_fault():
+    rows = np.array([[0, 1, 0.5, 1]] * 30, np.float32)
+    counted = per_class.count(rows, ["a", "b"], str)
+    assert [m["index"] for m in counted["mistakes"]] == list(range(24))
+    counted = per_class.count(rows * [1, 1, 1, 0], ["a", "b"], str)
+    assert counted["accuracy"] == [None, None] and not counted["mistakes"]
+
+
+def test_names_in_the_report_are_text(tmp_path):
+    config = make_config(workdir=str(tmp_path))
+    made = data.make(config)
+    names = made.source.class_names
+    assert names == tuple("0123456789")
+    rows = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
+    counted = per_class.count(rows, names, made.source.evaluation.name)
+    per_class.write(tmp_path, counted)
+    page = confusion.page(config, made)
+    assert page.count("<figure") == 1 and "<b>1</b> 50%<br>is 0" in page
+    assert "0, predicted as 1: 1" in page
+
+
+def test_every_dataset_is_told_in_a_line():
+    line = inventory.describe(data.make(make_config()))
+    assert line == (
+        "1,437 training and 360 evaluation images, 10 classes "
+        "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
+    )
+    made = data.make(make_config(dataset="fake"))
+    assert inventory.describe(made).endswith(
+        "1,000 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 990 more)"
+    )
