@@ -1,5 +1,6 @@
 """What the program keras-norm does; its arguments: `keras_norm_cli`."""
 
+import dataclasses
 import importlib
 import json
 import os
@@ -9,13 +10,16 @@ import warnings
 import keras
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from keras_norm.conversion import files
+from keras_norm.conversion import inventory
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.errors import ConversionError
 from keras_norm.conversion.errors import one_line
+from keras_norm.conversion.errors import printable
 
 
 def main(options):
@@ -24,6 +28,10 @@ def main(options):
     Args:
         options: As `keras_norm_cli` parses them.
     """
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            # Not every terminal has every character of a name.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -32,7 +40,7 @@ def main(options):
             {"inspect": _inspect, "convert": _convert}[options.command](options)
         sys.stdout.flush()
     except ConversionError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 1
     except BrokenPipeError:
         # The reader has seen enough, as `head` does.
@@ -41,9 +49,8 @@ def main(options):
 
 
 def _inspect(options):
-    model = _load(options)
-    # A function that keeps every layer makes a report of what is there.
-    report = plan_conversion(model, lambda layer: None)
+    model = _load(options, require_built=False)
+    report = inventory.take(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
@@ -84,13 +91,20 @@ def _convert(options):
     else:
         report_table.show(report, _console())
     if not options.plan:
-        _say(f"wrote {options.out}")
+        _say(
+            f"wrote {options.out}: import keras_norm before "
+            f"keras.saving.load_model({options.out!r})"
+        )
 
 
-def _load(options):
+def _load(options, require_built=True):
     with _working(f"loading {options.model}"):
         model, notes = files.load_model(
-            options.model, options.unsafe, options.weights
+            options.model,
+            options.unsafe,
+            options.weights,
+            options.modules,
+            require_built,
         )
     for note in notes:
         _say(note)
@@ -115,16 +129,21 @@ def _describe(model, report):
         "model": model.name,
         "class": type(model).__name__,
         "keras": keras.__version__,
-        "parameters": model.count_params(),
+        "parameters": model.count_params() if model.built else None,
         "notes": report.notes,
         "batch_normalizations": [
-            {
-                key: entry[key]
-                for key in ("path", "layer", "shape", "action", "activations")
-            }
-            for entry in report.to_dict()["entries"]
+            _facts(entry)
+            for entry in report.entries
+            if inventory.is_batch_norm(entry)
         ],
+        "normalizations": [_facts(entry) for entry in report.entries],
     }
+
+
+def _facts(entry):
+    entry = dataclasses.asdict(entry)
+    keys = "path", "layer", "shape", "action", "reason", "activations"
+    return {key: entry[key] for key in keys}
 
 
 def _import(module):
@@ -145,7 +164,8 @@ def _warn(message, *_, **__):
 
 
 def _say(message):
-    print(message, file=sys.stderr)
+    line = printable(message).replace("\n", " ")
+    print(line, file=sys.stderr)
 
 
 def _console():
@@ -154,4 +174,4 @@ def _console():
 
 
 def _working(message):
-    return Console(stderr=True).status(message)
+    return Console(stderr=True).status(Text(printable(message)))
