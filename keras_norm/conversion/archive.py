@@ -66,6 +66,11 @@ def stage(source, folder, unsafe, notes, modules=()):
             f"Saved by Keras {version}, in an old format: loaded without "
             "compiling."
         )
+    if "class_name" not in config:
+        raise ConversionError(
+            f"{name} is damaged: its config does not say which class its model "
+            f"is of. Received: {str(config)[:80]}"
+        )
     if old:
         config_check.check_depth(config, name)
         config = keras2.mend(config, notes)

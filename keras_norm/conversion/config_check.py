@@ -16,6 +16,7 @@ from keras_norm.conversion.errors import ConversionError
 MAX_DEPTH = 300
 MAX_OBJECTS = 100_000
 MAX_LAYERS = 20_000
+MAX_TOKENS = 10**6
 TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 # Values that Keras writes as objects.
 VALUES = (
@@ -116,7 +117,7 @@ def _check_object(saved, name, modules):
         # Keras finds nothing either, and says it better.
         return None
     if not lookup.is_class(found):
-        raise _unknown(registered or kind, module, name)
+        raise _unknown(kind, module, name, registered)
     _check_reach(found, config, name)
     return found
 
@@ -163,7 +164,16 @@ def _check_reach(cls, config, name):
             f"{name} holds a {cls.__name__}, which runs what is not made of "
             f"Keras layers: {TRUST}"
         )
-    vocabulary = config.get("vocabulary") if isinstance(config, dict) else None
+    if not isinstance(config, dict):
+        return
+    tokens = config.get("num_oov_indices")
+    if isinstance(tokens, int) and tokens > MAX_TOKENS:
+        raise ConversionError(
+            f"{name} is refused: a {cls.__name__} has more than "
+            f"{MAX_TOKENS:,} tokens for what it does not know. "
+            f"Received: num_oov_indices={tokens}"
+        )
+    vocabulary = config.get("vocabulary")
     if isinstance(vocabulary, str):
         raise ConversionError(
             f"{name} reads a vocabulary from another file, {vocabulary!r}: "
@@ -200,12 +210,13 @@ def _has_tensor(node):
     return False
 
 
-def _unknown(kind, module, name):
-    kind = str(kind)
-    if module not in (None, "builtins") and ">" not in kind:
+def _unknown(kind, module, name, registered=None):
+    if ">" in str(registered):
+        kind = registered
+    elif module not in (None, "builtins") and ">" not in str(kind):
         kind = f"{module}.{kind}"
     return ConversionError(
-        f"{name} holds {kind[:100]!r}, which is not known here, neither of "
-        "Keras nor registered: first import the module that registers it "
+        f"{name} holds {str(kind)[:100]!r}, which is not known here, neither "
+        "of Keras nor registered: first import the module that registers it "
         "(--import MODULE)"
     )

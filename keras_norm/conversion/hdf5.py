@@ -73,8 +73,8 @@ def _check_link(group, key, name):
     link = group.get(key, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise ConversionError(
-            f"{name} is refused: {key[:80]!r} in {group.name[:80]!r} is a "
-            f"{type(link).__name__} to what is stored elsewhere; {TRUST}"
+            f"{name} is refused: {key[:80]!r} in {group.name[:80]!r} leads to "
+            f"what is stored elsewhere ({type(link).__name__}); {TRUST}"
         )
 
 

@@ -12,7 +12,7 @@ ASSETS = "assets/"
 MAX_MEMBERS = 10_000
 # Weights hardly shrink, unless most of them are zero. What stays below the
 # floor harms nobody.
-MAX_EXPANSION = 100
+MAX_EXPANSION = 50
 FLOOR = 2**26
 MAX_TEXT = {CONFIG: 2**25, METADATA: 2**20}
 # Lists and dicts take much more memory than their two characters.
