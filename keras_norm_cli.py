@@ -48,12 +48,12 @@ def main(arguments=None):
     except _Missing as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except _Terminated:
-        code = 128 + signal.SIGTERM
+    except _Terminated as error:
+        (number,) = error.args
     except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
+        number = signal.SIGINT
     print("\nstopped; a file is written whole or not at all", file=sys.stderr)
-    return int(code)
+    return 128 + number
 
 
 def parse(arguments=None):
@@ -214,7 +214,7 @@ class _Missing(Exception):
 
 
 class _Terminated(BaseException):
-    """SIGTERM, as an exception: what was begun is cleared away."""
+    """A signal as an exception: what was begun is cleared away."""
 
 
 def _start():
@@ -232,7 +232,7 @@ def _advice(error):
     text = " ".join(str(error).split())[:200]
     missing = getattr(error, "name", None)
     wanted = os.environ.get("KERAS_BACKEND", "")
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    installed = [name for name in BACKENDS if _is_installed(name)]
     if not installed:
         return (
             "Keras needs a backend, and none is installed: pip install "
@@ -247,6 +247,13 @@ def _advice(error):
     return f"Keras does not start: {type(error).__name__}: {text}"
 
 
+def _is_installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
 def _version():
     """The version of the package, without a start of Keras."""
     package = importlib.util.find_spec("keras_norm").origin
@@ -256,19 +263,23 @@ def _version():
 
 @contextlib.contextmanager
 def _stoppable():
-    """Makes SIGTERM an exception in the main thread."""
+    """Makes SIGTERM, and the end of the terminal, exceptions in this thread."""
 
-    def stop(*_):
-        raise _Terminated
+    def stop(number, _):
+        raise _Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)
+        for number in set(numbers):
+            # nohup ignores SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

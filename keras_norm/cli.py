@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+import zipfile
 
 import keras
 import numpy as np
@@ -39,12 +40,15 @@ def main(options):
                 _import(module)
             {"inspect": _inspect, "convert": _convert}[options.command](options)
         sys.stdout.flush()
-    except ConversionError as error:
-        _say(f"error: {error}")
-        return 1
     except BrokenPipeError:
         # The reader has seen enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ConversionError as error:
+        _say(f"error: {error}")
+        return 1
+    except Exception as error:
+        _say(f"error: {type(error).__name__}: {one_line(error)[:400]}")
+        return 1
     return 0
 
 
@@ -112,16 +116,24 @@ def _load(options, require_built=True):
 
 
 def _read_inputs(path):
+    wrong = (
+        OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile
+    )  # fmt: skip
     try:
-        inputs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as file:
+            magic = np.lib.format.MAGIC_PREFIX
+            if file.read(len(magic)) == magic:
+                # Mapped, an array whose file is shorter than it says is an
+                # error before memory is allocated for it.
+                return np.load(path, allow_pickle=False, mmap_mode="r")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except wrong as error:
         raise ConversionError(
             "--inputs takes an .npy or .npz file of inputs: "
             f"{one_line(error)}. Received: {path}"
         ) from error
-    if isinstance(inputs, np.ndarray):
-        return inputs
-    return {name: inputs[name] for name in inputs.files}
 
 
 def _describe(model, report):
@@ -160,12 +172,11 @@ def _import(module):
 
 
 def _warn(message, *_, **__):
-    _say(f"warning: {message}")
+    _say(f"warning: {one_line(message)}")
 
 
 def _say(message):
-    line = printable(message).replace("\n", " ")
-    print(line, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def _console():

@@ -14,12 +14,12 @@ def printable(text):
     """Text from a file, safe to print: control characters are escaped.
 
     A name in a file may hold escape sequences that move the cursor, hide text
-    or write to the clipboard, and characters that reverse the direction of
-    writing. Line breaks stay.
+    or write to the clipboard, line breaks that feign lines of the program, and
+    characters that reverse the direction of writing.
     """
     return "".join(
         character
-        if character.isprintable() or character == "\n"
+        if character.isprintable()
         else character.encode("unicode_escape").decode("ascii")
         for character in str(text)
     )

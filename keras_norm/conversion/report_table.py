@@ -48,7 +48,7 @@ def show_model(model, report, console):
             entry.path,
             entry.layer,
             "" if entry.shape is None else _shape(entry.shape),
-            "\n".join(f"{a.path}: {a.was}" for a in entry.activations),
+            [f"{a.path}: {a.was}" for a in entry.activations],
             _reached(entry),
         )
         style = STYLES[REPLACED if reached else entry.action]
@@ -91,8 +91,9 @@ def _print(console, table, lines):
 
 
 def _text(text):
-    """Text from a file as it is: without markup, and no control characters."""
-    return Text(printable(text))
+    """A text, or a list of lines, without markup and control characters."""
+    lines = text if isinstance(text, list) else [text]
+    return Text("\n".join(map(printable, lines)))
 
 
 def _shape(shape):
@@ -113,7 +114,7 @@ def _cells(entry, letters):
     return (
         entry.path,
         entry.becomes,
-        "\n".join(_activation(a) for a in entry.activations),
+        [_activation(a) for a in entry.activations],
         letter,
         entry.function,
     )
