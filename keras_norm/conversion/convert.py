@@ -102,6 +102,7 @@ def convert(
         post-activation residual networks have FRN without TLU at the end of a
         branch, and a TLU after the addition.
     """
+    plan_lib.check_model(model)
     norm = replacement.standardize_norm(norm, kwargs)
     plan = plan_lib.make(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
@@ -142,6 +143,7 @@ def plan_conversion(
     >>> len(report.replaced), len(report.kept)
     (13, 14)
     """
+    plan_lib.check_model(model)
     norm = replacement.standardize_norm(norm, kwargs)
     return plan_lib.make(
         model, norm, include, exclude, activation, fresh

@@ -2,7 +2,10 @@
 
 import dataclasses
 import inspect
+import os
 import warnings
+
+import keras
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
@@ -81,6 +84,23 @@ def make(model, norm, include, exclude, policy, fresh):
         notes=notes(model, graphs),
     )
     return Plan(result, layers, transfers, made)
+
+
+def check_model(model):
+    """Raises a `ConversionError` for what is no model, such as its file."""
+    if isinstance(model, str | os.PathLike):
+        path = os.fspath(model)
+        raise ConversionError(
+            "`model` must be a Keras model, which keras.saving.load_model("
+            f"{path!r}, compile=False) returns; the program that takes files "
+            f"is `keras-norm convert {path} OUT.keras --to NORM`. "
+            f"Received: model={model!r}"
+        )
+    if not isinstance(model, keras.layers.Layer | keras.Function):
+        raise ConversionError(
+            "`model` must be a Keras model. Received: model of the type "
+            f"{type(model).__module__}.{type(model).__qualname__}"
+        )
 
 
 def _require_graph(model):

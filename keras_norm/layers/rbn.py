@@ -45,8 +45,9 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         axis: Integer, the channel axis. Defaults to -1.
         statistics: Whose moments normalize: `"batch"`, `"instance"` or
             `"group"`. Defaults to `"batch"`.
-        groups: Integer that divides the channels, for `"group"` only. None for
-            as many as `GroupNormalization` takes by default. Defaults to None.
+        groups: Integer that divides the channels, for `"group"` only, an error
+            otherwise. None for as many as `GroupNormalization` takes by
+            default. Defaults to None.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
@@ -165,6 +166,12 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         )
         self.statistics = check_choice("statistics", statistics, STATISTICS)
         self.groups = check_groups(groups)
+        if groups is not None and statistics != "group":
+            raise ValueError(
+                '`groups` goes with statistics="group", whose moments are of '
+                f"groups of channels. Received: groups={groups}, "
+                f"statistics={statistics!r}"
+            )
         self._declare_calibration(
             center_statistic=center_statistic,
             scale_statistic=scale_statistic,
@@ -231,3 +238,10 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         groups = self._num_groups if is_built_group else self.groups
         config.update(statistics=self.statistics, groups=groups)
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        # Up to 0.1.0 groups were taken, and ignored, with other statistics.
+        if config.get("statistics", "batch") != "group":
+            config = {**config, "groups": None}
+        return super().from_config(config)
