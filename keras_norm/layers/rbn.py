@@ -241,7 +241,10 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
 
     @classmethod
     def from_config(cls, config):
-        # Up to 0.1.0 groups were taken, and ignored, with other statistics.
-        if config.get("statistics", "batch") != "group":
-            config = {**config, "groups": None}
-        return super().from_config(config)
+        # Files of earlier versions may name groups that have no effect.
+        groups = config.get("groups")
+        if config.get("statistics", "batch") == "group":
+            return super().from_config(config)
+        layer = super().from_config({**config, "groups": None})
+        layer.groups = groups
+        return layer
