@@ -23,8 +23,9 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
     Use it in place of batch normalization, activation unchanged: before the
     batch moments a sample's features are centered a little more or less, after
     them they are scaled, both by what the sample itself looks like and by three
-    learned values a channel. The calibration is the same in training and at
-    inference; the batch moments behave as in `BatchNormalization`.
+    learned values a channel. Calibration is the same in training and inference,
+    batch moments are those of `BatchNormalization`. A saved model with it loads
+    after `import keras_norm`.
 
     The calibration goes with other moments too: those of Batch
     Renormalization (`renorm=True`), of each plane (`statistics="instance"`) or
@@ -45,9 +46,8 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         axis: Integer, the channel axis. Defaults to -1.
         statistics: Whose moments normalize: `"batch"`, `"instance"` or
             `"group"`. Defaults to `"batch"`.
-        groups: Integer that divides the channels, for `"group"` only, an error
-            otherwise. None for as many as `GroupNormalization` takes by
-            default. Defaults to None.
+        groups: Integer that divides the channels, for `"group"` alone. None for
+            as many as `GroupNormalization` takes by default. Defaults to None.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
