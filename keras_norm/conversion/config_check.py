@@ -15,7 +15,9 @@ from keras_norm.conversion.errors import ConversionError
 
 MAX_DEPTH = 300
 MAX_OBJECTS = 100_000
-MAX_LAYERS = 20_000
+MAX_LAYERS = 5_000
+# Keras builds a Sequential model anew with every layer that it adds.
+MAX_SEQUENCE = 1_000
 MAX_TOKENS = 10**6
 TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 # Values that Keras writes as objects.
@@ -56,6 +58,7 @@ def check(config, name, modules=()):
             continue
         cls = _check_object(value, name, modules)
         _check_calls(value, name)
+        _check_sequence(value, name)
         num_objects += 1
         num_layers += lookup.is_class(cls) and issubclass(cls, keras.Operation)
         if num_objects > MAX_OBJECTS or num_layers > MAX_LAYERS:
@@ -195,6 +198,17 @@ def _check_calls(saved, name):
                 f"{name} is damaged: {str(saved.get('name'))[:80]!r} is called "
                 "on no tensor of the model"
             )
+
+
+def _check_sequence(saved, name):
+    config = saved.get("config")
+    layers = config.get("layers") if isinstance(config, dict) else config
+    is_long = isinstance(layers, list) and len(layers) > MAX_SEQUENCE
+    if is_long and saved["class_name"] == "Sequential":
+        raise ConversionError(
+            f"{name} is refused: a Sequential model in it has {len(layers):,} "
+            f"layers, more than {MAX_SEQUENCE:,}; {TRUST}"
+        )
 
 
 def _has_tensor(node):

@@ -9,7 +9,7 @@ from keras_norm.conversion.members import FLOOR
 from keras_norm.conversion.members import MAX_EXPANSION
 from keras_norm.conversion.members import TRUST
 
-MAX_ATTRIBUTE = 2**25
+MAX_ATTRIBUTE = 2**24
 
 
 def read_text(file, key, name):

@@ -12,9 +12,9 @@ ASSETS = "assets/"
 MAX_MEMBERS = 10_000
 # Weights hardly shrink, unless most of them are zero. What stays below the
 # floor harms nobody.
-MAX_EXPANSION = 50
+MAX_EXPANSION = 20
 FLOOR = 2**26
-MAX_TEXT = {CONFIG: 2**25, METADATA: 2**20}
+MAX_TEXT = {CONFIG: 2**24, METADATA: 2**20}
 # Lists and dicts take much more memory than their two characters.
 MAX_CONTAINERS = 10**6
 TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
