@@ -6,9 +6,16 @@ takes seconds to start, and help should not.
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
+import pathlib
+import runpy
+import signal
 import sys
+import threading
+
+BACKENDS = ("tensorflow", "jax", "torch")
 
 EXAMPLES = """\
 examples:
@@ -35,14 +42,18 @@ def main(arguments=None):
     """Runs the program; returns its exit code."""
     options = parse(arguments)
     try:
-        with _quiet_start():
-            from keras_norm import cli
-        return cli.main(options)
+        cli = _start()
+        with _stoppable():
+            return cli.main(options)
+    except _Missing as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except _Terminated as error:
+        (number,) = error.args
     except KeyboardInterrupt:
-        print(
-            "\nstopped; a file is written whole or not at all", file=sys.stderr
-        )
-        return 130
+        number = signal.SIGINT
+    print("\nstopped; a file is written whole or not at all", file=sys.stderr)
+    return 128 + number
 
 
 def parse(arguments=None):
@@ -53,6 +64,12 @@ def parse(arguments=None):
         "converts it to another normalization.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"keras-norm {_version()}",
+        help="print the version and exit",
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND"
@@ -65,9 +82,10 @@ def parse(arguments=None):
 def _define_inspect(commands):
     command = commands.add_parser(
         "inspect",
-        help="show the batch normalization of a model",
-        description="Lists every batch normalization of a model: where it is, "
-        "its shape, which activations follow it, whether `convert` reaches it.",
+        help="show the normalization layers of a model",
+        description="Lists every normalization layer of a model: where it is, "
+        "its shape, which activations follow it, and of batch normalization "
+        "whether `convert` reaches it.",
     )
     command.add_argument("model", metavar="MODEL", help=MODEL)
     _define_common(command)
@@ -173,8 +191,8 @@ def _define_common(command):
     command.add_argument(
         "--unsafe",
         action="store_true",
-        help="let Python code in the file run, as Lambda layers need; only "
-        "for files that you trust",
+        help="let Python code in the file run, as Lambda layers need, and "
+        "take sizes out of all proportion; only for files that you trust",
     )
 
 
@@ -189,6 +207,79 @@ def _argument(text):
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+
+
+class _Missing(Exception):
+    """What the program cannot do without is not installed."""
+
+
+class _Terminated(BaseException):
+    """A signal as an exception: what was begun is cleared away."""
+
+
+def _start():
+    """The module that does the work; imports Keras and its backend."""
+    try:
+        with _quiet_start():
+            from keras_norm import cli
+    except Exception as error:
+        raise _Missing(_advice(error)) from error
+    return cli
+
+
+def _advice(error):
+    """One line on what to install, or to set, so that Keras starts."""
+    text = " ".join(str(error).split())[:200]
+    missing = getattr(error, "name", None)
+    wanted = os.environ.get("KERAS_BACKEND", "")
+    installed = [name for name in BACKENDS if _is_installed(name)]
+    if not installed:
+        return (
+            "Keras needs a backend, and none is installed: pip install "
+            f"'keras_norm[tensorflow]', or jax or torch ({text})"
+        )
+    if missing in BACKENDS or "backend" in text:
+        return (
+            f"the backend {missing or wanted!r} is not installed: pip install "
+            f"{missing if missing in BACKENDS else 'tensorflow'}, or set "
+            f"KERAS_BACKEND={installed[0]}, which is ({text})"
+        )
+    return f"Keras does not start: {type(error).__name__}: {text}"
+
+
+def _is_installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _version():
+    """The version of the package, without a start of Keras."""
+    package = importlib.util.find_spec("keras_norm").origin
+    path = pathlib.Path(package).with_name("version.py")
+    return runpy.run_path(str(path))["__version__"]
+
+
+@contextlib.contextmanager
+def _stoppable():
+    """Makes SIGTERM, and the end of the terminal, exceptions in this thread."""
+
+    def stop(number, _):
+        raise _Terminated(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)
+        for number in set(numbers):
+            # nohup ignores SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

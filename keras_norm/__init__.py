@@ -1,4 +1,23 @@
-"""Normalization for Keras 3 that frees convolutional models from the batch."""
+"""Normalization for Keras 3 that frees convolutional models from the batch.
+
+Where to start:
+
+* `keras_norm.convert(model, "frn")` replaces the batch normalization of a model
+  by another norm, and so does the program `keras-norm` for a file.
+* `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
+  layers for a new model, in the place of batch normalization.
+* `keras_norm.get("frn")` gives a norm by its name, for a builder of models that
+  takes any; `keras_norm.names()` lists the names.
+* `keras_norm.norm_scope("frn")` is for models that cannot be converted.
+
+Import it before `keras.saving.load_model` reads a model with its layers, which
+are registered with Keras by this import.
+
+`keras_norm.analysis`, `keras_norm.compat` (layers of TensorFlow Addons) and
+`keras_norm.training` (replicas, on TensorFlow) are imported when they are used.
+"""
+
+import importlib as _importlib
 
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
@@ -35,3 +54,20 @@ __all__ = [
     "norm_scope",
     "plan_conversion",
 ]
+
+_MODULES = ("analysis", "compat", "training")
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return _importlib.import_module(f"{__name__}.{name}")
+    except ImportError as error:
+        raise AttributeError(
+            f"{__name__}.{name} cannot be imported: {error}"
+        ) from error
+
+
+def __dir__():
+    return sorted([*__all__, *_MODULES])

@@ -1,21 +1,26 @@
 """What the program keras-norm does; its arguments: `keras_norm_cli`."""
 
+import dataclasses
 import importlib
 import json
 import os
 import sys
 import warnings
+import zipfile
 
 import keras
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from keras_norm.conversion import files
+from keras_norm.conversion import inventory
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.errors import ConversionError
 from keras_norm.conversion.errors import one_line
+from keras_norm.conversion.errors import printable
 
 
 def main(options):
@@ -24,6 +29,10 @@ def main(options):
     Args:
         options: As `keras_norm_cli` parses them.
     """
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            # Not every terminal has every character of a name.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -31,19 +40,21 @@ def main(options):
                 _import(module)
             {"inspect": _inspect, "convert": _convert}[options.command](options)
         sys.stdout.flush()
-    except ConversionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         # The reader has seen enough, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ConversionError as error:
+        _say(f"error: {error}")
+        return 1
+    except Exception as error:
+        _say(f"error: {type(error).__name__}: {one_line(error)[:400]}")
+        return 1
     return 0
 
 
 def _inspect(options):
-    model = _load(options)
-    # A function that keeps every layer makes a report of what is there.
-    report = plan_conversion(model, lambda layer: None)
+    model = _load(options, require_built=False)
+    report = inventory.take(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
@@ -84,13 +95,20 @@ def _convert(options):
     else:
         report_table.show(report, _console())
     if not options.plan:
-        _say(f"wrote {options.out}")
+        _say(
+            f"wrote {options.out}: import keras_norm before "
+            f"keras.saving.load_model({options.out!r})"
+        )
 
 
-def _load(options):
+def _load(options, require_built=True):
     with _working(f"loading {options.model}"):
         model, notes = files.load_model(
-            options.model, options.unsafe, options.weights
+            options.model,
+            options.unsafe,
+            options.weights,
+            options.modules,
+            require_built,
         )
     for note in notes:
         _say(note)
@@ -98,16 +116,24 @@ def _load(options):
 
 
 def _read_inputs(path):
+    wrong = (
+        OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile
+    )  # fmt: skip
     try:
-        inputs = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open(path, "rb") as file:
+            magic = np.lib.format.MAGIC_PREFIX
+            if file.read(len(magic)) == magic:
+                # Mapped, an array whose file is shorter than it says is an
+                # error before memory is allocated for it.
+                return np.load(path, allow_pickle=False, mmap_mode="r")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except wrong as error:
         raise ConversionError(
             "--inputs takes an .npy or .npz file of inputs: "
             f"{one_line(error)}. Received: {path}"
         ) from error
-    if isinstance(inputs, np.ndarray):
-        return inputs
-    return {name: inputs[name] for name in inputs.files}
 
 
 def _describe(model, report):
@@ -115,16 +141,21 @@ def _describe(model, report):
         "model": model.name,
         "class": type(model).__name__,
         "keras": keras.__version__,
-        "parameters": model.count_params(),
+        "parameters": model.count_params() if model.built else None,
         "notes": report.notes,
         "batch_normalizations": [
-            {
-                key: entry[key]
-                for key in ("path", "layer", "shape", "action", "activations")
-            }
-            for entry in report.to_dict()["entries"]
+            _facts(entry)
+            for entry in report.entries
+            if inventory.is_batch_norm(entry)
         ],
+        "normalizations": [_facts(entry) for entry in report.entries],
     }
+
+
+def _facts(entry):
+    entry = dataclasses.asdict(entry)
+    keys = "path", "layer", "shape", "action", "reason", "activations"
+    return {key: entry[key] for key in keys}
 
 
 def _import(module):
@@ -141,11 +172,11 @@ def _import(module):
 
 
 def _warn(message, *_, **__):
-    _say(f"warning: {message}")
+    _say(f"warning: {one_line(message)}")
 
 
 def _say(message):
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def _console():
@@ -154,4 +185,4 @@ def _console():
 
 
 def _working(message):
-    return Console(stderr=True).status(message)
+    return Console(stderr=True).status(Text(printable(message)))

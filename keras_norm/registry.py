@@ -11,12 +11,12 @@ the builder leaves the second line out, and calls it after the addition.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from collections.abc import Mapping
 
 import keras
 
+from keras_norm import arguments
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
@@ -107,7 +107,9 @@ def get(identifier, **kwargs):
         A `Norm`.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or a layer.
+        TypeError: for an argument that its layers do not take. It is a
+            ValueError as well.
 
     Example:
 
@@ -120,19 +122,26 @@ def get(identifier, **kwargs):
     """
     if isinstance(identifier, Norm):
         norm = identifier
+    elif isinstance(identifier, keras.layers.Layer):
+        raise ValueError(
+            "A layer would be one and the same in every place: pass its class. "
+            f"Received: identifier={identifier!r}"
+        )
     elif callable(identifier):
         norm = Norm(
             getattr(identifier, "__name__", "custom"), identifier, _relu
         )
-    elif identifier in _NORMS:
+    elif isinstance(identifier, str) and identifier in _NORMS:
         norm = _NORMS[identifier]
     else:
-        close = difflib.get_close_matches(str(identifier), names(), 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"Unknown norm.{hint} There are: {', '.join(names())}. "
-            f"Received: {identifier!r}"
+            f"Unknown norm.{arguments.hint(str(identifier).lower(), names())} "
+            f"There are: {', '.join(names())}. Received: {identifier!r}"
         )
+    cls, fixed = norm.make_layer, ()
+    if isinstance(cls, _Preset):
+        cls, fixed = cls.cls, cls.fixed
+    arguments.check(norm.name, cls, kwargs, {"axis", *fixed})
     return dataclasses.replace(norm, kwargs={**norm.kwargs, **kwargs})
 
 
@@ -148,51 +157,36 @@ def _relu(axis=-1, **kwargs):
 _ACTIVATIONS = {"relu": _relu, "tlu": TLU}
 
 
-def _batch_norm(**kwargs):
-    return BatchNormalization(**{**BATCH_DEFAULTS, **kwargs})
+@dataclasses.dataclass(frozen=True)
+class _Preset:
+    """A layer class with other defaults, and arguments that are its own."""
+
+    cls: type
+    defaults: Mapping = dataclasses.field(default_factory=dict)
+    fixed: Mapping = dataclasses.field(default_factory=dict)
+
+    def __call__(self, **kwargs):
+        return self.cls(**{**self.defaults, **kwargs}, **self.fixed)
 
 
-def _eval_norm(**kwargs):
-    return EvalNorm(**{**BATCH_DEFAULTS, **kwargs})
-
-
-def _rbn(**kwargs):
-    return RBN(**{**BATCH_DEFAULTS, **kwargs})
-
-
-def _frozen(**kwargs):
-    return FrozenBatchNormalization(
-        **{"epsilon": BATCH_DEFAULTS["epsilon"], **kwargs}
-    )
-
-
-def _frn(**kwargs):
-    # With a fixed epsilon FRN is sign(x) where a plane has one value.
-    return FRN(**{"learned_epsilon": "auto", **kwargs})
-
-
-def _instance_norm(**kwargs):
-    return GroupNormalization(groups=-1, **kwargs)
-
-
-def _layer_norm(**kwargs):
-    # Over all positions and channels of a sample, as both papers compare with.
-    return GroupNormalization(groups=1, **kwargs)
-
-
+_batch_norm = _Preset(BatchNormalization, BATCH_DEFAULTS)
+_EPSILON = {"epsilon": BATCH_DEFAULTS["epsilon"]}
 _NORMS = {
     norm.name: norm
     for norm in (
         Norm("bn", _batch_norm, _relu),
         Norm("sync_bn", _batch_norm, _relu, {"synchronized": True}),
         Norm("brn", _batch_norm, _relu, RENORM_DEFAULTS),
-        Norm("eval_norm", _eval_norm, _relu),
+        Norm("eval_norm", _Preset(EvalNorm, BATCH_DEFAULTS), _relu),
         Norm("gn", GroupNormalization, _relu),
-        Norm("in", _instance_norm, _relu),
-        Norm("ln", _layer_norm, _relu),
-        Norm("frn", _frn, TLU),
-        Norm("rbn", _rbn, _relu),
-        Norm("frozen", _frozen, _relu),
+        Norm("in", _Preset(GroupNormalization, fixed={"groups": -1}), _relu),
+        # Over all positions and channels of a sample, as both papers compare
+        # with.
+        Norm("ln", _Preset(GroupNormalization, fixed={"groups": 1}), _relu),
+        # With a fixed epsilon FRN is sign(x) where a plane has one value.
+        Norm("frn", _Preset(FRN, {"learned_epsilon": "auto"}), TLU),
+        Norm("rbn", _Preset(RBN, BATCH_DEFAULTS), _relu),
+        Norm("frozen", _Preset(FrozenBatchNormalization, _EPSILON), _relu),
         Norm("none", NoNormalization, _relu),
     )
 }

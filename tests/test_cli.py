@@ -38,7 +38,10 @@ def test_convert_writes_a_model_and_prints_a_table(folder, capfd):
     code, output, errors = run(
         capfd, "convert", "model.keras", "out.keras", "--to", "frn"
     )
-    assert (code, errors) == (0, "wrote out.keras\n")
+    assert code == 0 and errors == (
+        "wrote out.keras: import keras_norm before "
+        "keras.saving.load_model('out.keras')\n"
+    )
     assert "first_relu: TLU" in output and "3 to FRN. 2 TLU made" in output
     model = keras.saving.load_model("out.keras")
     assert type(model.get_layer("first_bn")) is keras_norm.FRN

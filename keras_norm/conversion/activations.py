@@ -45,8 +45,8 @@ def cap_of_threshold(operation, policy, has_own):
     return cap
 
 
-def sources(tensor):
-    """The batch normalizations whose outputs a tensor is made of.
+def sources(tensor, is_norm=rules.is_batch_norm):
+    """The normalizations whose outputs a tensor is made of.
 
     Looks back through additions of branches, dropout, and the outputs of
     nested models; not out of a nested model, which may be called from many
@@ -66,7 +66,7 @@ def sources(tensor):
         node, index = graph.producer(current)
         operation = graph.operation(node)
         inputs = graph.input_tensors(node)
-        if rules.is_batch_norm(operation):
+        if is_norm(operation):
             if all(operation is not layer for layer in found):
                 found.append(operation)
         elif rules.is_identity(operation) and inputs:

@@ -1,34 +1,98 @@
 """What a model file is, and a copy that this version of Keras can read."""
 
+import contextlib
+import dataclasses
+import io
 import json
+import os
 import pathlib
+import re
 import shutil
 import zipfile
 
 import h5py
 
+from keras_norm.conversion import config_check
+from keras_norm.conversion import hdf5
 from keras_norm.conversion import keras2
+from keras_norm.conversion import members
 from keras_norm.conversion.errors import ConversionError
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK\x03\x04"
+VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
 
 
-def stage(source, folder, unsafe, notes):
-    """The path of what Keras is to load: the file, or a mended copy.
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """What Keras is to load.
+
+    Attributes:
+        path: The file, or a fixed copy.
+        num_values: How many values its weights have; None if any number may
+            be allocated.
+    """
+
+    path: pathlib.Path
+    num_values: int | None
+
+
+def stage(source, folder, unsafe, notes, modules=()):
+    """A file as Keras can load it, checked before Keras sees it.
 
     Args:
         source: Path of a `.keras` or HDF5 file; told apart by their content.
         folder: Where a copy may be made.
-        unsafe: Whether Python code in the file may run.
+        unsafe: Whether Python code in the file may run, and sizes out of
+            proportion are taken.
         notes: List to which is added what the user should know.
+        modules: Names of modules whose classes the file may name.
+
+    Returns:
+        A `Staged`.
 
     Raises:
-        ConversionError: for what is no model file.
+        ConversionError: for what is no model file, or what no model needs.
         ValueError: for code in the file, unless it may run.
     """
     path = pathlib.Path(source)
     name = repr(str(path))
+    is_hdf5 = _is_hdf5(path, name)
+    read = _read_hdf5 if is_hdf5 else _read_archive
+    config, version, num_values = read(path, name, unsafe)
+    old = version.startswith(("1.", "2."))
+    if old or is_hdf5:
+        notes.append(
+            f"Saved by Keras {version}, in an old format: loaded without "
+            "compiling."
+        )
+    if "class_name" not in config:
+        raise ConversionError(
+            f"{name} is damaged: its config does not say which class its model "
+            f"is of. Received: {str(config)[:80]}"
+        )
+    if old:
+        config_check.check_depth(config, name)
+        config = keras2.mend(config, notes)
+    if unsafe:
+        notes.append(f"Python code in {name} was allowed to run (unsafe).")
+        num_values = None
+    else:
+        config_check.check(config, name, modules)
+    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
+    if not old and path.suffix in suffixes:
+        return Staged(path, num_values)
+    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
+    if old:
+        write = _write_hdf5 if is_hdf5 else _write_archive
+        write(path, copy, json.dumps(config))
+    else:
+        _link(path, copy)
+    return Staged(copy, num_values)
+
+
+def _is_hdf5(path, name):
+    """Whether a file is HDF5; it is a zip archive otherwise."""
     if (path / "saved_model.pb").exists():
         raise ConversionError(
             f"{name} is a SavedModel, which holds no Keras layers to convert: "
@@ -41,93 +105,99 @@ def stage(source, folder, unsafe, notes):
         )
     with path.open("rb") as file:
         head = file.read(8)
-    if head == HDF5_MAGIC:
-        suffixes = (".h5", ".hdf5")
-        config, version = _read_hdf5(path)
-    elif head.startswith(ZIP_MAGIC):
-        suffixes = (".keras",)
-        config, version = _read_archive(path)
-    else:
+    if head != HDF5_MAGIC and not head.startswith(ZIP_MAGIC):
         what = "neither a .keras archive nor an HDF5 file" if head else "empty"
         raise ConversionError(
             f"{name} is {what}: save the Keras model again, as .keras"
         )
-    old = version.startswith(("1.", "2."))
-    if old or head == HDF5_MAGIC:
-        notes.append(
-            f"Saved by Keras {version}, in an old format: loaded without "
-            "compiling."
-        )
-    if unsafe:
-        notes.append(f"Python code in {name} was allowed to run (unsafe).")
-    elif _holds_code(config):
-        # Keras 3.8 runs the code of an HDF5 file in safe mode, too.
-        raise ValueError("safe_mode")
-    if not old and path.suffix in suffixes:
-        return path
-    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
-    shutil.copyfile(path, copy)
-    if old:
-        write = _write_hdf5 if head == HDF5_MAGIC else _write_archive
-        write(path, copy, json.dumps(keras2.mend(config, notes)))
-    return copy
+    return head == HDF5_MAGIC
 
 
-def _read_hdf5(path):
+def _read_hdf5(path, name, unsafe):
+    """The config, the version of Keras and the number of stored values."""
     with h5py.File(path) as file:
-        config = file.attrs.get("model_config")
-        version = file.attrs.get("keras_version", "1.0")
-    if config is None:
+        text = hdf5.read_text(file, "model_config", name)
+        version = hdf5.read_text(file, "keras_version", name) or "1.0"
+        num_values = None
+        if not unsafe:
+            size = path.stat().st_size
+            num_values = hdf5.count_values(file, size, name)
+    if text is None:
         raise ConversionError(
-            f"{str(path)!r} holds no model, at most weights: load them into "
-            "the model with model.load_weights, then save it whole, as .keras"
+            f"{name} holds no model, at most weights: load them into the model "
+            "with model.load_weights, then save it whole, as .keras"
         )
-    # TensorFlow 2.0 to 2.2 wrote bytes.
-    version = version.decode() if isinstance(version, bytes) else version
-    return json.loads(config), version
+    config = members.parse(text, "model_config", name)
+    return config, _checked_version(version, name), num_values
 
 
-def _read_archive(path):
+def _read_archive(path, name, unsafe):
     with zipfile.ZipFile(path) as archive:
+        if not unsafe:
+            members.check(archive, path.stat().st_size, name)
         # A checksum counts only once all of a member was read.
         damaged = archive.testzip()
         if damaged:
             raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
-        if "config.json" not in archive.namelist():
+        if members.CONFIG not in archive.namelist():
             raise ConversionError(
-                f"{str(path)!r} is a zip archive without a Keras model, it has "
-                "no config.json: name a .keras or .h5 file"
+                f"{name} is a zip archive without a Keras model, it has no "
+                "config.json: name a .keras or .h5 file"
             )
-        config = json.loads(archive.read("config.json"))
-        metadata = {}
-        if "metadata.json" in archive.namelist():
-            metadata = json.loads(archive.read("metadata.json"))
+        config = members.read_json(archive, members.CONFIG, name)
+        metadata = members.read_json(archive, members.METADATA, name)
+        num_values = None
+        if not unsafe:
+            num_values = _count_values(archive, name)
     # With compile=False it is not read, so no code in it would run.
     config.pop("compile_config", None)
-    return config, metadata.get("keras_version", "3.0")
+    version = metadata.get("keras_version", "3.0")
+    return config, _checked_version(version, name), num_values
+
+
+def _count_values(archive, name):
+    if members.WEIGHTS not in archive.namelist():
+        raise ConversionError(
+            f"{name} is damaged or cut off, copy it again: it has no "
+            f"{members.WEIGHTS}"
+        )
+    info = archive.getinfo(members.WEIGHTS)
+    with archive.open(info) as file, contextlib.ExitStack() as stack:
+        if info.compress_type != zipfile.ZIP_STORED:
+            # HDF5 goes back and forth, which a compressed member cannot.
+            file = io.BytesIO(file.read())
+        weights = stack.enter_context(h5py.File(file))
+        return hdf5.count_values(weights, info.compress_size, name)
+
+
+def _checked_version(version, name):
+    if isinstance(version, str) and VERSION.match(version):
+        return version
+    raise ConversionError(
+        f"{name} is damaged: the version of Keras that it names is none. "
+        f"Received: keras_version={str(version)[:80]!r}"
+    )
+
+
+def _link(path, copy):
+    try:
+        copy.symlink_to(path.resolve())
+    except OSError:
+        # Windows lets only some users make links.
+        shutil.copyfile(path, copy)
 
 
 def _write_hdf5(path, copy, config):
+    shutil.copyfile(path, copy)
+    os.chmod(copy, 0o600)
     with h5py.File(copy, "r+") as file:
         file.attrs["model_config"] = config.encode()
 
 
 def _write_archive(path, copy, config):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        new.writestr("config.json", config)
-        for name in old.namelist():
-            if name != "config.json":
+        new.writestr(members.CONFIG, config)
+        for name in members.needed(old):
+            if name != members.CONFIG:
                 with old.open(name) as source, new.open(name, "w") as target:
                     shutil.copyfileobj(source, target)
-
-
-def _holds_code(config):
-    """Whether a config holds Python code, as Keras 2 or 3 wrote it."""
-    if isinstance(config, list):
-        return any(map(_holds_code, config))
-    return isinstance(config, dict) and (
-        config.get("class_name") == "__lambda__"
-        or config.get("function_type") == "lambda"
-        or isinstance(config.get("function"), list)
-        or any(map(_holds_code, config.values()))
-    )

@@ -31,8 +31,12 @@ def convert(
     subclass of `keras.Model` whose constructor is its own comes back as a plain
     Functional model, which the report says.
 
+    The result holds layers of this package: `import keras_norm` before
+    `keras.saving.load_model` reads it from a file.
+
     Args:
-        model: Functional or Sequential Keras model, with any layers in it.
+        model: Functional or Sequential Keras model, with any layers in it, not
+            its path.
         norm: A name out of `keras_norm.names()`, a `keras_norm.Norm`, a layer
             class that takes `axis`, or a function from the old layer to the
             new one (not built), or to None where the old one stays.
@@ -102,6 +106,7 @@ def convert(
         post-activation residual networks have FRN without TLU at the end of a
         branch, and a TLU after the addition.
     """
+    plan_lib.check_model(model)
     norm = replacement.standardize_norm(norm, kwargs)
     plan = plan_lib.make(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
@@ -142,6 +147,7 @@ def plan_conversion(
     >>> len(report.replaced), len(report.kept)
     (13, 14)
     """
+    plan_lib.check_model(model)
     norm = replacement.standardize_norm(norm, kwargs)
     return plan_lib.make(
         model, norm, include, exclude, activation, fresh

@@ -16,7 +16,9 @@ import keras
 
 import keras_norm.compat  # noqa: F401 (registers the layers of TFA)
 from keras_norm.conversion import archive
+from keras_norm.conversion import guards
 from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion.errors import printable
 
 APPLICATIONS = "applications:"
 LONGEST = 400
@@ -28,7 +30,9 @@ UNKNOWN = re.compile(
 )
 
 
-def load_model(source, unsafe=False, weights=None):
+def load_model(
+    source, unsafe=False, weights=None, modules=(), require_built=True
+):
     """A model, not compiled, and what its user should know about it.
 
     Args:
@@ -36,6 +40,8 @@ def load_model(source, unsafe=False, weights=None):
             too; or "applications:NAME", a function of `keras.applications`.
         unsafe: Whether Python code in the file may run. Defaults to False.
         weights: For an application: None, fresh ones, or "imagenet".
+        modules: Names of imported modules, whose classes a file may name.
+        require_built: Whether a model without weights is an error.
 
     Returns:
         `(model, notes)`; `notes` is a list of short sentences.
@@ -56,18 +62,27 @@ def load_model(source, unsafe=False, weights=None):
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                path = archive.stage(source, folder, unsafe, notes)
-                model = keras.saving.load_model(
-                    path, compile=False, safe_mode=not unsafe
-                )
+                staged = archive.stage(source, folder, unsafe, notes, modules)
+                with _limits(source, staged):
+                    model = keras.saving.load_model(
+                        staged.path, compile=False, safe_mode=not unsafe
+                    )
     except Exception as error:
         raise _explained(repr(source), error) from error
-    if not isinstance(model, keras.Model) or not model.built:
+    if not isinstance(model, keras.Model) or not (
+        model.built or not require_built
+    ):
         raise ConversionError(
             f"{source!r} holds a {type(model).__name__} that is not a built "
             "model: call the model on data, then save it again"
         )
     return model, notes
+
+
+def _limits(source, staged):
+    if staged.num_values is None:
+        return contextlib.nullcontext()
+    return guards.guarded(repr(source), staged.num_values)
 
 
 def check_target(path, overwrite=False):
@@ -192,7 +207,7 @@ def _cause(error):
 
 
 def _one_line(text):
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     if len(line) > LONGEST:
         line = f"{line[: LONGEST - 3]}..."
     return ConversionError(line)

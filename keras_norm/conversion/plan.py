@@ -2,7 +2,10 @@
 
 import dataclasses
 import inspect
+import os
 import warnings
+
+import keras
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
@@ -11,6 +14,7 @@ from keras_norm.conversion import report
 from keras_norm.conversion import rules
 from keras_norm.conversion import selection
 from keras_norm.conversion import soundness
+from keras_norm.conversion import survey
 from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
 from keras_norm.conversion.errors import ConversionError
@@ -34,16 +38,6 @@ class Plan:
     thresholds: dict
 
 
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """A batch normalization: where, and if it can be reached its first node."""
-
-    path: str
-    layer: object
-    node: object = None
-    reason: str | None = None
-
-
 def make(model, norm, include, exclude, policy, fresh):
     """Plans the conversion of a graph model. Arguments: `keras_norm.convert`.
 
@@ -53,7 +47,7 @@ def make(model, norm, include, exclude, policy, fresh):
     """
     activations.check_policy(policy, replacement.name_of(norm))
     _require_graph(model)
-    graphs, found = _survey(model)
+    graphs, found = survey.find(model, rules.is_batch_norm)
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to convert."
@@ -88,9 +82,26 @@ def make(model, norm, include, exclude, policy, fresh):
             call.cap is None and rules.relu_cap(call.operation) is not None
             for call in calls
         ),
-        notes=[*_notes(model, graphs), *hints],
+        notes=[*notes(model, graphs), *hints],
     )
     return Plan(result, layers, transfers, made)
+
+
+def check_model(model):
+    """Raises a `ConversionError` for what is no model, such as its file."""
+    if isinstance(model, str | os.PathLike):
+        path = os.fspath(model)
+        raise ConversionError(
+            "`model` must be a Keras model, which keras.saving.load_model("
+            f"{path!r}, compile=False) returns; the program that takes files "
+            f"is `keras-norm convert {path} OUT.keras --to NORM`. "
+            f"Received: model={model!r}"
+        )
+    if not isinstance(model, keras.layers.Layer | keras.Function):
+        raise ConversionError(
+            "`model` must be a Keras model. Received: model of the type "
+            f"{type(model).__module__}.{type(model).__qualname__}"
+        )
 
 
 def _require_graph(model):
@@ -109,45 +120,11 @@ def _require_graph(model):
     )
 
 
-def _survey(model, prefix="", seen=None):
-    """Every graph model with its path, and every batch normalization."""
-    seen = set() if seen is None else seen
-    graphs, found = [(prefix, model)], []
-    for node in graph.nodes(model):
-        operation = graph.operation(node)
-        if id(operation) in seen:
-            continue
-        seen.add(id(operation))
-        path = prefix + operation.name
-        if graph.is_graph_model(operation):
-            inner_graphs, inner_found = _survey(operation, f"{path}/", seen)
-            graphs += inner_graphs
-            found += inner_found
-        elif rules.is_batch_norm(operation):
-            found.append(_Found(path, operation, node))
-        else:
-            found += _inside(path, operation)
-    return graphs, found
-
-
-def _inside(path, operation):
-    """What a layer that is no graph holds, or is."""
-    kind = type(operation).__name__
-    if rules.is_other_batch_norm(operation):
-        reason = f"{kind} computes its own, not what its base class does"
-        return [_Found(path, operation, reason=reason)]
-    return [
-        _Found(f"{path}/{part.name}", part, reason=f"inside {path!r}, a {kind}")
-        for part in graph.parts(operation)
-        if rules.is_batch_norm(part) or rules.is_other_batch_norm(part)
-    ]
-
-
 def _entry(item, action, **facts):
     return report.Entry(
         path=item.path,
         layer=type(item.layer).__name__,
-        shape=None if item.node is None else _shape(item.node),
+        shape=None if item.node is None else shape(item.node),
         action=action,
         **facts,
     )
@@ -170,7 +147,7 @@ def _replace(item, norm, fresh, layers, transfers):
         reason = "kept by the function that makes the new layer"
         return _entry(item, report.KEPT, reason=reason)
     try:
-        layer.build(_shape(item.node))
+        layer.build(shape(item.node))
     except (TypeError, ValueError) as error:
         raise ConversionError(
             f"{type(layer).__name__} cannot take the place of {item.path!r}: "
@@ -192,7 +169,8 @@ def _replace(item, norm, fresh, layers, transfers):
     )
 
 
-def _shape(node):
+def shape(node):
+    """The shape of a call's first input."""
     return tuple(graph.input_tensors(node)[0].shape)
 
 
@@ -201,7 +179,7 @@ def _layer_notes(node, layer):
     takes_mask = "mask" in inspect.signature(layer.call).parameters
     if kwargs.get("mask") is not None and not takes_mask:
         yield f"{type(layer).__name__} takes no mask: every position counts"
-    if _has_one_channel_a_group(layer, _shape(node)):
+    if _has_one_channel_a_group(layer, shape(node)):
         yield (
             f"groups={layer.groups} leaves one channel a group, which is "
             "instance normalization"
@@ -219,7 +197,7 @@ def _warn_of_single_channels(found, layers):
         item.path
         for item in found
         if id(item.layer) in layers
-        and _has_one_channel_a_group(layers[id(item.layer)], _shape(item.node))
+        and _has_one_channel_a_group(layers[id(item.layer)], shape(item.node))
     ]
     if not narrow:
         return
@@ -232,8 +210,9 @@ def _warn_of_single_channels(found, layers):
     )
 
 
-def _notes(model, graphs):
-    notes = [
+def notes(model, graphs):
+    """Sentences on the model as a whole, for its report."""
+    found = [
         f"{prefix}{part.name} is a {type(part).__name__}; it comes back as a "
         "plain Functional model, without the methods of its class."
         for prefix, part in graphs
@@ -241,9 +220,9 @@ def _notes(model, graphs):
     ]
     faults = soundness.find_faults(model)
     if faults:
-        notes.append(f"{model.name} is broken: {soundness.advice(faults)}")
+        found.append(f"{model.name} is broken: {soundness.advice(faults)}")
     if getattr(model, "compiled", False):
-        notes.append(
+        found.append(
             f"{model.name} is compiled; compile the result for its training."
         )
-    return notes
+    return found

@@ -1,11 +1,14 @@
 """A report as a table that people read, with rich."""
 
+import collections
 from string import ascii_lowercase
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from keras_norm.conversion import inventory
+from keras_norm.conversion.errors import printable
 from keras_norm.conversion.report import KEPT
 from keras_norm.conversion.report import REPLACED
 from keras_norm.conversion.report import UNREACHABLE
@@ -16,57 +19,81 @@ STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 
 def show(report, console):
     """Prints a report: the table, then what holds for the whole model."""
-    table = _table("becomes", "activation", "weights", "function")
+    table = _table(
+        "batch normalization", "becomes", "activation", "weights", "function"
+    )
     letters = {}
     for entry in report.entries:
-        cells = (escape(cell) for cell in _cells(entry, letters))
-        table.add_row(*cells, style=STYLES[entry.action])
+        cells = _cells(entry, letters)
+        table.add_row(*map(_text, cells), style=STYLES[entry.action])
     lines = [f"weights {letter}: {text}" for text, letter in letters.items()]
     lines += [report.summary(), *report.notes]
     lines += [f"{e.path}: {e.note}" for e in report.entries if e.note]
-    lines += [_comparison(c) for c in report.comparisons]
+    lines += [_comparison(c, report) for c in report.comparisons]
     _print(console, table, lines)
 
 
 def show_model(model, report, console):
-    """Prints what there is to convert in a model.
+    """Prints the normalization layers of a model.
 
     Args:
         model: The model.
-        report: A report of a conversion that keeps everything.
+        report: What `inventory.take` says of it.
         console: Where to.
     """
-    table = _table("input", "activation", "reached")
+    table = _table("normalization", "layer", "input", "activation", "reached")
     for entry in report.entries:
         reached = entry.action != UNREACHABLE
         cells = (
             entry.path,
+            entry.layer,
             "" if entry.shape is None else _shape(entry.shape),
-            "\n".join(f"{a.path}: {a.was}" for a in entry.activations),
-            "yes" if reached else f"no: {entry.reason}",
+            [f"{a.path}: {a.was}" for a in entry.activations],
+            _reached(entry),
         )
         style = STYLES[REPLACED if reached else entry.action]
-        table.add_row(*(escape(cell) for cell in cells), style=style)
-    line = (
-        f"{model.name} ({type(model).__name__}): {model.count_params():,} "
-        f"parameters, {plural(len(report.entries), 'batch normalization')}, "
-        f"{len(report.unreachable)} not reached by a graph walk, "
-        f"{report.num_relus_kept} ReLU"
+        table.add_row(*map(_text, cells), style=style)
+    batch_norms = list(filter(inventory.is_batch_norm, report.entries))
+    others = collections.Counter(
+        entry.layer
+        for entry in report.entries
+        if not inventory.is_batch_norm(entry)
     )
+    parts = [
+        f"{model.count_params():,} parameters" if model.built else "not built",
+        plural(len(batch_norms), "batch normalization"),
+        f"{len(report.unreachable)} not reached by a graph walk",
+        *(f"{number} {kind}" for kind, number in others.items()),
+        f"{report.num_relus_kept} ReLU",
+    ]
+    line = f"{model.name} ({type(model).__name__}): {', '.join(parts)}"
     _print(console, table, [line, *report.notes])
+
+
+def _reached(entry):
+    if not inventory.is_batch_norm(entry):
+        return ""
+    return f"no: {entry.reason}" if entry.reason else "yes"
 
 
 def _table(*columns):
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, highlight=False)
-    for column in ("batch normalization", *columns):
+    for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
 def _print(console, table, lines):
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(_text(line), soft_wrap=True)
+
+
+def _text(text):
+    """A text, or a list of lines, without markup and control characters."""
+    lines = text if isinstance(text, list) else [text]
+    return Text("\n".join(map(printable, lines)))
 
 
 def _shape(shape):
@@ -87,7 +114,7 @@ def _cells(entry, letters):
     return (
         entry.path,
         entry.becomes,
-        "\n".join(_activation(a) for a in entry.activations),
+        [_activation(a) for a in entry.activations],
         letter,
         entry.function,
     )
@@ -103,10 +130,12 @@ def _activation(activation):
     return f"{activation.path}: {becomes}"
 
 
-def _comparison(comparison):
+def _comparison(comparison, report):
+    # Where the function changes, a difference proves nothing.
+    done = "compared" if report.function == "changed" else "verified"
     samples = plural(comparison.num_samples, f"{comparison.inputs} sample")
     return (
-        f"verified on {samples}: "
+        f"{done} on {samples}: "
         f"largest difference {comparison.largest:.3g}, "
         f"{comparison.relative:.3g} of the largest output"
     )

@@ -1,5 +1,8 @@
 """Both models on the same inputs: how far apart are their outputs?"""
 
+import contextlib
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,6 +19,8 @@ NUM_SAMPLES = 2
 # Largest difference over the largest output, of a function that was kept.
 FLOAT32_TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-2
+# Of one tensor: what a machine can be asked for.
+MAX_BYTES = 2**32
 
 
 def verify(source, converted, report, inputs=None):
@@ -37,6 +42,7 @@ def verify(source, converted, report, inputs=None):
         raise ConversionError(
             f"{source.name!r} cannot be verified: {soundness.advice(faults)}"
         )
+    _check_sizes(source, NUM_SAMPLES if inputs is None else _length(inputs))
     named = {"random": _random_inputs(source)}
     if inputs is not None:
         named["given"] = inputs
@@ -76,8 +82,41 @@ def compare(source, converted, name, inputs):
         scale = np.max(np.abs(theirs))
         largest = max(largest, float(difference))
         relative = max(relative, float(difference / scale) if scale else np.inf)
-    num_samples = len(keras.tree.flatten(inputs)[0])
-    return Comparison(name, num_samples, largest, relative)
+    return Comparison(name, _length(inputs), largest, relative)
+
+
+def _length(inputs):
+    shape = np.shape(
+        next(x for x in keras.tree.flatten(inputs) if x is not None)
+    )
+    return shape[0] if shape else 1
+
+
+def _check_sizes(model, num_samples):
+    """Raises an error for tensors too large to compute, before any is made."""
+    tensors = keras.tree.flatten(graph.inputs(model))
+    for node in graph.all_nodes(model):
+        tensors += graph.output_tensors(node)
+    for tensor in tensors:
+        _check_size(tensor.name, (num_samples, *tensor.shape[1:]), tensor.dtype)
+
+
+def _check_size(name, shape, dtype):
+    """The same for one tensor, unless some of its sizes are unknown."""
+    if None in shape:
+        return
+    itemsize = np.dtype("float32").itemsize
+    with contextlib.suppress(TypeError):
+        # NumPy has no bfloat16.
+        itemsize = np.dtype(keras.backend.standardize_dtype(dtype)).itemsize
+    num_bytes = math.prod(shape) * itemsize
+    if num_bytes > MAX_BYTES:
+        raise ConversionError(
+            f"The model is too large to be verified: {name!r} takes "
+            f"{num_bytes / 2**30:.1f} GiB for {shape[0]} samples. Pass fewer "
+            "`inputs` (--inputs), or convert without verifying. "
+            f"Received: shape={shape}"
+        )
 
 
 def _finite(model, role, name, inputs):
@@ -178,6 +217,7 @@ def _random_inputs(model):
 def _draw(tensor, size, generator):
     batch, *sizes = tensor.shape
     shape = [batch or NUM_SAMPLES, *(size if n is None else n for n in sizes)]
+    _check_size(tensor.name, tuple(shape), tensor.dtype)
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     if "float" in dtype:
         return ops.cast(generator.normal(size=shape).astype("float32"), dtype)

@@ -16,7 +16,8 @@ class BatchNormalization(BatchStatisticsLayer):
     `tf.distribute` the moving statistics agree on every replica, with or
     without `synchronized`, so that a saved model is the model that was
     evaluated; masks work together with `synchronized` and on any axis; an empty
-    share of the batch changes nothing.
+    share of the batch changes nothing. A saved model with it loads after
+    `import keras_norm`.
 
     In training, with the moments over batch and positions, `(1, 1, 1, C)`:
 

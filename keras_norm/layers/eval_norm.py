@@ -20,7 +20,8 @@ class EvalNorm(BatchStatisticsLayer):
     Use it where batches are small: in training the moments of the batch are
     half those of the sample itself, at inference the moving moments know
     nothing of it. EvalNorm trains as batch normalization does and changes
-    inference alone. A sample never sees another one there.
+    inference alone. A sample never sees another one there. A saved model with
+    it loads after `import keras_norm`.
 
     In training, with the moments over batch and positions, `(1, 1, 1, C)`:
 

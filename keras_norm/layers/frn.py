@@ -23,7 +23,8 @@ class FRN(AffineChannelLayer):
     Use it in place of batch normalization, followed by `TLU` in place of the
     ReLU. It keeps no running statistics: training and inference are the same
     function, a sample never sees another one, and neither the batch size nor
-    the number of replicas changes the result.
+    the number of replicas changes the result. A saved model with it loads after
+    `import keras_norm`.
 
     For a plane `x` of `N = H * W` values of one sample and one channel:
 

@@ -14,7 +14,8 @@ class FrozenBatchNormalization(MovingMomentsLayer):
     trained further with batches too small for moments of their own, as in
     detection. Training and inference are the same function, whatever
     `trainable` and `training` are; the gradient of the input passes through,
-    and no weight has one.
+    and no weight has one. A saved model with it loads after
+    `import keras_norm`.
 
     With the weights of a batch normalization, `(C,)` each:
 

@@ -24,7 +24,8 @@ class GroupNormalization(AffineChannelLayer):
     never sees another one, and neither the batch size nor the number of
     replicas changes the result. It computes what
     `keras.layers.GroupNormalization` does; it also takes masks and `training`,
-    chooses the groups by itself, and reads its input once for its moments.
+    chooses the groups by itself, and reads its input once for its moments. A
+    saved model with it loads after `import keras_norm`.
 
     With the moments over the positions and channels of a group of a sample:
 

@@ -23,8 +23,9 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
     Use it in place of batch normalization, activation unchanged: before the
     batch moments a sample's features are centered a little more or less, after
     them they are scaled, both by what the sample itself looks like and by three
-    learned values a channel. The calibration is the same in training and at
-    inference; the batch moments behave as in `BatchNormalization`.
+    learned values a channel. Calibration is the same in training and inference,
+    batch moments are those of `BatchNormalization`. A saved model with it loads
+    after `import keras_norm`.
 
     The calibration goes with other moments too: those of Batch
     Renormalization (`renorm=True`), of each plane (`statistics="instance"`) or
@@ -45,7 +46,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         axis: Integer, the channel axis. Defaults to -1.
         statistics: Whose moments normalize: `"batch"`, `"instance"` or
             `"group"`. Defaults to `"batch"`.
-        groups: Integer that divides the channels, for `"group"` only. None for
+        groups: Integer that divides the channels, for `"group"` alone. None for
             as many as `GroupNormalization` takes by default. Defaults to None.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
@@ -165,6 +166,12 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         )
         self.statistics = check_choice("statistics", statistics, STATISTICS)
         self.groups = check_groups(groups)
+        if groups is not None and statistics != "group":
+            raise ValueError(
+                '`groups` goes with statistics="group", whose moments are of '
+                f"groups of channels. Received: groups={groups}, "
+                f"statistics={statistics!r}"
+            )
         self._declare_calibration(
             center_statistic=center_statistic,
             scale_statistic=scale_statistic,
@@ -231,3 +238,13 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         groups = self._num_groups if is_built_group else self.groups
         config.update(statistics=self.statistics, groups=groups)
         return config
+
+    @classmethod
+    def from_config(cls, config):
+        # Files of earlier versions may name groups that have no effect.
+        groups = config.get("groups")
+        if config.get("statistics", "batch") == "group":
+            return super().from_config(config)
+        layer = super().from_config({**config, "groups": None})
+        layer.groups = groups
+        return layer

@@ -15,7 +15,8 @@ class TLU(ChannelLayer):
 
     Use it in place of ReLU after `FRN`. FRN does not subtract a mean, so its
     output may lie away from zero; the learned threshold takes care of that. A
-    new TLU is a ReLU. It is the same function in training and at inference.
+    new TLU is a ReLU. It is the same function in training and at inference. A
+    saved model with it loads after `import keras_norm`.
 
         z = max(y, tau)                 affine=False
         z = max(y, alpha * y + tau)     affine=True

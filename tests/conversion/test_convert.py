@@ -294,7 +294,7 @@ def test_verification_measures_and_proves():
     assert 0.0 <= report.comparisons[0].relative < 1e-5
     _, report = keras_norm.convert(model, "frn", verify=True)
     assert report.comparisons[0].relative > 1e-2
-    assert "verified on 2 random samples: largest difference" in str(report)
+    assert "compared on 2 random samples: largest difference" in str(report)
 
 
 @pytest.mark.parametrize("norm", ["bn", "rbn"])

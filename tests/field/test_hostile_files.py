@@ -1,0 +1,575 @@
+"""Files that were made to do harm, and malformed ones: refused in one line."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import warnings
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_norm
+from keras_norm.conversion import files as files_lib
+from keras_norm.conversion import guards
+from keras_norm.conversion.errors import ConversionError
+from tests.conversion import legacy
+from tests.field import hostile
+from tests.field.hostile import LAYERS
+from tests.field.hostile import function
+from tests.field.hostile import insert
+from tests.field.hostile import layer
+from tests.field.hostile import node
+from tests.field.hostile import put
+from tests.field.hostile import tensor
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+MAX_MEMORY = 1.5e9
+MAX_TEMPORARY = 100e6
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return hostile.Files(tmp_path_factory.mktemp("whole"))
+
+
+def fails(path, **options):
+    """The one line that loading fails with."""
+    with pytest.raises(ConversionError) as raised:
+        files_lib.load_model(path, **options)
+    line = str(raised.value)
+    assert "\n" not in line and len(line) <= 400
+    return line
+
+
+def run(folder, *names, timeout=120):
+    """What the program does with malformed files, in a process of its own."""
+    for part in "files", "temporary":
+        (folder / part).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.field.hostile", folder / "files", *names],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "TMPDIR": str(folder / "temporary"),
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("hostile"))
+
+
+def check(result):
+    assert result["code"] == 1, result
+    assert result["output"] == ""
+    line = result["errors"]
+    assert line.startswith("error: ") and line.count("\n") == 1, line
+    assert line.rstrip("\n").isprintable()
+    assert result["written"] == result["left"] == []
+    assert result["rss"] < MAX_MEMORY
+    assert result["temporary"] < MAX_TEMPORARY
+
+
+NAMES = [
+    *hostile.EDITS,
+    *hostile.ARCHIVES,
+    *hostile.HDF5,
+    *hostile.OTHERS,
+]
+
+
+# https://github.com/keras-team/keras/security/advisories tells of most kinds:
+# decompression bombs, shape bombs, links out of an HDF5 file, paths out of a
+# zip archive.
+@pytest.mark.parametrize("name", NAMES)
+def test_a_malformed_file_ends_in_one_line(name, results):
+    check(results[name])
+
+
+def test_there_are_many_of_them():
+    assert len(set(NAMES)) == len(NAMES) >= 140
+
+
+@pytest.mark.parametrize(
+    "name", ["json_null", "json_list", "json_three", "config_empty"]
+)
+def test_a_config_that_is_none_is_damaged(name, results):
+    assert "' is damaged: its config" in results[name]["errors"]
+
+
+@pytest.mark.parametrize("name", ["filters_huge", "h5_old_filters"])
+def test_sizes_are_compared_with_what_is_stored(name, results):
+    # 3 x 3 x 3 values a filter; the file has 216 in its kernel, and 40 more.
+    line = results[name]["errors"]
+    assert f"{27 * hostile.HUGE:,} values or more, and it stores 256" in line
+
+
+# True expansions: gigabytes of zeros in files of a few megabytes.
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("member", "version"),
+    [
+        (hostile.CONFIG, None),
+        (hostile.METADATA, None),
+        (hostile.WEIGHTS, None),
+        ("assets/zeros", None),
+        ("assets/zeros", "2.12.0"),
+        ("readme.txt", "2.12.0"),
+    ],
+)
+def test_a_bomb_of_gigabytes_is_not_unpacked(member, version, tmp_path):
+    code = (
+        "import json, pathlib, sys, tempfile\n"
+        "from tests.field import hostile\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "files = hostile.Files(folder)\n"
+        f"bomb = hostile.write_bomb({member!r}, 2**31, {version!r})\n"
+        "path = folder / 'in' / 'model.keras'\n"
+        "path.parent.mkdir()\n"
+        "bomb(files, path)\n"
+        "assert path.stat().st_size < 4e6\n"
+        "with hostile.Largest(pathlib.Path(tempfile.gettempdir())) as large:\n"
+        "    result = hostile.convert(path)\n"
+        "print(json.dumps({**result, 'temporary': large.size, 'left': []}))\n"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    check(json.loads(done.stdout))
+
+
+@pytest.fixture
+def marker(tmp_path, monkeypatch):
+    """A file that exists once code of a model file has run."""
+    path = tmp_path / "ran"
+    (tmp_path / "evil_module.py").write_text(
+        f"open({str(path)!r}, 'w').close()\n"
+        "class Evil:\n"
+        "    @classmethod\n"
+        "    def from_config(cls, config):\n"
+        "        return cls()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    yield path
+    sys.modules.pop("evil_module", None)
+
+
+def touch(path):
+    """The layer of the report: a function of a module, called on a command."""
+    return layer(
+        "function",
+        "os",
+        "system",
+        registered_name="system",
+        inbound_nodes=[{"args": [f"touch {path}"], "kwargs": {}}],
+    )
+
+
+def called(saved, *args):
+    """A function as a layer that is called on a tensor of the model as well."""
+    return {
+        **layer("x"),
+        **saved,
+        "inbound_nodes": [node(*args, extra=tensor("image"))],
+    }
+
+
+def nested_compile(path):
+    """A model within the model, to be compiled with what it names."""
+    inner = layer("Sequential", "keras", {"layers": []})
+    return {**inner, "compile_config": {"loss": function("os", "system")}}
+
+
+CODE = {
+    "report": touch,
+    "with_tensor": lambda p: called(function("os", "system"), f"touch {p}"),
+    "builtin": lambda p: called(
+        function("builtins", "exec"), f"open({str(p)!r}, 'w')"
+    ),
+    "builtin_as_class": lambda p: layer("exec", "builtins"),
+    "import": lambda p: layer("Evil", "evil_module"),
+    "import_function": lambda p: called(function("evil_module", "f")),
+    "import_deep": lambda p: layer(
+        "Activation", config={"activation": layer("Evil", "evil_module")}
+    ),
+    "initializer": lambda p: layer(
+        "Dense",
+        config={"units": 3, "kernel_initializer": layer("x", "evil_module")},
+    ),
+    "lambda_function": lambda p: layer(
+        "Lambda", config={"function": function("os", "system")}
+    ),
+    "node_argument": lambda p: layer(
+        "Add", inbound_nodes=[node(tensor("image"), function("os", "system"))]
+    ),
+    "registered_name": lambda p: layer(
+        "Nothing", "os", registered_name="system"
+    ),
+    "function_registered": lambda p: called(
+        {**function("os", "system"), "registered_name": "keras_norm>FRN"},
+        f"touch {p}",
+    ),
+    "keras_get_file": lambda p: called(
+        function("keras.utils", "get_file"), "x", f"file://{p}"
+    ),
+    "keras_load_model": lambda p: called(
+        function("keras.saving", "load_model"), "x"
+    ),
+    "keras_unsafe": lambda p: layer(
+        "enable_unsafe_deserialization", "keras.config"
+    ),
+    "keras_func_load": lambda p: called(
+        function("keras.src.utils.python_utils", "func_load"), "x"
+    ),
+    "keras_deserialize": lambda p: called(
+        function("builtins", "deserialize"), touch(p)
+    ),
+    "keras_callback": lambda p: layer("BackupAndRestore", "keras.callbacks"),
+    "keras_norm_main": lambda p: called(function("keras_norm.cli", "main")),
+    "keras_no_layer": lambda p: layer("KerasFileEditor", "keras.saving"),
+    "imported_by_keras": lambda p: called(
+        function("keras.src.saving.saving_lib", "zipfile")
+    ),
+    "typespec": lambda p: layer(
+        "Add",
+        inbound_nodes=[
+            node(
+                tensor("image"),
+                {
+                    "class_name": "__typespec__",
+                    "module": "evil_module",
+                    "spec_name": "Evil",
+                    "registered_name": None,
+                    "config": [],
+                },
+            )
+        ],
+    ),
+    "lambda": lambda p: layer(
+        "Activation",
+        config={"activation": {"class_name": "__lambda__", "config": {}}},
+    ),
+    "compile": nested_compile,
+    "saved_model": lambda p: layer("TFSMLayer", config={"filepath": str(p)}),
+    "torch_pickle": lambda p: layer(
+        "TorchModuleWrapper", config={"module": "gASVAAAA"}
+    ),
+    "jax_function": lambda p: layer("JaxLayer", config={}),
+    "vocabulary": lambda p: layer(
+        "StringLookup", config={"vocabulary": "/etc/passwd"}
+    ),
+    "text_vocabulary": lambda p: layer(
+        "TextVectorization", config={"vocabulary": "/etc/passwd"}
+    ),
+}
+
+
+# CVE-2025-1550: keras.Model.load_model runs code in safe mode, up to 3.8.
+# https://github.com/keras-team/keras/pull/20751
+@pytest.mark.parametrize("kind", CODE)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_no_code_of_a_file_runs(kind, suffix, files, marker, tmp_path):
+    path, saved = tmp_path / f"model{suffix}", CODE[kind](marker)
+    if suffix == ".keras":
+        files.edit(path, insert(saved))
+    else:
+        files.edit_hdf5(path, hostile.config_of(insert(saved)))
+    line = fails(path)
+    assert not marker.exists() and "evil_module" not in sys.modules
+    for word in ("not known here", "--unsafe", "Python code", "is damaged"):
+        if word in line:
+            break
+    else:
+        raise AssertionError(line)
+
+
+# Files of Keras 2 name layers without a module, and Keras looks the names up
+# among all that its package of layers imports.
+@pytest.mark.parametrize("kind", ["deserialize", "serialization_lib", "exec"])
+def test_a_legacy_layer_is_a_layer(kind, files, tmp_path):
+    saved = {
+        "class_name": kind,
+        "config": {"config": touch(tmp_path / "ran")},
+        "name": "extra",
+        "inbound_nodes": [[["image", 0, 0, {}]]],
+    }
+
+    def edit(file):
+        file.attrs["keras_version"] = "2.9.0"
+        hostile.config_of(insert(saved))(file)
+
+    files.edit_hdf5(tmp_path / "model.h5", edit)
+    assert "not known here" in fails(tmp_path / "model.h5") or kind == "exec"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_with_pickles_are_not_read(files, tmp_path):
+    # Keras 3.8 reads them with allow_pickle=True.
+    path = tmp_path / "model.keras"
+    hostile.npz(files, path)
+    assert "it has no model.weights.h5" in fails(path)
+
+
+def test_code_runs_when_it_is_allowed(tmp_path):
+    double = layers.Lambda(lambda x: 2.0 * x, output_shape=(3,))
+    model = keras.Sequential([keras.Input((3,)), double])
+    path = tmp_path / "model.keras"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(path)
+    assert "Python code" in fails(path)
+    loaded, _ = files_lib.load_model(path, unsafe=True)
+    x = np.ones((2, 3), "float32")
+    assert np.all(keras.ops.convert_to_numpy(loaded(x)) == 2.0)
+
+
+def test_sizes_are_taken_when_they_are_trusted(files, tmp_path):
+    def edit(config):
+        config["config"]["layers"][1]["config"]["filters"] = 2**12
+
+    path = tmp_path / "model.keras"
+    files.edit(path, edit)
+    # Few enough to be harmless: Keras itself finds that nothing fits.
+    assert "does not load" in fails(path)
+    files.edit(path, put(*LAYERS, 1, "config", "filters", value=2**21))
+    assert "is refused: its layers have weights of" in fails(path)
+    assert "is refused" not in fails(path, unsafe=True)
+
+
+@keras.saving.register_keras_serializable("field")
+def swish_twice(x):
+    return keras.activations.silu(keras.activations.silu(x))
+
+
+@keras.saving.register_keras_serializable("field")
+class Holder(layers.Layer):
+    """A layer with objects and a dict of its own in its config."""
+
+    def __init__(self, start=None, function=None, **kwargs):
+        super().__init__(**kwargs)
+        make = keras.saving.deserialize_keras_object
+        self.start = make(start) if isinstance(start, dict) else start
+        is_saved = isinstance(function, dict)
+        self.function = make(function) if is_saved else function
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(3,), initializer=self.start)
+
+    def call(self, x):
+        return self.function(x) + self.weight
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "start": serialize(self.start),
+            "function": serialize(self.function),
+        }
+
+
+def chain(*parts, shape=(8, 8, 4)):
+    x = y = keras.Input(shape)
+    for part in parts:
+        y = part(y)
+    return keras.Model(x, y)
+
+
+def operations():
+    x = keras.Input((8, 8, 4))
+    y = keras.ops.relu(x * np.arange(4, dtype="float32") + 1.5)
+    y = keras.ops.concatenate([y[:, ::2, ::2], x[:, 1::2, 1::2]], axis=-1)
+    y = keras.ops.mean(keras.ops.reshape(y, (-1, 16, 8)), axis=(1,))
+    return keras.Model(x, keras.ops.where(y > 0.5, y, keras.ops.sigmoid(y)))
+
+
+def reused():
+    dense, norm = layers.Dense(4), layers.BatchNormalization()
+    x = y = keras.Input((4,))
+    for _ in range(30):
+        y = norm(dense(y))
+    inner = keras.Model(x, y)
+    z = keras.Input((4,))
+    return keras.Model(z, layers.Add()([inner(inner(z)), z]))
+
+
+def nested_deep():
+    model = chain(layers.Conv2D(4, 1))
+    for _ in range(12):
+        model = chain(model, layers.ReLU())
+    return model
+
+
+LEGITIMATE = {
+    "operations": operations,
+    "reused": reused,
+    "nested": nested_deep,
+    "options": lambda: chain(
+        layers.Conv2D(
+            4,
+            3,
+            kernel_initializer=keras.initializers.HeNormal(3),
+            kernel_regularizer=keras.regularizers.L1L2(1e-3, 1e-3),
+            bias_constraint=keras.constraints.MaxNorm(2.0),
+            activation=keras.layers.LeakyReLU(0.1),
+            dtype="mixed_bfloat16",
+        ),
+        layers.Activation(swish_twice),
+        layers.Activation(keras.activations.gelu),
+        layers.Lambda(swish_twice, output_shape=(6, 6, 4)),
+        layers.SpectralNormalization(layers.Dense(3)),
+        Holder(keras.initializers.Constant(2.0), swish_twice),
+    ),
+    "recurrent": lambda: chain(
+        layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
+        layers.RNN(
+            layers.StackedRNNCells([layers.GRUCell(3), layers.GRUCell(2)])
+        ),
+        shape=(5, 4),
+    ),
+    "attention": lambda: chain(
+        layers.Embedding(50, 8, mask_zero=True),
+        lambda y: layers.MultiHeadAttention(2, 4)(y, y),
+        layers.LayerNormalization(),
+        layers.Dropout(0.1),
+        shape=(6,),
+    ),
+    "images": lambda: chain(
+        layers.Rescaling(1 / 255),
+        layers.Normalization(mean=[0.1] * 4, variance=[1.0] * 4),
+        layers.RandomFlip(),
+        layers.Resizing(4, 4),
+        keras_norm.FRN(),
+        keras_norm.TLU(),
+    ),
+    "application": lambda: keras.applications.MobileNetV2(
+        (32, 32, 3), 0.35, weights=None
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEGITIMATE)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_what_keras_writes_still_loads(kind, suffix, tmp_path, monkeypatch):
+    # Nothing but what is stored is allocated.
+    monkeypatch.setattr(guards, "MARGIN", 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LEGITIMATE[kind]()
+        model.compile("adam", "mse")
+        path = tmp_path / f"model{suffix}"
+        keras.saving.save_model(model, path)
+        try:
+            keras.saving.load_model(path, compile=False)
+        except Exception as error:
+            pytest.skip(f"Keras does not load it either: {error}"[:200])
+    loaded, _ = files_lib.load_model(path)
+    pairs = zip(model.get_weights(), loaded.get_weights(), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="text needs TensorFlow"
+)
+def test_a_vocabulary_in_the_file_loads(tmp_path):
+    text = layers.TextVectorization(vocabulary=["cat", "dog"])
+    lookup = layers.StringLookup(vocabulary=["a", "b"], num_oov_indices=2)
+    for part in text, lookup:
+        inputs = keras.Input((1,), dtype="string")
+        keras.Model(inputs, part(inputs)).save(tmp_path / "model.keras")
+        loaded, _ = files_lib.load_model(tmp_path / "model.keras")
+        assert loaded.layers[1].get_vocabulary() == part.get_vocabulary()
+
+
+def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
+    def edit(config):
+        at = config["config"]["layers"]
+        at[1]["config"]["activation"] = "relu"
+        at[1]["config"]["kernel_initializer"] = {
+            "class_name": "GlorotUniform",
+            "config": {"seed": None},
+        }
+
+    legacy.write_hdf5(tmp_path / "model.h5", hostile.model(), edit=edit)
+    loaded, _ = files_lib.load_model(tmp_path / "model.h5")
+    assert loaded.layers[1].activation is keras.activations.relu
+
+
+def test_classes_of_an_imported_module_may_be_named(
+    files, tmp_path, monkeypatch
+):
+    (tmp_path / "field_layers.py").write_text(
+        "import keras, subprocess\n"
+        "class Twice(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return 2 * x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("field_layers")
+    path = tmp_path / "model.keras"
+    saved = layer("Twice", "field_layers", registered_name="Twice")
+    files.edit(path, insert(saved))
+    assert "holds 'field_layers.Twice', which is not known" in fails(path)
+    try:
+        files_lib.load_model(path, modules=["field_layers"])
+    except ConversionError as error:
+        # Since Keras 3.9 it has to be registered as well.
+        assert "holds 'Twice', which is not known" in str(error)
+    else:
+        assert keras.__version__ < "3.9"
+    files.edit(path, insert(layer("Popen", "field_layers")))
+    assert "not known here" in fails(path, modules=["field_layers"])
+
+
+def test_the_guards_are_taken_down_again(files, tmp_path):
+    from keras.src.backend.common.variables import Variable
+    from keras.src.models import functional
+
+    before = (
+        Variable.__init__,
+        keras.layers.Normalization.build,
+        functional.deserialize_node,
+    )
+    files.edit(tmp_path / "model.keras", hostile.EDITS["filters_huge"])
+    fails(tmp_path / "model.keras")
+    assert before == (
+        Variable.__init__,
+        keras.layers.Normalization.build,
+        functional.deserialize_node,
+    )
+
+
+def test_weights_may_be_compressed(files, tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(
+        tmp_path / "model.keras", "w", zipfile.ZIP_DEFLATED
+    ) as archive:
+        for name, data in files.parts.items():
+            archive.writestr(name, data)
+        archive.writestr("__MACOSX/readme.txt", "more")
+    model, _ = files_lib.load_model(tmp_path / "model.keras")
+    with h5py.File(tmp_path / "x.h5", "w"):
+        pass
+    assert model.count_params() == 256
