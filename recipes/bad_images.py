@@ -159,6 +159,8 @@ def _why(data, wanted):
     """
     if not data:
         return "cannot be decoded: it is empty"
+    if encoded.is_animated_webp(data):
+        return f"cannot be decoded: {encoded.ANIMATED}"
     try:
         image = encoded.decode(data, 3)
     except tf.errors.OpError as error:

@@ -27,7 +27,8 @@ class ClassificationDataSettings(DataSettings):
         "imagenet2012",
         "A TFDS image classification set, folder:PATH (PATH/train/<label>/*.jpg"
         " and PATH/validation/<label>/*.jpg, read as "
-        "keras.utils.image_dataset_from_directory does), digits (real, "
+        "keras.utils.image_dataset_from_directory does: JPEG, PNG, GIF, BMP "
+        "and WebP files, turned upright by their EXIF), digits (real, "
         "embedded) or fake.",
     )
     augmentation: str = setting(

@@ -11,6 +11,9 @@ Examples:
   # Boxes of your own, in COCO's JSON
   python recipes/coco.py --preset=frn_resnet50 --dataset=folder:/data/boxes
 
+  # Objects on further images, in the workdir's predict.csv and predict.json
+  python recipes/coco.py --workdir=WORKDIR --mode=predict --images=FOLDER
+
 A run that was stopped goes on with the same command, or with --workdir alone.
 Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
 model.keras, predictions.json and report.html.

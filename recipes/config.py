@@ -38,11 +38,6 @@ class RunConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
-        if (self.mode == "predict") != (self.images is not None):
-            raise RecipeError(
-                "--mode=predict and --images=FOLDER_OR_FILE belong together. "
-                f"Received: mode={self.mode}, images={self.images}"
-            )
         if self.convert_to is not None and self.init_model is None:
             raise RecipeError(
                 "--convert_to converts the model of --init_model: give that "

@@ -5,6 +5,7 @@ There is no Python in it, which threads of an input pipeline would wait for.
 
 import tensorflow as tf
 
+ANIMATED = "it is an animated WebP"
 # What the tables of a JPEG file begin with.
 TABLES = b"\xff\xdb"
 
@@ -23,29 +24,68 @@ def is_webp(encoded):
     )
 
 
+def is_animated_webp(encoded):
+    """Whether bytes are those of a WebP file of several images.
+
+    TensorFlow writes beyond its memory where it decodes them.
+    """
+    head = tf.strings.substr(encoded, 0, 21)
+    is_extended = tf.strings.regex_full_match(head, r"RIFF\C{4}WEBPVP8X\C{5}")
+    flags = tf.strings.substr(tf.strings.join([head, bytes(21)]), 20, 1)
+    return is_extended & (tf.io.decode_raw(flags, tf.uint8)[0] & 2 > 0)
+
+
 def decode(encoded, num_channels):
     """Pixels uint8 `(height, width, num_channels)` of a file's bytes.
 
     JPEG, PNG, GIF and BMP, and WebP where TensorFlow decodes it. Of an
-    animation it is the first image; an alpha channel is left out.
+    animated GIF it is the first image; an animated WebP is an error. An alpha
+    channel is left out.
     """
 
     def webp():
-        # It refuses to change the number of channels.
-        pixels = tf.io.decode_image(encoded, 0, expand_animations=False)
+        moves = is_animated_webp(encoded)
+        with tf.control_dependencies([tf.debugging.Assert(~moves, [ANIMATED])]):
+            # It refuses to change the number of channels.
+            pixels = tf.io.decode_image(encoded, 0, expand_animations=False)
         pixels = tf.ensure_shape(pixels, (None, None, None))[..., :3]
         if num_channels == 1:
             return tf.image.rgb_to_grayscale(pixels)
         return pixels
 
-    pixels = tf.cond(
-        is_webp(encoded),
-        webp,
-        lambda: tf.io.decode_image(
+    def other():
+        pixels = tf.io.decode_image(
             encoded, num_channels, expand_animations=False
-        ),
-    )
+        )
+        return tf.ensure_shape(pixels, (None, None, num_channels))
+
+    def with_palette():
+        indices = tf.cast(other()[..., 0], tf.int32)
+        pixels = tf.gather(_palette(encoded), indices)
+        return tf.ensure_shape(pixels, (None, None, 3))
+
+    branches = []
+    if hasattr(tf.io, "decode_webp"):
+        branches.append((is_webp(encoded), webp))
+    if num_channels == 3:
+        branches.append((_has_palette(encoded), with_palette))
+    pixels = tf.case(branches, default=other) if branches else other()
     return tf.ensure_shape(pixels, (None, None, num_channels))
+
+
+def _has_palette(encoded):
+    """Whether bytes are a BMP of 8 bits: TensorFlow ignores its palette."""
+    head = tf.strings.substr(encoded, 0, 30)
+    return tf.strings.regex_full_match(head, r"BM\C{26}\x08\x00")
+
+
+def _palette(encoded):
+    """The colors `(256, 3)` of a BMP of 8 bits."""
+    # Four bytes each, blue first, behind two headers of 14 bytes and more.
+    raw = tf.io.decode_raw(encoded, tf.uint8)
+    begin = 14 + tf.cast(raw[14], tf.int32)
+    colors = tf.pad(raw[begin : begin + 1024], [[0, 1024]])[:1024]
+    return tf.reshape(colors, (256, 4))[:, 2::-1]
 
 
 def is_plain_jpeg(encoded):

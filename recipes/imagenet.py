@@ -11,6 +11,12 @@ Examples:
   # The same network and length with batch normalization calibrated per sample
   python recipes/imagenet.py --preset=frn_resnet50v2 --norm=rbn
 
+  # Images of your own: PATH/train/<label>/*.jpg, PATH/validation/<label>/*.jpg
+  python recipes/imagenet.py --dataset=folder:PATH --workdir=runs/own \\
+      --model=resnet20_cifar --image_size=64 --global_batch_size=8
+  # Labels of further ones, in runs/own/predict.csv and predict.json
+  python recipes/imagenet.py --workdir=runs/own --mode=predict --images=FOLDER
+
 A run that was stopped goes on with the same command, or with --workdir alone.
 Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
 model.keras and report.html.

@@ -38,11 +38,19 @@ NUM_LISTED = 5
 
 
 def check(config):
-    """Checks before anything is written that there is a run, and images.
+    """Checks a run that predicts, before anything is written.
 
     Raises:
-        RecipeError: if there is not.
+        RecipeError: if there is no run, or are no images; for another run, if
+            it is given images to predict.
     """
+    if (config.mode == "predict") != (config.images is not None):
+        raise RecipeError(
+            "--mode=predict and --images=FOLDER_OR_FILE belong together. "
+            f"Received: mode={config.mode}, images={config.images}"
+        )
+    if config.mode != "predict":
+        return
     if not config.takes_whole_model and not workdir.stored(
         config.folder, type(config)
     ):

@@ -54,8 +54,7 @@ def run(config):
     from recipes import workdir
     from recipes import workers
 
-    if config.mode == "predict":
-        predict.check(config)
+    predict.check(config)
     these = workers.find(config)
     with (
         environment.prepared(config),

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from recipes import encoded
+
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
@@ -87,18 +89,17 @@ class Source:
         return len(self.class_names)
 
 
-def image_size(encoded):
+def image_size(data):
     """Height and width, int32 `(2,)`, of an image file's bytes, in a graph.
 
     Only the header of a JPEG is looked at; others are decoded.
     """
 
     def decoded():
-        image = tf.io.decode_image(encoded, expand_animations=False)
-        return tf.shape(image)[:2]
+        return tf.shape(encoded.decode(data, 3))[:2]
 
     return tf.cond(
-        tf.image.is_jpeg(encoded),
-        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+        tf.image.is_jpeg(data),
+        lambda: tf.image.extract_jpeg_shape(data)[:2],
         decoded,
     )

@@ -1,0 +1,80 @@
+"""Kinds of image files that users have, against Pillow."""
+
+import io
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the recipes run on TensorFlow", allow_module_level=True)
+
+import tensorflow as tf  # noqa: E402
+
+from recipes import bad_images  # noqa: E402
+from recipes import encoded  # noqa: E402
+from tests.field.test_orientation import picture  # noqa: E402
+
+
+def alpha(mode="RGBA"):
+    image = picture().convert("RGBA")
+    image.putalpha(picture().convert("L"))
+    return image.convert(mode)
+
+
+def encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+MOVING = {"save_all": True, "append_images": [picture().rotate(180)]}
+# A function, kind of file and options; Pillow's pixels are exact but of JPEG.
+KINDS = {
+    "jpeg": (picture, "JPEG", {}),
+    "gray_jpeg": (lambda: picture().convert("L"), "JPEG", {}),
+    "cmyk_jpeg": (lambda: picture().convert("CMYK"), "JPEG", {}),
+    "gray_png": (lambda: picture().convert("L"), "PNG", {}),
+    "alpha_png": (alpha, "PNG", {}),
+    "gray_alpha_png": (lambda: alpha("LA"), "PNG", {}),
+    "palette_png": (lambda: picture().quantize(64), "PNG", {}),
+    "bits_png": (lambda: picture().convert("1"), "PNG", {}),
+    "gif": (lambda: picture().quantize(64), "GIF", {}),
+    "moving_gif": (lambda: picture().quantize(64), "GIF", MOVING),
+    "bmp": (picture, "BMP", {}),
+    "gray_bmp": (lambda: picture().convert("L"), "BMP", {}),
+    "palette_bmp": (lambda: picture().quantize(64), "BMP", {}),
+    "alpha_bmp": (alpha, "BMP", {}),
+    "webp": (picture, "WEBP", {"lossless": True}),
+    "alpha_webp": (alpha, "WEBP", {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_pixels_are_those_of_pillow(name):
+    make, kind, options = KINDS[name]
+    content = encode(make(), kind, **options)
+    with PIL.Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(image.convert("RGB")).astype(int)
+    actual = encoded.decode(content, 3).numpy().astype(int)
+    # Two decoders of JPEG round in their own way.
+    tolerance = 4 if kind == "JPEG" else 0
+    np.testing.assert_allclose(actual, expected, atol=tolerance)
+
+
+def test_an_animated_webp_is_refused():
+    """TensorFlow 2.21 corrupts its memory over one."""
+    content = encode(picture(), "WEBP", **MOVING, lossless=True)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        encoded.decode(content, 3)
+    reason = bad_images._why(content, (0, 0))
+    assert reason == "cannot be decoded: it is an animated WebP"
+
+
+def test_a_file_that_is_not_there_has_no_bytes(tmp_path):
+    path = tmp_path / "x"
+    assert encoded.read(str(path)).numpy() == b""
+    path.write_bytes(b"an image")
+    assert encoded.read(str(path)).numpy() == b"an image"
+    assert encoded.read(str(tmp_path)).numpy() == b""
