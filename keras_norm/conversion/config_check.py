@@ -17,7 +17,7 @@ MAX_DEPTH = 300
 MAX_OBJECTS = 100_000
 MAX_LAYERS = 5_000
 # Keras builds a Sequential model anew with every layer that it adds.
-MAX_SEQUENCE = 1_000
+MAX_SEQUENCE = 500
 MAX_TOKENS = 10**6
 TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 # Values that Keras writes as objects.
@@ -35,7 +35,12 @@ ARRAYS = ("__tensor__", "__numpy__")
 # NumPy also takes the size of a string or of a record as a dtype.
 DTYPE = re.compile(r"(bool|string|(u?int|b?float|complex)\d+(_\w{1,12})?)\Z")
 # Layers that run what is no layer: a SavedModel, a pickle, a Python function.
-FOREIGN = ("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
+FOREIGN = (
+    keras.layers.TFSMLayer,
+    keras.layers.TorchModuleWrapper,
+    keras.layers.JaxLayer,
+    keras.layers.FlaxLayer,
+)
 
 
 def check(config, name, modules=()):
@@ -162,7 +167,7 @@ def _check_array(config, name):
 
 def _check_reach(cls, config, name):
     """Raises an error for a class that runs or reads what is not in a model."""
-    if {parent.__name__ for parent in cls.__mro__}.intersection(FOREIGN):
+    if issubclass(cls, FOREIGN):
         raise ConversionError(
             f"{name} holds a {cls.__name__}, which runs what is not made of "
             f"Keras layers: {TRUST}"

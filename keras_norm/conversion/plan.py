@@ -92,9 +92,10 @@ def check_model(model):
     if isinstance(model, str | os.PathLike):
         path = os.fspath(model)
         raise ConversionError(
-            "`model` must be a Keras model, which keras.saving.load_model("
-            f"{path!r}, compile=False) returns; the program that takes files "
-            f"is `keras-norm convert {path} OUT.keras --to NORM`. "
+            f"{path!r} has no graph to walk: `model` must be a Keras model, "
+            f"which keras.saving.load_model({path!r}, compile=False) returns; "
+            "the program that takes files is "
+            f"`keras-norm convert {path} OUT.keras --to NORM`. "
             f"Received: model={model!r}"
         )
     if not isinstance(model, keras.layers.Layer | keras.Function):

@@ -106,7 +106,7 @@ def functional_with_call():
         (zoo.residual, "gn", {"groups": 3}, "'first_bn'.*groups=3"),
         (zoo.vectors, "in", {}, "'bn'.*is 0 whatever the input"),
         (zoo.vectors, "frn", {"learned_epsilon": False}, "'bn'.*sign"),
-        (zoo.residual, "frn", {"eps": 1}, "'first_bn'.*eps"),
+        (zoo.residual, "frn", {"eps": 1}, "takes no argument 'eps'"),
         (zoo.residual, lambda bn: bn.name, {}, "must return a new Keras layer"),
         (zoo.residual, lambda bn: None, {"groups": 1}, "no arguments"),
         (zoo.residual, keras_norm.FRN(), {}, "one and the same in every"),

@@ -154,11 +154,15 @@ def test_an_exception_closes_the_scope():
 
 
 def test_a_bad_argument_leaves_the_scope_whole():
-    with keras_norm.norm_scope("gn", eps=1):
-        with pytest.raises(keras_norm.ConversionError, match="eps"):
+    with keras_norm.norm_scope("gn", groups=0):
+        with pytest.raises(keras_norm.ConversionError, match="groups=0"):
             layers.BatchNormalization()
-        with pytest.raises(keras_norm.ConversionError, match="eps"):
+        with pytest.raises(keras_norm.ConversionError, match="groups=0"):
             layers.BatchNormalization()
+    assert type(layers.BatchNormalization()) is STOCK
+    with pytest.raises(keras_norm.ConversionError, match="Did you mean 'eps"):
+        with keras_norm.norm_scope("gn", eps=1):
+            pass
     assert type(layers.BatchNormalization()) is STOCK
     with pytest.raises(keras_norm.ConversionError, match="mean 'frn'"):
         with keras_norm.norm_scope("frm"):

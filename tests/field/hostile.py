@@ -352,7 +352,7 @@ def write_deflated(path, parts, member, size):
         for name, data in parts.items():
             if name != member:
                 archive.writestr(name, data)
-        with archive.open(member, "w") as target:
+        with archive.open(member, "w", force_zip64=True) as target:
             for _ in range(size // 2**20):
                 target.write(bytes(2**20))
 
