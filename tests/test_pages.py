@@ -176,15 +176,6 @@ def test_every_flag_that_is_named_exists(page):
             assert name in known, code
 
 
-def test_costs_in_choosing_are_the_readmes():
-    text = TEXTS["docs/choosing.md"]
-    section = re.search(r"^## Cost\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
-    figures = re.findall(r"\b\d\.\d\d\b", section[1])
-    assert len(figures) >= 6
-    for figure in figures:
-        assert figure in TEXTS["README.md"]
-
-
 def test_the_weights_that_numerics_spares_are_the_recipes():
     code = "".join(blocks("docs/numerics.md", "python"))
     listed = re.search(
