@@ -128,6 +128,7 @@ def train(detectors, folder, data_dir):
     runs = plan(detectors, folder, data_dir)
     for run in runs:
         workdir.check(run.config)
+        run.config.folder.mkdir(parents=True, exist_ok=True)
     print("detection:", flush=True)
     for run in runs:
         if run.summary() is not None:

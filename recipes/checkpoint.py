@@ -57,7 +57,7 @@ class Checkpoints:
             best_step: The step whose save stays whatever its age, or None.
 
         Raises:
-            RecipeError: if it cannot be written; the ones before are whole.
+            RecipeError: if it cannot be written; the ones before stay.
         """
         text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
         try:
@@ -71,8 +71,8 @@ class Checkpoints:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RecipeError(
-                f"cannot save to {self.folder}: {error}. The save before is "
-                "whole: make room and run the same command again."
+                f"cannot save to {self.folder}: {error.strerror or error}. "
+                f"Make room: {resumption(self.folder.parent)}."
             ) from error
         for old in self.paths()[self.keep :]:
             if old != self.path(best_step or 0):
@@ -107,6 +107,24 @@ class Checkpoints:
         """The saves, newest first."""
         found = [p for p in self.folder.glob("*") if _NAME.fullmatch(p.name)]
         return sorted(found, reverse=True)
+
+
+def resumption(workdir):
+    """Says what the same command does after a run has ended too early.
+
+    Args:
+        workdir: Path of the run.
+    """
+    paths = Checkpoints(workdir, keep=1).paths()
+    if paths:
+        return f"the same command resumes from {paths[0]}"
+    return "no checkpoint was saved yet, the same command starts anew"
+
+
+def earlier(workdir):
+    """Names the newest checkpoint as a sentence to append; or nothing."""
+    paths = Checkpoints(workdir, keep=1).paths()
+    return f" The newest checkpoint is {paths[0]}." if paths else ""
 
 
 def read(path, wanted):

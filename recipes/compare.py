@@ -55,13 +55,15 @@ def run(paths, out):
     from recipes import groups as groups_lib
     from recipes import runs
 
-    groups = groups_lib.make([runs.load(path) for path in runs.find(paths)])
-    figure, page = comparison.write(groups, pathlib.Path(out).expanduser())
+    found, faults = runs.load_all(runs.find(paths))
+    groups = groups_lib.make(found)
+    folder = pathlib.Path(out).expanduser()
+    figure, page = comparison.write(groups, folder, faults)
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = 200  # A file has room for the whole table.
     comparison.show(groups, console)
-    for sentence in cautions.find(groups):
+    for sentence in [*faults, *cautions.find(groups)]:
         console.print(f"note: {sentence}", markup=False)
     console.print(f"figure: {figure}\npage: {page}", markup=False)
 

@@ -117,12 +117,13 @@ def show(groups, console):
         console.print(f"no room here, on the page: {left_out}")
 
 
-def write(groups, folder):
+def write(groups, folder, faults=()):
     """Writes compare.png and compare.html.
 
     Args:
         groups: List of `groups.Group`.
         folder: Path to write to.
+        faults: Sentences on what could not be read.
 
     Returns:
         Their paths.
@@ -131,7 +132,7 @@ def write(groups, folder):
         RecipeError: if they cannot be written.
     """
     figure = curves.draw(groups)
-    page = _page(groups, figure)
+    page = _page(groups, figure, faults)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with whole.file(folder / "compare.png") as path:
@@ -144,14 +145,14 @@ def write(groups, folder):
     return folder / "compare.png", folder / "compare.html"
 
 
-def _page(groups, figure):
+def _page(groups, figure, faults):
     template = jinja2.Template(
         TEMPLATE.read_text(), autoescape=True, trim_blocks=True
     )
     differing, shared = _settings(groups)
     return template.render(
         title=_title(groups),
-        notes=cautions.find(groups),
+        notes=[*faults, *cautions.find(groups)],
         figure=curves.svg(figure),
         num_parts=curves.NUM_PARTS,
         headings=HEADINGS,

@@ -8,6 +8,7 @@ from absl import flags
 
 from recipes import config as config_lib
 from recipes import help
+from recipes import length
 from recipes import presets
 from recipes import workdir
 from recipes.config import Config
@@ -120,8 +121,10 @@ def to_config(values, kind=Config):
     """
     settings = given(values, kind)
     folder = settings.get("workdir")
-    if folder is not None and set(settings) <= set(workdir.NOT_OF_THE_RUN):
-        # Nothing said of the run itself: it is the one in the workdir, if any.
+    of_no_run = {*workdir.NOT_OF_THE_RUN, *length.FIELDS}
+    if folder is not None and set(settings) <= of_no_run:
+        # Nothing said of the run but its length: it is the one in the workdir,
+        # if any.
         kept = workdir.stored(folder, kind)
         return config_lib.make(kept, settings, kind)
     preset = presets.get(settings.get("preset"), kind.PRESETS)

@@ -153,7 +153,7 @@ def make(folder, given, axes, num_devices=1, log_every_examples=None):
 
 
 def check_workdirs(cells):
-    """Makes the workdirs, unless one holds a run of another config.
+    """Checks that no workdir holds a run of another config; writes nothing.
 
     Raises:
         RecipeError: if one does, or cannot be written.

@@ -72,7 +72,14 @@ def read(path, norm, precision):
             model, report = keras_norm.convert(model, norm)
             notes = [*notes, report.summary(), *report.notes]
     except keras_norm.ConversionError as error:
-        raise RecipeError(f"--init_model={path}: {error}") from error
+        text = str(error)
+        if "unsafe" in text:
+            text = (
+                "it holds Python code (a Lambda layer, for instance), which "
+                "recipes never run. Build the model with registered layers in "
+                "the place of that code, copy the weights, and save it again."
+            )
+        raise RecipeError(f"--init_model={path}: {text}") from error
     policies = float32.policies(model)
     if policies and precision not in policies:
         raise RecipeError(

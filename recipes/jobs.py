@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from recipes import length
 from recipes import lock
 from recipes import runs
 from recipes.errors import RecipeError
@@ -69,9 +70,14 @@ class Job:
         """The `runs.Run` if it was trained to its end, else None."""
         if self._ended is None and self.status != RUNNING:
             run = self.run()
-            if run is not None and run.is_finished:
+            if run is not None and run.is_finished and self._is_long(run):
                 self._ended = run
         return self._ended
+
+    def _is_long(self, run):
+        """Whether it was trained for as long as it should be now."""
+        lengths = {name: run.config[name] for name in length.FIELDS}
+        return not length.is_raised(lengths, self.cell.config.to_dict())
 
     def progress(self):
         """How much of the training is done, from 0 to 1."""

@@ -7,9 +7,11 @@ import math
 import keras
 
 import keras_norm
+from recipes import devices
 from recipes import environment
 from recipes import freezing
 from recipes import inventory
+from recipes import length
 from recipes import model_metadata
 from recipes import optimizers
 from recipes import predict as predict_lib
@@ -73,9 +75,11 @@ def train(config, data, trainer, strategy, broadcast):
 
     Raises:
         Preempted: if the run was asked to end.
-        RecipeError: if a loss is not finite, or nothing can be saved.
+        RecipeError: if a loss is not finite, nothing can be saved, or the run
+            was trained for another length with other learning rates.
     """
-    workdir.save(config)
+    kept = workdir.stored(config.folder, type(config))
+    earlier = length.extended(config, data, kept)
     state = State(trainer)
     checkpoints = Checkpoints(config.folder, config.keep)
     save = None
@@ -84,6 +88,12 @@ def train(config, data, trainer, strategy, broadcast):
     facts = _take(save, state, strategy, broadcast)
     step, seconds = facts["step"], facts["seconds"]
     records = Records(config.folder, config.best_metric, step)
+    if earlier is not None:
+        records.drop(length.is_of_the_end(config, data, earlier))
+
+    def begin():
+        workdir.save(config)
+        records.reopen()
 
     saved_by = {"keras_norm": keras_norm.__version__}
 
@@ -93,9 +103,15 @@ def train(config, data, trainer, strategy, broadcast):
             best_step = records.best().get("step")
             checkpoints.save(state.read(), facts, best_step)
 
-    steps = Steps(trainer, data, strategy, not config.deterministic)
+    steps = Steps(
+        trainer,
+        data,
+        strategy,
+        is_timed=not config.deterministic and config.strategy != "tpu",
+        loops=config.steps_per_execution > 1,
+    )
     training = Training(
-        config, data, steps, records, write, broadcast, step, seconds
+        config, data, steps, records, write, broadcast, step, seconds, begin
     )
     summary = _summary(data, trainer, strategy)
     if step < data.num_steps:
@@ -104,10 +120,12 @@ def train(config, data, trainer, strategy, broadcast):
         rate = measure_rate(data)
         print(f"input alone: {rate:,.0f} images/s")
         summary["input/images_per_second"] = round(rate, 1)
-        with Preemption() as preemption:
-            training.run(preemption)
+        # Each worker makes its own part of the batches.
+        training.input_rate = rate * max(len(broadcast.workers.addresses), 1)
+        training.run(Preemption())
         seconds = training.seconds
     else:
+        workdir.save(config)
         print(f"training ended before, at step {step}")
         if config.mode == "train_and_eval" and not records.evaluated(step):
             training.evaluate()
@@ -212,6 +230,7 @@ def _summary(data, trainer, strategy):
     return {
         "parameters": trainer.model.count_params(),
         "num_replicas": strategy.num_replicas_in_sync,
+        "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
         **inventory.facts(data),

@@ -55,8 +55,8 @@ def check(config):
         config.folder, type(config)
     ):
         raise RecipeError(
-            f"there is no run in {config.folder}: --mode=predict needs the "
-            "--workdir of one, or a --checkpoint that is a .keras file."
+            f"--mode=predict: {workdir.missing(config.folder)} Give the "
+            "--workdir of a run, or a --checkpoint that is a .keras file."
         )
     path = pathlib.Path(config.images).expanduser()
     if not os.path.exists(path):

@@ -1,13 +1,14 @@
 """From flags to a report: the way of every program that trains."""
 
+import signal
 import sys
 
 from absl import flags
 from absl import logging
 
 from recipes import flags as recipe_flags
+from recipes import preemption
 from recipes.errors import RecipeError
-from recipes.preemption import Preempted
 
 
 def main(kind):
@@ -20,29 +21,44 @@ def main(kind):
     def from_flags(argv):
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        config = None
         try:
             if len(argv) > 1:
                 raise RecipeError(
                     f"unexpected argument {argv[1]!r}: every setting is a "
                     "flag, see --help."
                 )
-            run(recipe_flags.to_config(flags.FLAGS, kind))
+            config = recipe_flags.to_config(flags.FLAGS, kind)
+            with preemption.handled():
+                run(config)
         except RecipeError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
-        except KeyboardInterrupt:
-            print("\nstopped; the same command goes on from the last save")
-            sys.exit(130)
-        except Preempted as stop:
-            print(f"SIGTERM: saved after step {stop}; the same command goes on")
-            sys.exit(Preempted.EXIT_CODE)
+        except preemption.Preempted as stop:
+            print(f"{stop}; {_resumption(config)}")
+            sys.exit(preemption.exit_code(stop.number))
+        except KeyboardInterrupt as stop:
+            print(f"\nstopped; {_resumption(config)}")
+            is_sigterm = isinstance(stop, preemption.Terminated)
+            number = signal.SIGTERM if is_sigterm else signal.SIGINT
+            sys.exit(preemption.exit_code(number))
 
     return from_flags
+
+
+def _resumption(config):
+    from recipes import checkpoint
+
+    if config is None or config.mode not in ("train", "train_and_eval"):
+        return "the same command starts again"
+    return checkpoint.resumption(config.folder)
 
 
 def run(config):
     """Config to result: workers, devices, data, model, action, report."""
     from recipes import data
+    from recipes import devices
+    from recipes import disk
     from recipes import dry_run
     from recipes import environment
     from recipes import inventory
@@ -57,11 +73,13 @@ def run(config):
     predict.check(config)
     these = workers.find(config)
     with (
+        disk.explained(config.folder),
         environment.prepared(config),
         workdir.opened(config, these) as config,
         workers.watched(these),
     ):
         replicas = strategy.make(config)
+        print(f"devices: {devices.describe(replicas)}")
         broadcast = workers.Broadcast(replicas, these)
         workers.require_same_config(config, broadcast)
         if config.mode == "predict":

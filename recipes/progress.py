@@ -8,23 +8,28 @@ from rich.table import Column
 
 from recipes import task
 
-# Share of the time that a step may wait for input before the bar says so.
+# Share of the time that a step may wait for input before that is said.
 WAITS = 0.05
+# An input that by itself is that many times as fast as training does not limit
+# it: what a step waits then is chance.
+FAST_INPUT = 1.5
 
 
 class Progress:
-    """A bar over all steps on a terminal, a line an epoch elsewhere.
+    """A line an epoch, and below them, on a terminal, a bar over all steps.
 
     Args:
         config: The config of the run.
         data: Its `Data`.
         step: The step that it goes on from.
+        input_rate: Images a second of the input alone.
     """
 
-    def __init__(self, config, data, step):
+    def __init__(self, config, data, step, input_rate):
         self.task = task.of(config)
         self.data = data
         self.step = step
+        self.input_rate = input_rate
         self.console = Console()
         width = 2 * len(str(data.num_steps)) + 1
         self.bar = progress.Progress(
@@ -46,6 +51,7 @@ class Progress:
         )
         self.training = "starting: the first step takes longest"
         self.evaluation = ""
+        self._is_evaluated = False
 
     def __enter__(self):
         self.row = self.bar.add_task(
@@ -74,16 +80,22 @@ class Progress:
         if evaluated:
             text = self.task.evaluation_text.format(**evaluated)
             self.evaluation = f"  {text}"
+            self._is_evaluated = True
         self.bar.update(self.row, values=self.training + self.evaluation)
 
     def end_epoch(self):
-        """The line of an epoch, where no bar is seen."""
-        if not self.console.is_terminal:
-            print(
-                f"epoch {self._epoch()}  step {self.step}/"
-                f"{self.data.num_steps}  {self.training}{self.evaluation}",
-                flush=True,
-            )
+        """The line of an epoch, which stays above the bar."""
+        line = (
+            f"epoch {self._epoch()}  step {self.step}/"
+            f"{self.data.num_steps}  {self.training}"
+        )
+        if self._is_evaluated:
+            line += self.evaluation
+        self._is_evaluated = False
+        if self.console.is_terminal:
+            self.bar.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, flush=True)
 
     def _epoch(self):
         done = math.ceil(self.step / self.data.steps_per_epoch)
@@ -95,9 +107,12 @@ class Progress:
         if "images_per_second" in trained:
             text += f"  {trained['images_per_second']:,.0f} images/s"
         waits = trained.get("input_wait", 0.0)
-        if waits > WAITS:
+        if waits > WAITS and self._input_limits(trained["images_per_second"]):
             text += f"  waits {waits:.0%} for input"
         return text
+
+    def _input_limits(self, rate):
+        return self.input_rate < FAST_INPUT * rate
 
 
 def _of_split(values, split):

@@ -4,7 +4,9 @@ import json
 import math
 
 import tensorflow as tf
+from absl import logging
 
+from recipes import run_files
 from recipes import whole
 
 
@@ -17,6 +19,8 @@ class Records:
             highest of another.
         last_step: Rows after that step are dropped: they are of a part of the
             run that was lost with a kill and will be run again. None keeps all.
+
+    Nothing is written before there is something to add.
     """
 
     def __init__(self, workdir, best_metric, last_step=None):
@@ -24,23 +28,23 @@ class Records:
         self.best_by = f"eval/{best_metric}"
         self.path = workdir / "metrics.jsonl"
         self.summary_path = workdir / "summary.json"
+        rows, faults = run_files.read_rows(self.path)
+        for fault in faults:
+            logging.warning("%s.", fault)
         self.rows = [
-            row
-            for row in self._read()
-            if last_step is None or row["step"] <= last_step
+            row for row in rows if last_step is None or row["step"] <= last_step
         ]
+        self._events = None
+
+    def drop(self, is_unwanted):
+        """Forgets the rows for which `is_unwanted(row)` is true."""
+        self.rows = [row for row in self.rows if not is_unwanted(row)]
+
+    def _start(self):
+        """Writes the rows that stay, and opens the events."""
         lines = [json.dumps(row) + "\n" for row in self.rows]
         whole.write_text(self.path, "".join(lines))
         self._events = tf.summary.create_file_writer(str(self.events_folder))
-
-    def _read(self):
-        if not self.path.exists():
-            return
-        for line in self.path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return  # Torn off by a kill, and nothing whole comes after.
 
     def add(self, step, epoch, values):
         """Writes a row; a value that is not finite becomes null, as in JSON."""
@@ -49,6 +53,8 @@ class Records:
             for name, value in values.items()
         }
         row = {"step": step, "epoch": round(epoch, 4), **values}
+        if self._events is None:
+            self._start()
         self.rows.append(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -86,9 +92,16 @@ class Records:
 
     def earlier_summary(self):
         """What summary.json holds by now; empty where there is none."""
-        if not self.summary_path.exists():
-            return {}
-        return json.loads(self.summary_path.read_text())
+        summary, faults = run_files.read_summary(self.summary_path)
+        for fault in faults:
+            logging.warning("%s.", fault)
+        return summary
+
+    def reopen(self):
+        """Says in summary.json that the run, if it had ended, goes on."""
+        summary = self.earlier_summary()
+        if summary.pop("seconds", None) is not None:
+            self._write_summary(summary)
 
     def summarize(self, facts):
         """Writes summary.json and returns what it holds.
@@ -97,6 +110,9 @@ class Records:
         """
         newest = {"last": self.last(), "best": self.best()}
         summary = {**self.earlier_summary(), **newest, **facts}
+        self._write_summary(summary)
+        return summary
+
+    def _write_summary(self, summary):
         text = json.dumps(summary, indent=2) + "\n"
         whole.write_text(self.summary_path, text)
-        return summary

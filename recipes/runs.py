@@ -6,6 +6,9 @@ import os
 import pathlib
 import statistics
 
+from recipes import run_files
+from recipes import setting
+from recipes import workdir as workdirs
 from recipes.config import Config
 from recipes.errors import RecipeError
 
@@ -21,12 +24,14 @@ class Run:
         rows: List of what it wrote, in the order of steps: dicts of `step`,
             `epoch` and `split/metric` values, None where one was not finite.
         summary: Dict of summary.json; empty where there is none yet.
+        faults: Sentences on what of its files is damaged and was left out.
     """
 
     folder: pathlib.Path
     config: dict
     rows: list
     summary: dict
+    faults: tuple = ()
 
     def series(self, key):
         """Epochs and values of the rows that hold a value of the key."""
@@ -89,22 +94,58 @@ def load(workdir):
     """
     folder = pathlib.Path(workdir).expanduser()
     if not folder.is_dir():
-        raise RecipeError(f"there is no folder {folder}.")
+        raise RecipeError(
+            f"there is no folder {folder}.{workdirs.similar(folder)}"
+        )
     if not (folder / "config.json").exists():
         raise RecipeError(
             f"{folder} is no workdir of a run: it holds no config.json."
         )
     config = _read(folder / "config.json")
-    defaults = Config().to_dict()
-    if not config or set(config) - set(defaults):
+    if not setting.are_values(config, Config):
         raise RecipeError(
             f"{folder / 'config.json'} is not a config of recipes/imagenet.py."
         )
-    summary = {}
-    if (folder / "summary.json").exists():
-        summary = _read(folder / "summary.json")
-    rows = _read_rows(folder / "metrics.jsonl")
-    return Run(folder, {**defaults, **config}, rows, summary)
+    try:
+        summary, faults = run_files.read_summary(folder / "summary.json")
+        rows, of_rows = run_files.read_rows(folder / "metrics.jsonl")
+    except OSError as error:
+        raise RecipeError(
+            f"{error.filename} cannot be read: {error.strerror}."
+        ) from error
+    # An evaluation of a run that was killed stands after steps without a save.
+    rows = sorted(rows, key=lambda row: row["step"])
+    config = {**Config().to_dict(), **config}
+    return Run(folder, config, rows, summary, (*faults, *of_rows))
+
+
+def load_all(paths):
+    """The runs of workdirs, without those whose files cannot be read.
+
+    Args:
+        paths: Paths of their folders.
+
+    Returns:
+        `(runs, faults)`: a list of `Run`, at least one, and a sentence on each
+        file or run that was left out.
+
+    Raises:
+        RecipeError: for a folder that does not exist, or if no run can be read.
+    """
+    runs, faults = [], []
+    for workdir in paths:
+        if not (pathlib.Path(workdir) / "config.json").exists():
+            load(workdir)
+        try:
+            run = load(workdir)
+        except RecipeError as error:
+            faults.append(f"{error} The run is left out.")
+            continue
+        runs.append(run)
+        faults += [f"{fault}." for fault in run.faults]
+    if not runs:
+        raise RecipeError(faults[0].removesuffix(" The run is left out."))
+    return runs, faults
 
 
 def find(paths):
@@ -144,30 +185,9 @@ def _workdirs(path):
 
 def _read(path):
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from error
     if not isinstance(values, dict):
         raise RecipeError(f"{path} is not of a run: it holds no JSON object.")
     return values
-
-
-def _read_rows(path):
-    """The rows of metrics.jsonl, up to one that a kill tore off."""
-    if not path.exists():
-        return []
-    rows = []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if not isinstance(row, dict) or not {"step", "epoch"} <= set(row):
-            raise RecipeError(f"{path}: line {number} is no row of a run.")
-        rows.append(row)
-    # An evaluation of a run that was killed stands after steps without a save.
-    return sorted(rows, key=lambda row: row["step"])

@@ -1,6 +1,7 @@
 """One setting: a field of the config, and a flag of the same name."""
 
 import dataclasses
+import typing
 
 from recipes.errors import RecipeError
 from recipes.errors import unknown
@@ -20,6 +21,31 @@ def setting(default, help, choices=None, low=None, high=None):
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def are_values(values, kind):
+    """Whether a JSON value is a dict of settings, each of the type it has.
+
+    Args:
+        values: What a file holds.
+        kind: The class of the config.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict) or not values:
+        return False
+    return all(
+        name in fields and _has_type(fields[name].type, value)
+        for name, value in values.items()
+    )
+
+
+def _has_type(kind, value):
+    if typing.get_origin(kind) is dict:
+        return isinstance(value, dict)
+    kinds = typing.get_args(kind) or (kind,)
+    if type(value) is int and float in kinds:
+        return True
+    return type(value) in kinds
 
 
 def check(field, value):

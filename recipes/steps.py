@@ -14,13 +14,16 @@ class Steps:
         strategy: The `tf.distribute` strategy.
         is_timed: Whether steps measure how long they wait for input, which
             TensorFlow refuses where it is to be deterministic.
+        loops: Whether a single step is run by the loop of many steps too, so
+            that only one of them is compiled.
     """
 
-    def __init__(self, trainer, data, strategy, is_timed=True):
+    def __init__(self, trainer, data, strategy, is_timed=True, loops=False):
         self.trainer = trainer
         self.data = data
         self.strategy = strategy
         self.is_timed = is_timed
+        self.loops = loops
         # A loop on the device takes a little longer than its steps.
         self._train_one = tf.function(self._one_step, autograph=False)
         self._train = tf.function(self._many_steps, autograph=True)
@@ -43,7 +46,7 @@ class Steps:
             `(values, waited)`: tensors on the device, the values of the last
             step and the seconds for which the steps waited for input.
         """
-        if num_steps == 1:
+        if num_steps == 1 and not self.loops:
             return self._train_one(batches, [])
         return self._train(batches, tf.constant(num_steps, tf.int32))
 
@@ -65,8 +68,10 @@ class Steps:
     def _many_steps(self, batches, num_steps):
         values = {name: tf.zeros([]) for name in self.trainer.VALUES}
         waited = tf.zeros([], tf.float64)
+        done = self._num_updates()
         for _ in tf.range(num_steps):
-            values, seconds = self._one_step(batches, list(values.values()))
+            values, seconds = self._one_step(batches, [done])
+            done = self._num_updates()
             waited += seconds
         return values, waited
 
@@ -78,8 +83,18 @@ class Steps:
         with tf.control_dependencies([started]):
             batch = next(batches)
         with tf.control_dependencies(_tensors(self.strategy, batch)):
-            waited = self._now() - started
-        logs = self.strategy.run(self.trainer.train_step, (batch,))
+            arrived = self._now()
+        waited = arrived - started
+
+        def train(batch):
+            if self.is_timed:
+                # The step would otherwise start before the clock is read, and
+                # keep the cores busy: its own time would count as waiting.
+                with tf.control_dependencies([arrived]):
+                    batch = tf.nest.map_structure(tf.identity, batch)
+            return self.trainer.train_step(batch)
+
+        logs = self.strategy.run(train, (batch,))
         # The same on every replica.
         values = {
             name: tf.reshape(
@@ -88,6 +103,10 @@ class Steps:
             for name in self.trainer.VALUES
         }
         return values, waited
+
+    def _num_updates(self):
+        """Number of the updates, known once the one of the step is made."""
+        return tf.identity(self.trainer.optimizer.iterations.value)
 
     def _now(self):
         return tf.timestamp() if self.is_timed else tf.zeros([], tf.float64)

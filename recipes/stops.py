@@ -27,6 +27,8 @@ class Stops:
             _multiple_after(step, self.config.log_every_steps),
             _multiple_after(step, self.data.steps_per_epoch),
         ]
+        if step < 1:
+            ends.append(1)
         for every in (
             self.config.save_every_steps,
             self.config.eval_every_steps,
@@ -38,8 +40,12 @@ class Stops:
         return min(ends)
 
     def logs(self, step):
-        """Whether the values of the step are written."""
-        return step % self.config.log_every_steps == 0 or self.is_last(step)
+        """Whether the values of the step are written.
+
+        Those of the first step are, and those of the last step of an epoch.
+        """
+        is_due = step % self.config.log_every_steps == 0
+        return step == 1 or is_due or self.ends_epoch(step)
 
     def ends_epoch(self, step):
         return step % self.data.steps_per_epoch == 0 or self.is_last(step)

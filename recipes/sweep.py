@@ -104,7 +104,10 @@ def main(argv):
                 f"unexpected argument {argv[1]!r}: every setting is a flag, "
                 "see --help."
             )
-        failed = _sweep(flags.FLAGS)
+        from recipes import disk
+
+        with disk.explained():
+            failed = _sweep(flags.FLAGS)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

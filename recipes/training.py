@@ -1,8 +1,12 @@
 """The training loop: steps, and what happens where they stop."""
 
+import contextlib
+import math
+import signal
 import time
 
 from keras_norm.training import NonFiniteError
+from recipes import checkpoint
 from recipes import schedules
 from recipes import stops
 from recipes.errors import RecipeError
@@ -25,10 +29,23 @@ class Training:
         broadcast: Its `Broadcast`.
         step: The step that it goes on from.
         seconds: How long earlier parts of the run took.
+        begin: `f()` is called after the first step, the first thing that writes
+            to the workdir.
+        input_rate: Images a second of the input alone.
     """
 
     def __init__(
-        self, config, data, steps, records, save, broadcast, step, seconds
+        self,
+        config,
+        data,
+        steps,
+        records,
+        save,
+        broadcast,
+        step,
+        seconds,
+        begin=lambda: None,
+        input_rate=math.inf,
     ):
         self.config = config
         self.data = data
@@ -39,6 +56,8 @@ class Training:
         self.broadcast = broadcast
         self.step = step
         self.seconds_before = seconds
+        self.begin = begin
+        self.input_rate = input_rate
         self.rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
         self.stops = stops.make(config, data)
         self._timed_step, self._timed_at, self._waited = None, None, []
@@ -52,7 +71,8 @@ class Training:
         """Trains to the end.
 
         Args:
-            preemption: A `Preemption`, which may ask to stop before.
+            preemption: A `Preemption`, entered after the first step: before it
+                there is nothing to save.
 
         Raises:
             Preempted: after a save, where that was asked.
@@ -62,10 +82,12 @@ class Training:
         self._started = time.perf_counter()
         batches = self.steps.batches(self.step)
         folder = self.records.events_folder
-        with (
-            Progress(self.config, self.data, self.step) as progress,
-            Profile(self.stops.profile, folder) as profile,
-        ):
+        with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(
+                Progress(self.config, self.data, self.step, self.input_rate)
+            )
+            profile = stack.enter_context(Profile(self.stops.profile, folder))
+            is_first = True
             while not self.stops.is_last(self.step):
                 profile.move(self.step)
                 end = self.stops.next(self.step)
@@ -73,8 +95,19 @@ class Training:
                 self.step = end
                 self._waited.append(waited)
                 progress.move(end)
+                if is_first:
+                    self._start(values, progress)
+                    stack.enter_context(preemption)
+                    is_first = False
                 self._stop(values, progress)
                 self._heed(preemption)
+
+    def _start(self, values, progress):
+        """What the first steps of this process come to: the run is sound."""
+        row = self._row(values)
+        self._raise_if_not_finite()
+        self.begin()
+        progress.show(row)
 
     def _stop(self, values, progress):
         step = self.step
@@ -92,15 +125,20 @@ class Training:
             progress.end_epoch()
         if self.stops.saves(step):
             self.save(step, self.seconds)
-            self._timed_at = None  # That was no training time.
+            self._restart_clock()
 
     def evaluate(self):
         """Evaluates, writes the row and returns it."""
         values = self.steps.evaluate()
         row = {f"eval/{name}": value for name, value in values.items()}
         self._write(row)
-        self._timed_at = None
+        self._restart_clock()
         return row
+
+    def _restart_clock(self):
+        """From here on it is training time again."""
+        self._timed_step, self._waited = self.step, []
+        self._timed_at = time.perf_counter()
 
     def _row(self, values):
         row = {
@@ -108,17 +146,16 @@ class Training:
         }
         done = int(self.trainer.optimizer.iterations.numpy())
         row["train/learning_rate"] = float(self.rate(max(done - 1, 0)))
-        now = time.perf_counter()
         waited = sum(float(seconds) for seconds in self._waited)
-        if self._timed_at is not None:
-            seconds = now - self._timed_at
+        if self._timed_at is not None and self._timed_step < self.step:
+            seconds = time.perf_counter() - self._timed_at
             images = (self.step - self._timed_step) * (
                 self.data.global_batch_size
             )
             row["train/images_per_second"] = images / seconds
             if self.steps.is_timed:
                 row["train/input_wait"] = min(waited / seconds, 1.0)
-        self._timed_step, self._timed_at, self._waited = self.step, now, []
+        self._restart_clock()
         return row
 
     def _write(self, row):
@@ -132,11 +169,11 @@ class Training:
             raise RecipeError(
                 f"{error}. Lower --learning_rate, lengthen --warmup_epochs or "
                 "set --clip_global_norm; --nan_policy=skip leaves such updates "
-                "out. The last save is of a step before."
+                f"out.{checkpoint.earlier(self.config.folder)}"
             ) from error
 
     def _heed(self, preemption):
-        asked = preemption.requested
+        asked = preemption.number is not None
         if self.broadcast.is_needed:
             # All workers ask each other at the same steps.
             if not self.stops.logs(self.step):
@@ -145,4 +182,5 @@ class Training:
         if asked and not self.stops.is_last(self.step):
             self._raise_if_not_finite()
             self.save(self.step, self.seconds)
-            raise Preempted(self.step)
+            number = preemption.number or signal.SIGTERM
+            raise Preempted(self.step, number)

@@ -159,5 +159,5 @@ def watched(workers):
         raise RecipeError(
             f"worker {workers.index} of {len(workers.addresses)} lost another "
             f"one ({', '.join(workers.addresses)}): {reason}. Start all of "
-            "them again with the same command: they go on from the last save."
+            "them again with the same command."
         ) from error

@@ -127,11 +127,13 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         runs.load(tmp_path / "absent")
 
 
-def test_rows_of_another_program_are_refused(tmp_path):
+def test_rows_of_another_program_are_left_out_and_named(tmp_path):
     workdir = write(tmp_path / "run")
     (workdir / "metrics.jsonl").write_text('{"loss": 1.0}\n')
-    with pytest.raises(RecipeError, match="line 1 is no row of a run"):
-        runs.load(workdir)
+    run = runs.load(workdir)
+    assert run.rows == []
+    (fault,) = run.faults
+    assert fault.endswith("metrics.jsonl: line 1 is damaged and left out")
 
 
 def test_workdirs_are_found_below_a_folder_and_once(tmp_path):
