@@ -98,8 +98,8 @@ def _ratios(report):
         "the order of its formulas. Under XLA the peak of temporary memory is "
         f"at most {memory[frn]:.2f} (FRN + TLU) and {memory['RBN']:.2f} (RBN) "
         f"tensors of the input's size, against {memory[keras_bn]:.2f} for "
-        f"Keras' BN + ReLU and {min(textbook):.2f} to {max(textbook):.2f} for "
-        "the textbook forms."
+        f"Keras' BN + ReLU and up to {max(textbook):.2f} for the textbook "
+        "forms."
     )
 
 

@@ -1,0 +1,309 @@
+"""A run from its first step on: what it says, writes, keeps and resumes."""
+
+import errno
+import json
+import os
+import signal
+import threading
+import time
+import types
+
+import keras
+import pytest
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the recipes run on TensorFlow", allow_module_level=True)
+pytest.importorskip("tensorflow_datasets")
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from recipes import checkpoint  # noqa: E402
+from recipes import devices  # noqa: E402
+from recipes import disk  # noqa: E402
+from recipes import flags as recipe_flags  # noqa: E402
+from recipes import init_model  # noqa: E402
+from recipes import program  # noqa: E402
+from recipes import progress  # noqa: E402
+from recipes import run_files  # noqa: E402
+from recipes import runs  # noqa: E402
+from recipes import strategy  # noqa: E402
+from recipes.errors import RecipeError  # noqa: E402
+from tests.recipes import program as process  # noqa: E402
+from tests.recipes.runs import make_config  # noqa: E402
+from tests.recipes.runs import run  # noqa: E402
+from tests.recipes.workdirs import write  # noqa: E402
+
+CONSTANT = {"schedule": "constant", "train_steps": None, "mode": "train"}
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """A run that writes every 50 steps, of which it has 44: two epochs."""
+    folder = tmp_path_factory.mktemp("sparse") / "run"
+    summary, rows = run(folder, log_every_steps=50, train_steps=44)
+    return folder, summary, rows
+
+
+def test_first_step_and_every_epoch_have_an_entry(sparse):
+    _, _, rows = sparse
+    trained = [row["step"] for row in rows if "train/loss" in row]
+    assert trained == [1, 22, 44]
+    assert [r["step"] for r in rows if "eval/loss" in r] == [22, 44]
+
+
+def test_the_devices_are_in_summary_and_report(sparse):
+    folder, summary, _ = sparse
+    text = "1 CPU as 2 replicas; TensorFlow sees no GPU"
+    assert summary["devices"].startswith(text)
+    assert (
+        f"<td>{summary['devices']}</td>" in (folder / "report.html").read_text()
+    )
+
+
+def test_a_single_cpu_is_no_replica(tmp_path):
+    made = strategy.make(make_config(virtual_replicas=None))
+    assert devices.describe(made).startswith("1 CPU; TensorFlow sees no GPU")
+
+
+@pytest.mark.parametrize(
+    ("input_rate", "waits"), [(19_000, False), (1501, False), (1499, True)]
+)
+def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
+    data = types.SimpleNamespace(num_steps=10, steps_per_epoch=5)
+    bar = progress.Progress(make_config(), data, 0, input_rate)
+    row = {
+        "train/loss": 1.0,
+        "train/accuracy": 0.5,
+        "train/images_per_second": 1000.0,
+        "train/input_wait": 0.36,
+    }
+    bar.show(row)
+    assert ("waits 36% for input" in bar.training) == waits
+
+
+def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    data = types.SimpleNamespace(num_steps=4, steps_per_epoch=2)
+    with progress.Progress(make_config(), data, 0, 1e9) as bar:
+        assert bar.console.is_terminal
+        for step in (1, 2, 3, 4):
+            bar.move(step)
+            bar.show({"train/loss": float(step), "train/accuracy": 0.5})
+            if step % 2 == 0:
+                bar.end_epoch()
+    output = capsys.readouterr().out
+    assert output.count("epoch 1/2  step 2/4  loss 2.0000") == 1
+    assert output.count("epoch 2/2  step 4/4  loss 4.0000") == 1
+
+
+# A command that fails before the first step
+
+
+def test_a_command_that_fails_leaves_nothing(tmp_path):
+    bad = make_config(
+        workdir=str(tmp_path / "new" / "run"), dataset="folder:/nowhere"
+    )
+    with pytest.raises(RecipeError, match="/nowhere"):
+        program.run(bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_corrected_command_is_accepted(tmp_path):
+    with pytest.raises(RecipeError, match="profile|--profile_steps"):
+        run(tmp_path / "run", profile_steps="7,3")
+    with pytest.raises(RecipeError):
+        run(tmp_path / "run", model="nonesuch")
+    assert not (tmp_path / "run").exists()
+    summary, _ = run(tmp_path / "run", norm="bn", mode="train")
+    assert summary["last"]["step"] == 3
+
+
+@pytest.mark.parametrize("mode", ["eval", "export"])
+def test_a_misspelt_workdir_is_not_made(sparse, mode):
+    folder = sparse[0].with_name("rum")
+    with pytest.raises(RecipeError) as caught:
+        program.run(make_config(workdir=str(folder), mode=mode))
+    assert f"there is no run in {folder}." in str(caught.value)
+    assert f"Did you mean {sparse[0]}?" in str(caught.value)
+    assert not folder.exists()
+
+
+def test_a_run_that_works_keeps_its_workdir(tmp_path):
+    """The lock holds while another command of the same workdir fails."""
+    started, may_end = threading.Event(), threading.Event()
+    errors = []
+
+    def hold():
+        from recipes import lock
+
+        with lock.held(tmp_path / "run", "run", "workdir"):
+            started.set()
+            may_end.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    started.wait(60)
+    try:
+        run(tmp_path / "run", mode="train")
+    except RecipeError as error:
+        errors.append(str(error))
+    may_end.set()
+    thread.join()
+    assert "is in use by another run" in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+# Statements after an error
+
+
+def test_a_checkpoint_is_named_only_where_there_is_one(sparse, tmp_path):
+    assert checkpoint.resumption(tmp_path) == (
+        "no checkpoint was saved yet, the same command starts anew"
+    )
+    assert checkpoint.earlier(tmp_path) == ""
+    newest = checkpoint.Checkpoints(sparse[0], keep=1).paths()[0]
+    assert str(newest) in checkpoint.resumption(sparse[0])
+    assert str(newest) in checkpoint.earlier(sparse[0])
+
+
+def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        run(tmp_path / "run", learning_rate=1e38, train_steps=8, mode="train")
+    assert "checkpoint" not in str(caught.value)
+    assert "last save" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/lock"),
+        OSError(errno.EROFS, os.strerror(errno.EROFS), "/x/lock"),
+        tf.errors.ResourceExhaustedError(
+            None, None, "/x/events; No space left on device"
+        ),
+        RuntimeError("Unable to write: errno 28, No space left on device"),
+    ],
+)
+def test_a_full_disk_is_one_line(tmp_path, error):
+    with pytest.raises(RecipeError) as caught, disk.explained(tmp_path):
+        raise error
+    text = str(caught.value)
+    assert os.strerror(errno.ENOSPC) in text or "Read-only" in text
+    assert "no checkpoint was saved yet" in text and "\n" not in text
+
+
+def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.Lambda(lambda t: t + 1.0, name="code")(image)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(image, keras.layers.Dense(10)(x))
+    model.save(tmp_path / "code.keras")
+    with pytest.raises(RecipeError) as caught:
+        init_model.read(str(tmp_path / "code.keras"), None, "float32")
+    assert "unsafe" not in str(caught.value)
+    assert "holds Python code" in str(caught.value)
+
+
+# Files that are damaged
+
+
+@pytest.mark.parametrize(
+    "line", [b"{torn", b"[1]", b'{"step": "x"}', b"\xff\xfe", b'{"epoch": 1}']
+)
+def test_a_damaged_line_is_named_and_the_others_are_read(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = [{"step": i, "epoch": i / 10, "train/loss": 1.0} for i in (1, 2, 3)]
+    lines = [json.dumps(row).encode() for row in good]
+    path.write_bytes(b"\n".join([lines[0], line, *lines[1:]]) + b"\n")
+    rows, faults = run_files.read_rows(path)
+    assert rows == good
+    assert faults == [f"{path}: line 2 is damaged and left out"]
+    # A last line without its end is what a kill leaves.
+    path.write_bytes(b"\n".join(lines) + b"\n" + line)
+    assert run_files.read_rows(path) == (good, [])
+
+
+def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
+    curve = [{"step": 1, "epoch": 1.0, "train/loss": 1.0}]
+    good = write(tmp_path / "good", curve)
+    bad = write(tmp_path / "bad", curve)
+    (bad / "config.json").write_text("[]")
+    found, faults = runs.load_all([good, bad])
+    assert [r.folder for r in found] == [good]
+    assert len(faults) == 1 and str(bad / "config.json") in faults[0]
+
+
+# A longer training
+
+
+def test_a_longer_run_equals_one_of_that_length(tmp_path):
+    for folder, epochs in (("two", 1), ("two", 2), ("one", 2)):
+        run(tmp_path / folder, **CONSTANT, train_epochs=epochs)
+    first, second = (
+        [
+            {
+                k: v
+                for k, v in row.items()
+                if "second" not in k and "wait" not in k
+            }
+            for row in runs.load(tmp_path / name).rows
+        ]
+        for name in ("one", "two")
+    )
+    assert first == second and first[-1]["step"] == 44
+    weights = [
+        keras.saving.load_model(tmp_path / name / "model.keras").get_weights()
+        for name in ("one", "two")
+    ]
+    for ours, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_another_schedule_names_the_model_to_start_from(sparse):
+    folder, *_ = sparse
+    with pytest.raises(RecipeError) as caught:
+        run(folder, log_every_steps=50, train_steps=66)
+    assert f"--init_model={folder / 'model.keras'}" in str(caught.value)
+    assert "--schedule=constant" in str(caught.value)
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
+    arguments = (*process.FAST, "--train_steps=400", "--mode=train")
+    workdir = f"--workdir={tmp_path / 'run'}"
+    with process.start(*arguments, workdir) as started:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        end = time.monotonic() + 120
+        while not metrics.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        output, errors = started.communicate(timeout=120)
+    assert started.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "Ctrl-C: saved after step" in output
+    (newest, *_) = checkpoint.Checkpoints(tmp_path / "run", keep=1).paths()
+    assert f"the same command resumes from {newest}" in output
+    assert "devices: 1 CPU" in output.splitlines()[0]
+    code, _, errors = process.finish(*arguments, workdir)
+    assert code == 0, errors
+    steps = [row["step"] for row in runs.load(tmp_path / "run").rows]
+    assert steps == list(range(1, 401))
+
+
+def test_flags_of_the_length_alone_belong_to_the_run(tmp_path):
+    """`--workdir=... --train_epochs=2` takes the other settings from there."""
+    from absl import flags
+
+    from recipes import imagenet  # noqa: F401, defines the flags
+
+    run(tmp_path / "run", **CONSTANT, train_epochs=1)
+    values = flags.FLAGS
+    for name in values:
+        values[name].unparse()
+    values(["x", f"--workdir={tmp_path / 'run'}", "--train_epochs=2"])
+    config = recipe_flags.to_config(values)
+    assert (config.dataset, config.schedule) == ("digits", "constant")
+    assert config.train_epochs == 2
