@@ -34,6 +34,7 @@ from tests.recipes.runs import make_config  # noqa: E402
 from tests.recipes.runs import run  # noqa: E402
 from tests.recipes.workdirs import write  # noqa: E402
 
+TWO_EPOCHS = types.SimpleNamespace(num_steps=4, steps_per_epoch=2, num_epochs=2)
 CONSTANT = {"schedule": "constant", "train_steps": None, "mode": "train"}
 
 
@@ -70,22 +71,21 @@ def test_a_single_cpu_is_no_replica(tmp_path):
     ("input_rate", "waits"), [(19_000, False), (1501, False), (1499, True)]
 )
 def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
-    data = types.SimpleNamespace(num_steps=10, steps_per_epoch=5)
-    bar = progress.Progress(make_config(), data, 0, input_rate)
+    bar = progress.Progress(make_config(), TWO_EPOCHS, 0, input_rate)
     row = {
         "train/loss": 1.0,
         "train/accuracy": 0.5,
         "train/images_per_second": 1000.0,
         "train/input_wait": 0.36,
     }
-    bar.show(row)
+    with bar:
+        bar.show(row)
     assert ("waits 36% for input" in bar.training) == waits
 
 
 def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    data = types.SimpleNamespace(num_steps=4, steps_per_epoch=2)
-    with progress.Progress(make_config(), data, 0, 1e9) as bar:
+    with progress.Progress(make_config(), TWO_EPOCHS, 0, 1e9) as bar:
         assert bar.console.is_terminal
         for step in (1, 2, 3, 4):
             bar.move(step)
