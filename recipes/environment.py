@@ -1,8 +1,10 @@
 """The environment of a run: for its records, and as it was found after it."""
 
 import contextlib
+import pathlib
 import platform
 import random
+import re
 import resource
 import shlex
 import sys
@@ -41,6 +43,11 @@ def peak_memory_bytes():
             tf.config.experimental.get_memory_info(f"GPU:{i}")["peak"]
             for i in range(len(gpus))
         )
+    # getrusage begins with the memory of the process that started this one.
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(peak) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import resource
 import stat
 import struct
@@ -624,8 +625,17 @@ def convert(path, *arguments):
         "errors": errors.getvalue(),
         "written": sorted(set(os.listdir(path.parent)) - before),
         "seconds": time.monotonic() - start,
-        "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "rss": peak_memory(),
     }
+
+
+def peak_memory():
+    """Bytes; ru_maxrss would begin with those of the parent process."""
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+    return int(peak) * 1024
 
 
 def main(folder, names):
