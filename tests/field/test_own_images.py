@@ -126,7 +126,8 @@ def independent(model, path):
 
 def test_what_was_found_is_one_line(own, capfd):
     command(f"--workdir={own / 'run'}", "--mode=eval")
-    first, *_ = capfd.readouterr().out.splitlines()
+    devices, first, *_ = capfd.readouterr().out.splitlines()
+    assert devices.startswith("devices: 1 CPU as 2 replicas")
     assert first == (
         "26 training and 24 evaluation images, 2 classes (cat, chien <été>); "
         "ignored: 1 file (.txt), 1 broken link (train/cat/gone.jpg)"
@@ -213,7 +214,9 @@ def test_the_evaluation_by_class_is_that_of_the_predictions(own):
     page = (own / "run" / "report.html").read_text()
     assert "Accuracy by class" in page and "Confusion matrix" in page
     assert "chien &lt;été&gt;" in page and "<été>" not in page
-    assert page.count("<figure") == min(len(wrong), 12)
+    _, mistakes = page.split("<h2>The most confident mistakes</h2>")
+    shown, _ = mistakes.split("<h2>", maxsplit=1)
+    assert shown.count("<figure") == min(len(wrong), 12)
 
 
 def test_a_workdir_alone_predicts_a_single_image(own, capsys):

@@ -274,7 +274,11 @@ def test_another_schedule_names_the_model_to_start_from(sparse):
 def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     arguments = (*process.FAST, "--train_steps=400", "--mode=train")
     workdir = f"--workdir={tmp_path / 'run'}"
-    with process.start(*arguments, workdir) as started:
+    # What runs in the background ignores Ctrl-C, and so do its children.
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started = process.start(*arguments, workdir)
+    signal.signal(signal.SIGINT, outside)
+    with started:
         metrics = tmp_path / "run" / "metrics.jsonl"
         end = time.monotonic() + 120
         while not metrics.exists() and time.monotonic() < end:

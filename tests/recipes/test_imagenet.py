@@ -39,7 +39,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
 
     page = (tmp_path / "report.html").read_text()
     assert f"{summary['last']['eval/accuracy']:.2%}" in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5  # Four panels and the confusion matrix.
     assert keras.__version__ in page and "global_batch_size" in page
     assert not re.search(r"(src|href)=\"(?!#)", page)
     changed, unchanged = page.split("<details>")
@@ -115,7 +115,7 @@ def test_mode_eval_takes_the_save_in_the_workdir(tmp_path):
 
 
 def test_mode_eval_without_a_save_is_named(tmp_path):
-    with pytest.raises(RecipeError, match="found no save"):
+    with pytest.raises(RecipeError, match="there is no run in"):
         run(tmp_path, mode="eval")
 
 

@@ -6,7 +6,9 @@ import pytest
 
 import keras_norm
 from recipes import models
+from recipes import norms
 from recipes.errors import RecipeError
+from tests.recipes.runs import make_config
 
 SHAPE = (32, 32, 3)
 
@@ -176,5 +178,6 @@ def test_what_cannot_be_built_is_named(name, norm, message):
 
 
 def test_a_wrong_argument_of_the_norm_is_named():
-    with pytest.raises(RecipeError, match="{'eps': 1}"):
-        make("resnet8_cifar", eps=1)
+    config = make_config(norm="frn", norm_kwargs={"eps": 1})
+    with pytest.raises(RecipeError, match="Did you mean 'epsilon'"):
+        norms.of(config)

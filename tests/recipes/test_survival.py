@@ -147,7 +147,9 @@ def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch):
         savez(file, **arrays)
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(RecipeError, match="No space left.*make room"):
+    with pytest.raises(
+        RecipeError, match="No space left.*Make room.*resumes from"
+    ):
         run(tmp_path, **flags)
     names = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert names == ["step_000000002.npz", "step_000000004.npz"]

@@ -85,7 +85,7 @@ def test_a_worker_dies_and_the_run_goes_on_as_one_process_would(tmp_path):
     assert code == 1
     assert time.monotonic() - killed < 60
     assert "error: worker 0 of 2 lost another one" in errors
-    assert "go on from the last save" in errors
+    assert "Start all of them again with the same command" in errors
     assert "Traceback" not in errors
 
     codes, (output, _), errors = end(start_both(*flags))

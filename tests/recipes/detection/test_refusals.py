@@ -93,8 +93,8 @@ def refusal(files, workdir, **flags):
             },
             ["--norm=gn", "groups"],
         ),
-        ({"mode": "eval"}, ["--mode=eval found no save in ", "train first"]),
-        ({"mode": "export"}, ["--mode=export found no save in "]),
+        ({"mode": "eval"}, ["--mode=eval: there is no run in ", "Train first"]),
+        ({"mode": "export"}, ["--mode=export: there is no run in "]),
     ],
 )
 def test_flags_that_cannot_be(files, tmp_path, flags, parts):
