@@ -41,7 +41,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert f"{summary['last']['eval/accuracy']:.2%}" in page
     assert page.count("<svg") == 5  # Four panels and the confusion matrix.
     assert keras.__version__ in page and "global_batch_size" in page
-    assert not re.search(r"(src|href)=\"(?!#)", page)
+    assert not re.search(r"(src|href)=\"(?!#|data:)", page)
     changed, unchanged = page.split("<details>")
     assert re.search(r"<td>train_steps</td><td>24", changed)
     assert "<td>optimizer</td><td>sgd</td>" in unchanged
