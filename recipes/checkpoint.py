@@ -5,6 +5,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 
 import numpy as np
 from absl import logging
@@ -142,12 +143,18 @@ def read(path, wanted):
         with path.open("rb") as file, np.load(file) as entries:
             arrays = {name: entries[name] for name in entries.files}
         facts = json.loads(arrays.pop(FACTS).tobytes())
+        if type(facts["step"]) is not int or facts["seconds"] < 0:
+            raise ValueError("its step or its time is not a number")
     except (
         OSError,
         EOFError,
         KeyError,
+        TypeError,
         ValueError,
+        # A ZIP archive that seems encrypted, or compressed in another way.
+        RuntimeError,
         zipfile.BadZipFile,
+        zlib.error,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else "it is empty"
         raise RecipeError(f"{path} cannot be read ({reason})") from error

@@ -14,6 +14,7 @@ import tensorflow as tf
 from recipes import encoded
 from recipes import exif
 from recipes import per_class
+from recipes import run_files
 
 # A table of more classes shows those of the lowest accuracy.
 MAX_ROWS = 50
@@ -31,7 +32,12 @@ def page(config, data):
         config: A `Config`.
         data: Its `Data`.
     """
-    counted = per_class.read(config.folder)
+    with run_files.left_out_if_damaged(config.folder / per_class.FILE):
+        return _page(per_class.read(config.folder), data)
+    return ""
+
+
+def _page(counted, data):
     if not counted or counted["class_names"] != list(data.source.class_names):
         return ""
     parts = [_accuracies(counted)]

@@ -77,4 +77,4 @@ def write(folder, counted):
 def read(folder):
     """What evaluation.json of a workdir holds, or None."""
     path = folder / FILE
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_bytes()) if path.exists() else None

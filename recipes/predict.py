@@ -25,6 +25,7 @@ from recipes import data as data_lib
 from recipes import image_folder
 from recipes import inventory
 from recipes import model_metadata
+from recipes import run_files
 from recipes import task
 from recipes import whole
 from recipes import workdir
@@ -100,10 +101,7 @@ def open_images(config, num_replicas):
 def _facts(config):
     """What a run's summary.json says of its data, see `inventory.facts`."""
     path = config.folder / "summary.json"
-    try:
-        facts = json.loads(path.read_text()) if path.exists() else {}
-    except ValueError:
-        facts = {}
+    facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
         source = task.of(config).open_source(config)

@@ -35,6 +35,7 @@ class Records:
             row for row in rows if last_step is None or row["step"] <= last_step
         ]
         self._events = None
+        self._is_named = False
 
     def drop(self, is_unwanted):
         """Forgets the rows for which `is_unwanted(row)` is true."""
@@ -94,7 +95,9 @@ class Records:
         """What summary.json holds by now; empty where there is none."""
         summary, faults = run_files.read_summary(self.summary_path)
         for fault in faults:
-            logging.warning("%s.", fault)
+            if not self._is_named:
+                logging.warning("%s.", fault)
+            self._is_named = True
         return summary
 
     def reopen(self):

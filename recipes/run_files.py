@@ -1,12 +1,16 @@
 """Reads metrics.jsonl and summary.json, whatever happened to them."""
 
+import contextlib
 import json
+
+from absl import logging
 
 # Values of summary.json that are read again, and what they may be.
 _SUMMARY = {
     "last": dict,
     "best": dict,
     "bad_images": list,
+    "class_names": list,
     "parameters": int,
     "num_replicas": int,
     "peak_memory_bytes": int | None,
@@ -65,6 +69,19 @@ def read_summary(path):
     if not fits or not _are_numbers(summary.get("last", {})):
         return {}, [f"{path} is damaged and ignored"]
     return summary, []
+
+
+@contextlib.contextmanager
+def left_out_if_damaged(path):
+    """Inside, a file that is not as it was written is named and left out.
+
+    Args:
+        path: Path of a JSON file that is read and shown inside.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        logging.warning("%s is damaged: the report leaves it out.", path)
 
 
 def is_row(row):

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from recipes import encoded
+from recipes import run_files
 from recipes.detection import drawing
 from recipes.detection import metric
 from recipes.detection.average_precision import PER_CLASS
@@ -29,15 +30,18 @@ def page(config, data):
     for split, heading in HEADINGS.items():
         path = config.folder / PREDICTIONS[split]
         if path.exists():
-            found = json.loads(path.read_text())
-            rows = chosen(getattr(data.source, split), data.source, found)
+            rows = []
+            with run_files.left_out_if_damaged(path):
+                found = json.loads(path.read_bytes())
+                rows = chosen(getattr(data.source, split), data.source, found)
             if rows:
                 columns = zip(*rows, strict=True)
                 image = drawing.page(*columns, data.source.class_names)
                 parts.append(f"<h2>{heading}</h2>\n{image}")
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes >= MANY:
-        parts.append(_by_class(json.loads(path.read_text())))
+        with run_files.left_out_if_damaged(path):
+            parts.append(_by_class(json.loads(path.read_bytes())))
     return "\n".join(parts)
 
 

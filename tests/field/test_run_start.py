@@ -19,6 +19,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from recipes import checkpoint  # noqa: E402
+from recipes import confusion  # noqa: E402
 from recipes import devices  # noqa: E402
 from recipes import disk  # noqa: E402
 from recipes import flags as recipe_flags  # noqa: E402
@@ -232,6 +233,62 @@ def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
     found, faults = runs.load_all([good, bad])
     assert [r.folder for r in found] == [good]
     assert len(faults) == 1 and str(bad / "config.json") in faults[0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{",
+        b"[]",
+        b"3",
+        b"\xff",
+        b'{"class_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]}',
+    ],
+)
+def test_a_damaged_evaluation_is_left_out_of_the_report(
+    sparse, tmp_path, caplog, damage
+):
+    data = types.SimpleNamespace(
+        source=types.SimpleNamespace(class_names=[str(i) for i in range(10)])
+    )
+    config = make_config(workdir=str(tmp_path))
+    path = tmp_path / "evaluation.json"
+    path.write_bytes(damage)
+    assert confusion.page(config, data) == ""
+    assert f"{path} is damaged" in caplog.text or damage == b"[]"
+
+
+def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
+    """ZIP archives have bits that say: encrypted, compressed, patched."""
+    made = checkpoint.Checkpoints(tmp_path, 2)
+    arrays = {"a": np.arange(3.0), "b": np.arange(4)}
+    made.save(arrays, {"step": 1, "seconds": 0.0}, None)
+    path = made.path(1)
+    good = path.read_bytes()
+    names = []
+    # The directory at the end, where those bits are.
+    for place in range(good.index(b"PK\x01\x02"), len(good)):
+        for bit in range(8):
+            bad = bytearray(good)
+            bad[place] ^= 1 << bit
+            path.write_bytes(bad)
+            try:
+                found = checkpoint.read(path, arrays).arrays
+            except RecipeError as error:
+                names.append("\n" in str(error))
+                continue
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(found[name], array)
+    assert len(names) > 500 and not any(names)
+
+
+@pytest.mark.parametrize("facts", [[], {}, {"step": "1", "seconds": 0.0}])
+def test_a_checkpoint_without_its_step_is_named(tmp_path, facts):
+    path = tmp_path / "step_000000001.npz"
+    text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    np.savez(path, **{checkpoint.FACTS: text, "a": np.ones(1)})
+    with pytest.raises(RecipeError, match="cannot be read"):
+        checkpoint.read(path, ["a"])
 
 
 # A longer training
