@@ -1,4 +1,4 @@
-"""What one tries first: each command's outcome and wall time.
+"""Commands to try first: each command's outcome and wall time.
 
 Without names all of them; a file of --json keeps the rows of the others.
 

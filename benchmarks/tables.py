@@ -9,12 +9,12 @@ docs/measured/. `make measure` measures all of them again.
 import json
 import pathlib
 import re
-import statistics
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from recipes import groups  # noqa: E402
 from recipes import whole  # noqa: E402
 
 MEASURED = ROOT / "docs/measured"
@@ -47,7 +47,7 @@ def replicas(content):
     rows = []
     for layer, runs in by_layer.items():
         cells = [
-            spread([run[when][name] * factor for run in runs], digits)
+            groups.spread(run[when][name] for run in runs).text(digits, factor)
             for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 2))
             for when in ("trained", "reloaded")
         ]
@@ -147,12 +147,6 @@ def demos(content):
             [f"`{row['command']}`", row["outcome"], f"{minutes}{seconds} s"]
         )
     return markdown(["command", "held out", "time"], rows)
-
-
-def spread(values, digits):
-    """Mean and sample standard deviation, as text."""
-    mean, deviation = statistics.fmean(values), statistics.stdev(values)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
 def markdown(heads, rows):

@@ -1,4 +1,4 @@
-"""Which keyword arguments a layer class takes, before a layer is made."""
+"""Keyword arguments that a layer class takes, known before a layer is made."""
 
 import difflib
 import inspect

@@ -82,10 +82,14 @@ class RunConfig:
         return self.global_batch_size / self.REFERENCE_BATCH
 
     @property
+    def trains(self):
+        """Whether --mode is one that trains."""
+        return self.mode in ("train", "train_and_eval")
+
+    @property
     def takes_whole_model(self):
         """Whether --checkpoint is a model by itself, and no save of the run."""
-        acts = self.mode in ("eval", "export", "predict")
-        return acts and self.checkpoint.endswith((".keras", ".h5"))
+        return not self.trains and self.checkpoint.endswith((".keras", ".h5"))
 
     def to_dict(self):
         return dataclasses.asdict(self)

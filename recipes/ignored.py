@@ -1,4 +1,4 @@
-"""What of a folder is not read, for a line that names it."""
+"""Files and folders that are not read, for a line that names it."""
 
 import collections
 import os

@@ -33,9 +33,8 @@ def describe_images(path, num_images, notes):
     return "; ".join([line, *notes])
 
 
-def facts(data):
-    """What a prediction needs to know of the data, for summary.json."""
-    source = data.source
+def facts(source):
+    """Facts on the data that a prediction needs, for summary.json."""
     return {
         "class_names": list(source.class_names),
         "num_channels": source.num_channels,

@@ -233,5 +233,5 @@ def _summary(data, trainer, strategy):
         "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.facts(data),
+        **inventory.facts(data.source),
     }

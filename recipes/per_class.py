@@ -14,7 +14,7 @@ NUM_MISTAKES = 24
 
 
 def count(rows, class_names, name):
-    """What an evaluation came to, by class.
+    """Counts of an evaluation by class.
 
     Args:
         rows: Array `(n, 4)`: label, predicted label, its probability and

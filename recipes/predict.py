@@ -104,12 +104,7 @@ def _facts(config):
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        source = task.of(config).open_source(config)
-        facts = {
-            "class_names": source.class_names,
-            "num_channels": source.num_channels,
-            "suited_augmentation": getattr(source, "augmentation", None),
-        }
+        facts = inventory.facts(task.of(config).open_source(config))
     if config.takes_whole_model:
         own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
         facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}

@@ -49,7 +49,7 @@ def main(kind):
 def _resumption(config):
     from recipes import checkpoint
 
-    if config is None or config.mode not in ("train", "train_and_eval"):
+    if config is None or not config.trains:
         return "the same command starts again"
     return checkpoint.resumption(config.folder)
 

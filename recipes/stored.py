@@ -16,14 +16,13 @@ def resolved(config):
     Raises:
         RecipeError: for a file that is not there, or of another kind.
     """
-    trains = config.mode not in ("eval", "export", "predict")
     finished = config.folder / "model.keras"
     is_started = config.mode == "predict" and config.init_model is not None
     if is_started and not config.takes_whole_model and finished.is_file():
         return dataclasses.replace(
             config, init_model=str(finished), convert_to=None
         )
-    if trains or config.checkpoint in ("last", "best"):
+    if config.trains or config.checkpoint in ("last", "best"):
         return config
     path = pathlib.Path(config.checkpoint).expanduser()
     if path.suffix not in (".keras", ".h5", ".npz"):

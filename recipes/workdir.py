@@ -76,8 +76,7 @@ def require_run(config):
     Raises:
         RecipeError: naming the runs whose workdirs have similar names.
     """
-    trains = config.mode in ("train", "train_and_eval")
-    if trains or config.checkpoint not in ("last", "best"):
+    if config.trains or config.checkpoint not in ("last", "best"):
         return
     if not (config.folder / NAME).exists():
         raise RecipeError(

@@ -25,7 +25,7 @@ VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-    """What Keras is to load.
+    """A file that Keras is to load.
 
     Attributes:
         path: The file, or a fixed copy.

@@ -1,4 +1,4 @@
-"""What the config of a file may name: objects of Keras, and registered ones.
+"""Objects that a config may name: of Keras, and registered ones.
 
 Keras 3.8 imports any module that a config names and calls any function in it.
 Later versions refuse that, but still open files and unpickle objects for some

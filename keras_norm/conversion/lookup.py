@@ -1,4 +1,4 @@
-"""What Keras finds by the names in a config, without importing anything.
+"""Objects of Keras by the names in a config, without importing anything.
 
 `get_symbol_from_name` is what every version of Keras 3 asks first; classes that
 are not public, such as bare operations, it takes from the module itself. Layers
