@@ -5,7 +5,7 @@ TORCH := .venv-torch
 RUN := $(VENV)/bin/python
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-LAYERS := tests/layers tests/test_registry.py tests/test_plane_sums.py \
+LAYERS := tests/layers tests/test_registry.py tests/test_fused_sums.py \
 	tests/field/test_inputs.py tests/field/test_remat.py \
 	tests/field/test_group_counts.py tests/field/test_keras_suite.py \
 	tests/field/test_keras_masks.py

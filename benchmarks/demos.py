@@ -20,7 +20,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import layers_report  # noqa: E402
 from benchmarks import tables  # noqa: E402
-from recipes import whole  # noqa: E402
+from recipes import atomic_io  # noqa: E402
 
 DIGITS = ("recipes/imagenet.py", "--preset=digits")
 TREES = ("recipes/coco.py", "--preset=trees")
@@ -103,7 +103,7 @@ def main():
     }
     print(tables.demos(content))
     if path:
-        whole.write_text(path, json.dumps(content, indent=1) + "\n")
+        atomic_io.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,17 +51,21 @@ def run(grids, detectors, folder, data_dir, docs, num_jobs):
     from benchmarks import evidence_elsewhere
     from benchmarks import evidence_grids
     from benchmarks import evidence_page
-    from recipes import jobs as jobs_lib
-    from recipes import shares
-    from recipes import sweeping
+    from recipes.experiments import resources
+    from recipes.experiments import run_sweep
+    from recipes.experiments import scheduler as jobs_lib
 
     folder = pathlib.Path(folder)
     jobs = {}
     for name, grid in grids.items():
         print(f"{name}:", flush=True)
         cells = evidence_grids.cells(grid, folder / name, data_dir)
-        jobs[name] = sweeping.run(
-            cells, folder / name, shares.make(num_jobs), "make evidence", grid.x
+        jobs[name] = run_sweep.run(
+            cells,
+            folder / name,
+            resources.make(num_jobs),
+            "make evidence",
+            grid.x,
         )
     failed = [
         job

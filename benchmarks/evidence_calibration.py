@@ -40,7 +40,7 @@ def measure(config):
     import keras
 
     from keras_norm import analysis
-    from recipes import data as data_lib
+    from recipes.data import input_pipeline as data_lib
 
     model = keras.saving.load_model(
         config.folder / "model.keras", compile=False

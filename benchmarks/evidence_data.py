@@ -12,7 +12,7 @@ import tempfile
 
 from benchmarks import fashion_mnist
 from benchmarks import tree_patches
-from recipes import deepforest
+from recipes.data import deepforest
 
 DEBIAN = "dataset-fashion-mnist"
 INSTALLED = "usr/share/datasets/fashion-mnist"

@@ -8,15 +8,15 @@ import subprocess
 import sys
 import time
 
-from recipes import config as config_lib
-from recipes import groups as groups_lib
-from recipes import jobs as jobs_lib
-from recipes import presets
-from recipes import sweep_report
-from recipes import sweep_table
-from recipes import workdir
+from recipes.classification import presets
+from recipes.config import base as config_lib
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
+from recipes.experiments import aggregate as groups_lib
+from recipes.experiments import results_table
+from recipes.experiments import scheduler as jobs_lib
+from recipes.experiments import sweep_report
+from recipes.run_dir import run_dir
 
 PROGRAM = jobs_lib.PROGRAM.with_name("coco.py")
 # Of a row of the table: heading, and what the last evaluation calls it.
@@ -127,7 +127,7 @@ def train(detectors, folder, data_dir):
     """
     runs = plan(detectors, folder, data_dir)
     for run in runs:
-        workdir.check(run.config)
+        run_dir.check(run.config)
         run.config.folder.mkdir(parents=True, exist_ok=True)
     print("detection:", flush=True)
     for run in runs:
@@ -178,7 +178,7 @@ def markdown(runs):
         ]
         for run in runs
     }
-    return sweep_table.grid_of(["", *heads, "minutes", "parameters"], rows)
+    return results_table.grid_of(["", *heads, "minutes", "parameters"], rows)
 
 
 def collect(runs, command):

@@ -2,11 +2,11 @@
 
 import json
 
-from recipes import whole
-from recipes.detection import drawing
+from recipes import atomic_io
 from recipes.detection import pictures
-from recipes.detection import sources
-from recipes.detection.average_precision import PREDICTIONS
+from recipes.detection import visualization
+from recipes.detection.datasets import registry
+from recipes.detection.evaluator import PREDICTIONS
 
 # How many images of a split are drawn, and what they are called.
 DRAWN = {"train": (12, "training"), "evaluation": (8, "held-out")}
@@ -20,7 +20,7 @@ def save(config, path):
         config: The `DetectionConfig` of the run.
         path: Path of the JPEG file.
     """
-    source = sources.open_source(config)
+    source = registry.open_source(config)
     rows, names = [], []
     for split, (count, name) in DRAWN.items():
         found = json.loads((config.folder / PREDICTIONS[split]).read_text())
@@ -28,8 +28,8 @@ def save(config, path):
         rows += some
         names += [name] * len(some)
     columns = map(list, zip(*rows, strict=True))
-    figure = drawing.draw(*columns, source.class_names)
+    figure = visualization.draw(*columns, source.class_names)
     for axes, name in zip(figure.axes, names, strict=True):
         axes.title.set_text(f"{name} {axes.get_title()}")
-    with whole.file(path) as place:
+    with atomic_io.file(path) as place:
         figure.savefig(place, dpi=DPI, pil_kwargs={"quality": QUALITY})

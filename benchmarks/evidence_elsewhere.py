@@ -6,8 +6,8 @@ import pathlib
 import subprocess
 import sys
 
-from recipes import groups as groups_lib
-from recipes import jobs as jobs_lib
+from recipes.experiments import aggregate as groups_lib
+from recipes.experiments import scheduler as jobs_lib
 
 ELSEWHERE = "trees_elsewhere"
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from recipes import groups as groups_lib
+from recipes.experiments import aggregate as groups_lib
 
 ACCURACY = "eval/accuracy"
 # A difference counts where it is larger than that many standard deviations of

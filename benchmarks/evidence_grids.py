@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from recipes import grid as grid_lib
+from recipes.experiments import grid as grid_lib
 
 # Two replicas of one machine. What an evaluation does not depend on is chosen
 # for speed: its batch size, the steps an execution.

@@ -8,13 +8,13 @@ import jinja2
 from benchmarks import evidence_detection
 from benchmarks import evidence_drawn
 from benchmarks import evidence_findings as findings
-from recipes import comparison
-from recipes import curves
-from recipes import groups as groups_lib
-from recipes import sweep_figure
-from recipes import sweep_report
-from recipes import sweep_table
-from recipes import whole
+from recipes import atomic_io
+from recipes.experiments import aggregate as groups_lib
+from recipes.experiments import compare_report
+from recipes.experiments import plots
+from recipes.experiments import results_table
+from recipes.experiments import sweep_figure
+from recipes.experiments import sweep_report
 
 TEMPLATE = pathlib.Path(__file__).with_name("results.md.jinja")
 COMMAND = "make evidence"
@@ -47,7 +47,7 @@ def write(docs, grids, jobs, elsewhere, calibrations, detection):
     }
     for name, table in tables.items():
         if name in OVER_EPOCHS:
-            figure = curves.draw(sweep_report.groups(table))
+            figure = plots.draw(sweep_report.groups(table))
         else:
             figure = sweep_figure.draw(table)
         _save(figure, figures / f"{name}.png")
@@ -61,9 +61,11 @@ def write(docs, grids, jobs, elsewhere, calibrations, detection):
     raw["trees_elsewhere"] = {norm: vars(spread) for norm, spread in elsewhere}
     raw["calibrations"] = {name: c.rows for name, c in calibrations.items()}
     raw["detection"] = evidence_detection.collect(detection, COMMAND)
-    whole.write_text(docs / "results.json", json.dumps(raw, indent=1) + "\n")
+    atomic_io.write_text(
+        docs / "results.json", json.dumps(raw, indent=1) + "\n"
+    )
     page = _page(grids, jobs, tables, elsewhere, calibrations, detection)
-    whole.write_text(docs / "results.md", page)
+    atomic_io.write_text(docs / "results.md", page)
 
 
 def _page(grids, jobs, tables, elsewhere, calibrations, detection):
@@ -82,7 +84,7 @@ def _page(grids, jobs, tables, elsewhere, calibrations, detection):
     seconds = sum(run.summary["seconds"] for run in all_runs)
     return environment.from_string(TEMPLATE.read_text()).render(
         claims=findings.claims(tables, long["rows"]),
-        markdown={n: sweep_table.markdown(t) for n, t in tables.items()},
+        markdown={n: results_table.markdown(t) for n, t in tables.items()},
         outcomes={
             name: _outcomes(tables[name]) for name in (*OVER_EPOCHS, "epsilon")
         },
@@ -176,7 +178,7 @@ def _long_table(rows):
         for norm in norms
     }
     heads = ["", *(f"batch {size}" for size in sizes)]
-    return sweep_table.grid_of(heads, table)
+    return results_table.grid_of(heads, table)
 
 
 def _outcomes(table):
@@ -187,12 +189,12 @@ def _outcomes(table):
             group.spread("eval/accuracy").text(2, 100),
             group.spread(lambda run: run.best("eval/accuracy")).text(2, 100),
             group.spread("eval/loss").text(4),
-            group.spread(comparison.last_losses).text(4),
+            group.spread(compare_report.last_losses).text(4),
         ]
         for group in sweep_report.groups(table)
     }
     heads = ["", "seeds", "test top-1, %", "best, %", "test loss"]
-    return sweep_table.grid_of([*heads, "training loss"], rows)
+    return results_table.grid_of([*heads, "training loss"], rows)
 
 
 def _cost(table):
@@ -212,9 +214,9 @@ def _cost(table):
             f"{memory.mean / 2**20:,.0f}",
         ]
     heads = [f"ms a step, {column} a replica" for column in ends]
-    return sweep_table.grid_of(["", *heads, "peak memory, MiB"], rows)
+    return results_table.grid_of(["", *heads, "peak memory, MiB"], rows)
 
 
 def _save(figure, path):
-    with whole.file(path) as place:
+    with atomic_io.file(path) as place:
         figure.savefig(place, dpi=DPI, metadata={"Software": None})

@@ -28,11 +28,11 @@ import tensorflow as tf  # noqa: E402
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes import augment  # noqa: E402
-from recipes import labelled  # noqa: E402
-from recipes import sources  # noqa: E402
-from recipes.bad_images import BadImages  # noqa: E402
-from recipes.config import Config  # noqa: E402
+from recipes.classification import datasets  # noqa: E402
+from recipes.classification import labelled  # noqa: E402
+from recipes.classification import preprocessing  # noqa: E402
+from recipes.config.base import Config  # noqa: E402
+from recipes.data.decode_errors import BadImages  # noqa: E402
 
 SIZE = 224
 NUM_CHANNELS = 3
@@ -60,13 +60,13 @@ def contenders(images):
     """Functions of an index, by name; the limit comes last."""
     images = tf.constant(images)
     config = Config(augmentation="inception", image_size=SIZE)
-    split = sources.Split(
+    split = datasets.Split(
         num_examples=len(images),
         read=lambda i: (images[i], tf.constant(0, tf.int64)),
         name=str,
     )
-    source = sources.Source(0, NUM_CHANNELS, split, split, "inception")
-    preparation = augment.training(config, source)
+    source = datasets.Source(0, NUM_CHANNELS, split, split, "inception")
+    preparation = preprocessing.training(config, source)
     bad_images = BadImages("the benchmark", config.on_bad_image)
 
     def index_and_seed(i):

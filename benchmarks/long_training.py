@@ -25,8 +25,8 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_norm  # noqa: E402
-from recipes import models  # noqa: E402
-from recipes import whole  # noqa: E402
+from recipes import atomic_io  # noqa: E402
+from recipes.models import classifiers  # noqa: E402
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 WARMUP = 0.1  # Of the training.
@@ -57,7 +57,7 @@ def load(folder):
 def build(network, norm, seed):
     """A network and its optimizer-free state: lists of arrays."""
     keras.utils.set_random_seed(seed)
-    model = models.make(network, norm, (28, 28, 1), 10)
+    model = classifiers.make(network, norm, (28, 28, 1), 10)
     trained = [v.value for v in model.trainable_variables]
     moving = [v.value for v in model.non_trainable_variables]
     return model, trained, moving
@@ -238,7 +238,7 @@ def stored(options, device):
 def save(options, device, rows):
     if options.json:
         content = {"settings": settings(options, device), "rows": rows}
-        whole.write_text(
+        atomic_io.write_text(
             pathlib.Path(options.json), json.dumps(content, indent=1) + "\n"
         )
 

@@ -1,4 +1,4 @@
-"""What the tricks of `keras_norm/plane_sums.py` are worth, under XLA on a CPU.
+"""What the tricks of `keras_norm/_xla_cpu.py` are worth, under XLA on a CPU.
 
 Sums over planes by `plane_sums` against the same by `ops.sum`, and RBN with and
 without `stored`; medians of interleaved runs.
@@ -20,9 +20,9 @@ import tensorflow as tf  # noqa: E402
 from keras import ops  # noqa: E402
 
 import keras_norm  # noqa: E402
-from keras_norm import kernels  # noqa: E402
-from keras_norm.plane_sums import plane_sums  # noqa: E402
-from keras_norm.plane_sums import stored  # noqa: E402
+from keras_norm import fused_ops  # noqa: E402
+from keras_norm._xla_cpu import plane_sums  # noqa: E402
+from keras_norm._xla_cpu import stored  # noqa: E402
 
 NUM_ROUNDS = 15
 LARGE = (32, 56, 56, 256)
@@ -48,7 +48,7 @@ def calibrated(store):
     layer.build(MANY_CHANNELS)
 
     def run(x, y):
-        kernels.stored = store
+        fused_ops.stored = store
         with tf.GradientTape() as tape:
             tape.watch(x)
             output = layer(x, training=True)

@@ -26,7 +26,7 @@ from sklearn.datasets import load_digits  # noqa: E402
 import keras_norm  # noqa: E402
 from benchmarks import layers_report  # noqa: E402
 from benchmarks import tables  # noqa: E402
-from recipes import whole  # noqa: E402
+from recipes import atomic_io  # noqa: E402
 
 NUM_REPLICAS = 2
 EPOCHS = 4
@@ -108,7 +108,7 @@ def main():
     }
     print(tables.replicas(content))
     if options.json:
-        whole.write_text(
+        atomic_io.write_text(
             pathlib.Path(options.json), json.dumps(content, indent=1) + "\n"
         )
 

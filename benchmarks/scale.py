@@ -28,9 +28,9 @@ from benchmarks.scale_costs import FLOAT  # noqa: E402
 from benchmarks.scale_costs import Assumptions  # noqa: E402
 from benchmarks.scale_costs import Sizes  # noqa: E402
 from benchmarks.scale_costs import reckon  # noqa: E402
-from keras_norm import replicas  # noqa: E402
+from keras_norm import distribution  # noqa: E402
 from keras_norm.batch_scope import batch_scope  # noqa: E402
-from recipes import models  # noqa: E402
+from recipes.models import classifiers  # noqa: E402
 
 NORMS = ("frn", "bn", "sync_bn")
 NUM_ACCELERATORS = (8, 64, 1024)
@@ -89,9 +89,11 @@ def sent(layer):
         return [tf.identity(x) for x in tensors], backward
 
     with (
-        mock.patch.object(replicas, "count", lambda: 2),
+        mock.patch.object(distribution, "count", lambda: 2),
         mock.patch.object(
-            replicas, "all_reduce_sum", lambda tensors: sum_and_note(*tensors)
+            distribution,
+            "all_reduce_sum",
+            lambda tensors: sum_and_note(*tensors),
         ),
         batch_scope(averages_state=True),
         tf.GradientTape() as tape,
@@ -183,7 +185,7 @@ def main(arguments=None):
     name, size = given.pop("model"), given.pop("image_size")
     measured = {
         norm: measure(
-            models.make(name, keras_norm.get(norm), (size, size, 3), 1000)
+            classifiers.make(name, keras_norm.get(norm), (size, size, 3), 1000)
         )
         for norm in NORMS
     }

@@ -14,8 +14,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from recipes import groups  # noqa: E402
-from recipes import whole  # noqa: E402
+from recipes import atomic_io  # noqa: E402
+from recipes.experiments import aggregate  # noqa: E402
 
 MEASURED = ROOT / "docs/measured"
 PAGE = ROOT / "README.md"
@@ -47,7 +47,9 @@ def replicas(content):
     rows = []
     for layer, runs in by_layer.items():
         cells = [
-            groups.spread(run[when][name] for run in runs).text(digits, factor)
+            aggregate.spread(run[when][name] for run in runs).text(
+                digits, factor
+            )
             for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 2))
             for when in ("trained", "reloaded")
         ]
@@ -176,7 +178,7 @@ def main():
     text = MARKED.sub(
         lambda found: found[1] + render(found[2]) + found[4], PAGE.read_text()
     )
-    whole.write_text(PAGE, text)
+    atomic_io.write_text(PAGE, text)
 
 
 if __name__ == "__main__":

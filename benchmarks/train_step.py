@@ -37,16 +37,16 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks import layers_report  # noqa: E402
 from benchmarks import tables  # noqa: E402
-from recipes import config as config_lib  # noqa: E402
-from recipes import data as data_lib  # noqa: E402
-from recipes import loop  # noqa: E402
-from recipes import models  # noqa: E402
-from recipes import preemption  # noqa: E402
-from recipes import workers  # noqa: E402
-from recipes.classifier import Classifier  # noqa: E402
-from recipes.records import Records  # noqa: E402
-from recipes.steps import Steps  # noqa: E402
-from recipes.training import Training  # noqa: E402
+from recipes.classification.trainer import Classifier  # noqa: E402
+from recipes.config import base as config_lib  # noqa: E402
+from recipes.data import input_pipeline as data_lib  # noqa: E402
+from recipes.models import classifiers  # noqa: E402
+from recipes.run_dir.metrics_log import Records  # noqa: E402
+from recipes.training import build as build_lib  # noqa: E402
+from recipes.training import cluster  # noqa: E402
+from recipes.training import preemption  # noqa: E402
+from recipes.training.compiled_steps import Steps  # noqa: E402
+from recipes.training.loop import Training  # noqa: E402
 
 BASELINE = "keras_bn"
 # How often the loop under test writes a row.
@@ -73,7 +73,7 @@ def make_config(options, norm, xla):
 def build(config, data, strategy, is_baseline):
     """The trainer of a contender."""
     if not is_baseline:
-        return loop.build(config, data, strategy)
+        return build_lib.build(config, data, strategy)
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = keras_network(config, data)
@@ -91,14 +91,14 @@ def keras_network(config, data):
             classes=data.num_classes,
             classifier_activation=None,
         )
-        return models.with_float32_logits(network)
+        return classifiers.with_float32_logits(network)
 
     class KerasNorm:
         name = BASELINE
         layer = staticmethod(keras.layers.BatchNormalization)
         activation = staticmethod(keras.layers.ReLU)
 
-    return models.make(
+    return classifiers.make(
         config.model, KerasNorm, data.image_shape, data.num_classes
     )
 
@@ -146,7 +146,7 @@ def time_loop(options):
     config = make_config(options, options.norms[0], xla=False)
     config = dataclasses.replace(config, log_every_steps=LOG_EVERY_STEPS)
     data = data_lib.make(config)
-    trainer = loop.build(config, data, strategy)
+    trainer = build_lib.build(config, data, strategy)
     steps = Steps(trainer, data, strategy)
     step = compiled_step(trainer, strategy)
     bare, whole = [], []
@@ -181,7 +181,7 @@ def run_loop(config, steps, num_steps):
             steps,
             records,
             lambda step, seconds: None,
-            workers.Broadcast(None, workers.Workers()),
+            cluster.Broadcast(None, cluster.Workers()),
             0,
             0.0,
         )

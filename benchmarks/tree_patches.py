@@ -22,7 +22,7 @@ from PIL import Image
 if __package__ in (None, ""):
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
-from recipes import deepforest  # noqa: E402
+from recipes.data import deepforest  # noqa: E402
 
 PHOTO = "2019_YELL_2_528000_4978000_image_crop2"
 ELSEWHERE = "2019_YELL_2_541000_4977000_image_crop"

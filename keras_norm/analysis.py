@@ -14,8 +14,8 @@ import itertools
 import keras
 import numpy as np
 
-from keras_norm.layers.calibration import CalibrationMixin
-from keras_norm.layers.channel_layer import ChannelLayer
+from keras_norm.layers._calibration import CalibrationMixin
+from keras_norm.layers._channel_layer import ChannelLayer
 
 
 def learned_values(model, include=None):

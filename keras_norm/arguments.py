@@ -5,10 +5,10 @@ import inspect
 
 import keras
 
-from keras_norm.layers.batch_statistics import BatchStatisticsLayer
-from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.channel_layer import ChannelLayer
-from keras_norm.layers.moving_moments import MovingMomentsLayer
+from keras_norm.layers._batch_statistics import BatchStatisticsLayer
+from keras_norm.layers._channel_layer import AffineChannelLayer
+from keras_norm.layers._channel_layer import ChannelLayer
+from keras_norm.layers._moving_moments import MovingMomentsLayer
 
 # Base classes, whose arguments their subclasses fill in.
 INTERNAL = (

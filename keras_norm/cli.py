@@ -13,14 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm.conversion import files
 from keras_norm.conversion import inventory
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
-from keras_norm.conversion.errors import ConversionError
-from keras_norm.conversion.errors import one_line
-from keras_norm.conversion.errors import printable
+from keras_norm.errors import ConversionError
+from keras_norm.errors import one_line
+from keras_norm.errors import printable
+from keras_norm.saving import load
 
 
 def main(options):
@@ -68,7 +68,7 @@ def _convert(options):
             f"Received: OUT={options.out}, --plan={options.plan}"
         )
     if not options.plan:
-        files.check_target(options.out, options.overwrite)
+        load.check_target(options.out, options.overwrite)
     inputs = _read_inputs(options.inputs) if options.inputs else None
     model = _load(options)
     choices = {
@@ -89,7 +89,7 @@ def _convert(options):
                 inputs=inputs,
                 **choices,
             )
-            files.save_model(converted, options.out, options.overwrite)
+            load.save_model(converted, options.out, options.overwrite)
     if options.json:
         print(report.to_json())
     else:
@@ -103,7 +103,7 @@ def _convert(options):
 
 def _load(options, require_built=True):
     with _working(f"loading {options.model}"):
-        model, notes = files.load_model(
+        model, notes = load.load_model(
             options.model,
             options.unsafe,
             options.weights,

@@ -15,8 +15,8 @@ import keras
 
 from keras_norm.layers import frn
 from keras_norm.layers import tlu
-from keras_norm.layers.checks import check_choice
-from keras_norm.layers.checks import check_number
+from keras_norm.layers._checks import check_choice
+from keras_norm.layers._checks import check_number
 
 PLANE_AXES = [1, 2]
 # The options of our FRN that TFA's does not have: no arguments, and no keys.

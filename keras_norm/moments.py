@@ -15,8 +15,8 @@ import math
 import keras
 from keras import ops
 
-from keras_norm import kernels
-from keras_norm.plane_sums import plane_sums
+from keras_norm import fused_ops
+from keras_norm._xla_cpu import plane_sums
 
 
 def widened(dtype):
@@ -87,7 +87,7 @@ def plane_moments(x, axes, valid=None):
     shift = ops.stop_gradient(_near_mean(x, axes, valid, divisor))
     if valid is not None:
         valid = ops.cast(valid, x.dtype)
-    sums = kernels.shifted_sums(x, shift, axes, valid)
+    sums = fused_ops.shifted_sums(x, shift, axes, valid)
     deviation, variance = (s / divisor for s in sums)
     variance = variance - ops.square(deviation)
     positive = variance > 0
@@ -126,7 +126,7 @@ def plane_mean_square(x, axes, valid=None):
     else:
         count = ops.maximum(valid_count(x, axes, valid), 1.0)
         x = keep_valid(x, valid)
-    return kernels.mean_square(x, axes, count)
+    return fused_ops.mean_square(x, axes, count)
 
 
 def group_mean(planes, groups):

@@ -33,12 +33,12 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
 
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import program  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
+from recipes.training import runner  # noqa: E402
 
-run = program.run
+run = runner.run
 
 if __name__ == "__main__":
     recipe_flags.define(__doc__, DetectionConfig)
-    app.run(program.main(DetectionConfig))
+    app.run(runner.main(DetectionConfig))

@@ -27,7 +27,7 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes import help  # noqa: E402
+from recipes.config import help  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 
 flags.DEFINE_string(
@@ -50,19 +50,19 @@ def run(paths, out):
     """Workdirs to groups, to a table and a page."""
     from rich.console import Console
 
-    from recipes import cautions
-    from recipes import comparison
-    from recipes import groups as groups_lib
-    from recipes import runs
+    from recipes.experiments import aggregate as groups_lib
+    from recipes.experiments import cautions
+    from recipes.experiments import compare_report
+    from recipes.run_dir import runs
 
     found, faults = runs.load_all(runs.find(paths))
     groups = groups_lib.make(found)
     folder = pathlib.Path(out).expanduser()
-    figure, page = comparison.write(groups, folder, faults)
+    figure, page = compare_report.write(groups, folder, faults)
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = 200  # A file has room for the whole table.
-    comparison.show(groups, console)
+    compare_report.show(groups, console)
     for sentence in [*faults, *cautions.find(groups)]:
         console.print(f"note: {sentence}", markup=False)
     console.print(f"figure: {figure}\npage: {page}", markup=False)

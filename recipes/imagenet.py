@@ -36,13 +36,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
 
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import program  # noqa: E402
-from recipes.config import Config  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config.base import Config  # noqa: E402
+from recipes.training import runner  # noqa: E402
 
 recipe_flags.define(__doc__, Config)
-run = program.run
+run = runner.run
 
 
 if __name__ == "__main__":
-    app.run(program.main(Config))
+    app.run(runner.main(Config))

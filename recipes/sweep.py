@@ -37,8 +37,8 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import help  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config import help  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 
 OWN = ("vary", "out", "jobs", "x", "log_every_examples", "list")
@@ -104,7 +104,7 @@ def main(argv):
                 f"unexpected argument {argv[1]!r}: every setting is a flag, "
                 "see --help."
             )
-        from recipes import disk
+        from recipes.run_dir import disk
 
         with disk.explained():
             failed = _sweep(flags.FLAGS)
@@ -129,8 +129,8 @@ def main(argv):
 
 def _sweep(values):
     """Flags to cells, to runs; the jobs that failed."""
-    from recipes import grid
-    from recipes import shares as shares_lib
+    from recipes.experiments import grid
+    from recipes.experiments import resources as shares_lib
 
     if not values.out:
         raise RecipeError("--out needs the name of a folder.")
@@ -154,11 +154,11 @@ def _sweep(values):
         print("\n".join(cell.command for cell in cells))
         return []
     # Figures take longer to import than a mistake to be found.
-    from recipes import jobs as jobs_lib
-    from recipes import sweeping
+    from recipes.experiments import run_sweep
+    from recipes.experiments import scheduler as jobs_lib
 
     command = shlex.join(["python", *sys.argv])
-    jobs = sweeping.run(cells, folder, shares, command, values.x)
+    jobs = run_sweep.run(cells, folder, shares, command, values.x)
     return [job for job in jobs if job.status == jobs_lib.FAILED]
 
 

@@ -15,10 +15,10 @@ from keras_norm import RBN
 from keras_norm import TLU
 from keras_norm import analysis
 from tests import reference
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
 from tests.layers.members import weights_of
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
 
 SHAPE = (4, 5, 7, 3)
 needs_matplotlib = pytest.mark.skipif(

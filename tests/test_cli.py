@@ -16,14 +16,14 @@ from keras import layers
 
 import keras_norm
 import keras_norm_cli
-from keras_norm.conversion import files
-from tests.conversion import zoo
+from keras_norm.saving import load
+from tests.conversion import small_models
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    zoo.build("residual").save("model.keras")
+    small_models.build("residual").save("model.keras")
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def test_convert_writes_a_model_and_prints_a_table(folder, capfd):
 
 
 def test_verify_proves_and_says_so(folder, capfd):
-    inputs = zoo.draw(keras.saving.load_model("model.keras"), batch=3)
+    inputs = small_models.draw(keras.saving.load_model("model.keras"), batch=3)
     np.save("inputs.npy", inputs)
     code, output, _ = run(
         capfd, "convert", "model.keras", "out.keras", "--to=rbn", "--verify"
@@ -87,7 +87,7 @@ def test_json_is_all_that_is_printed(folder, capfd):
 
 
 def test_inspect_lists_what_is_there(folder, capfd):
-    zoo.wrapped().save("wrapped.keras")
+    small_models.wrapped().save("wrapped.keras")
     code, output, _ = run(capfd, "inspect", "model.keras")
     assert code == 0 and "first_relu: relu" in output
     assert "420 parameters, 3 batch normalizations, 0 not reached" in output
@@ -102,7 +102,7 @@ def test_an_application_by_its_name(folder, capfd):
 
 
 def test_what_cannot_be_reached_is_kept_on_demand(folder, capfd):
-    zoo.wrapped().save("wrapped.keras")
+    small_models.wrapped().save("wrapped.keras")
     arguments = "convert", "wrapped.keras", "out.keras", "--to=frn"
     code, output, errors = run(capfd, *arguments)
     assert code == 1 and "cannot be reached" in errors and output == ""
@@ -144,7 +144,7 @@ def prepare_bad_files():
     os.makedirs("saved_model")
     pathlib.Path("saved_model/saved_model.pb").touch()
     keras.Sequential([keras.Input((2,)), layers.Dense(2)]).save("plain.keras")
-    zoo.build("with_lambda").save("lambda.keras")
+    small_models.build("with_lambda").save("lambda.keras")
     np.save("i.npy", np.zeros((2, 5), "float32"))
 
 
@@ -188,7 +188,7 @@ def test_bad_input_is_one_line(arguments, message, folder, capfd):
 
 
 def test_code_in_a_file_runs_on_demand_and_it_is_said(folder, capfd):
-    zoo.build("with_lambda").save("lambda.keras")
+    small_models.build("with_lambda").save("lambda.keras")
     code, _, errors = run(
         capfd, "convert", "lambda.keras", "out.keras", "--to=bn", "--unsafe",
         "--verify",
@@ -259,7 +259,7 @@ def test_control_c_is_one_line(folder, capfd, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "load_model", stop)
+    monkeypatch.setattr(load, "load_model", stop)
     code, output, errors = run(
         capfd, "convert", "model.keras", "out.keras", "--to=gn"
     )

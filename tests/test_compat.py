@@ -16,10 +16,10 @@ import pytest
 import keras_norm
 from keras_norm import compat
 from tests import reference
-from tests.gradient import value_and_gradients
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.backend_gradients import value_and_gradients
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHAPE = (2, 5, 7, 3)

@@ -16,11 +16,11 @@ from benchmarks import evidence_page
 from benchmarks import tree_patches
 from benchmarks.evidence_detection import Detectors
 from benchmarks.evidence_grids import Grid
-from recipes import jobs as jobs_lib
-from recipes import sweep_table
 from recipes.errors import RecipeError
-from recipes.groups import Group
-from recipes.runs import Run
+from recipes.experiments import results_table
+from recipes.experiments import scheduler as jobs_lib
+from recipes.experiments.aggregate import Group
+from recipes.run_dir.runs import Run
 from tests.recipes.detection import boxes_folder
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
@@ -106,7 +106,7 @@ def test_what_differs_from_the_papers_stands_first():
     }
     cells = {key: group(*value) for key, value in values.items()}
     rows = ["--norm=bn", "--norm=frn"]
-    table = sweep_table.Table("replica_batch_size", columns, rows, cells)
+    table = results_table.Table("replica_batch_size", columns, rows, cells)
     claims = findings.claims({"batch": table})
     assert "better than BN where batches are large" in claims[0].says
     assert claims[0].verdict == "does not hold"

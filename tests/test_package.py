@@ -66,10 +66,10 @@ def test_the_package_imports_nothing_of_the_recipes():
             assert not roots & foreign, f"{path} imports {roots & foreign}"
 
 
-def test_no_source_file_is_longer_than_250_lines():
+def test_no_source_file_is_longer_than_400_lines():
     for path in sources("keras_norm", "recipes"):
         lines = path.read_text().count("\n")
-        assert lines <= 250, f"{path} has {lines} lines"
+        assert lines <= 400, f"{path} has {lines} lines"
 
 
 @pytest.mark.parametrize("item", PUBLIC, ids=lambda item: item.__name__)

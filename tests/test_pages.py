@@ -10,9 +10,9 @@ import pytest
 from absl import flags
 
 import keras_norm_cli
-from recipes import weight_decay
-from recipes.config import Config
+from recipes.config.base import Config
 from recipes.detection.config import DetectionConfig
+from recipes.training import weight_decay
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = ["README.md", "recipes/README.md"]
@@ -92,8 +92,8 @@ def test_commands_are_there(command):
 
 
 def _require_classification(options):
-    from recipes import flags as recipe_flags
     from recipes import imagenet  # noqa: F401, defines the flags
+    from recipes.config import flags as recipe_flags
 
     values = flags.FLAGS
     for name in values:
@@ -104,7 +104,7 @@ def _require_classification(options):
 
 
 def _require_detection(options):
-    from recipes import flags as recipe_flags
+    from recipes.config import flags as recipe_flags
 
     # Those of both programs cannot be defined in one process.
     values = flags.FlagValues()

@@ -143,8 +143,8 @@ def test_the_readme_shows_what_the_command_prints(capsys):
 def test_the_commands_of_the_readme_are_there():
     from absl import flags
 
-    from recipes import flags as recipe_flags
     from recipes import imagenet  # noqa: F401, defines the flags
+    from recipes.config import flags as recipe_flags
 
     lines = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
     # Those of detection, and all flags, are checked in test_pages.py.

@@ -2,7 +2,7 @@
 
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
-from keras_norm.conversion.errors import ConversionError
 from keras_norm.conversion.report import ConversionReport
+from keras_norm.errors import ConversionError
 
 __all__ = ["ConversionError", "ConversionReport", "convert", "plan_conversion"]

@@ -3,8 +3,8 @@
 import math
 
 from keras_norm.conversion import graph
-from keras_norm.conversion import rules
-from keras_norm.conversion.errors import ConversionError
+from keras_norm.conversion import layer_predicates
+from keras_norm.errors import ConversionError
 from keras_norm.layers.tlu import TLU
 
 POLICIES = ("auto", "keep", "tlu")
@@ -37,7 +37,7 @@ def cap_of_threshold(operation, policy, has_own):
         policy: As in `check_policy`.
         has_own: Whether the norm has an activation of its own.
     """
-    cap = rules.relu_cap(operation)
+    cap = layer_predicates.relu_cap(operation)
     if cap is None or policy == "keep":
         return None
     if policy == "auto" and (cap != math.inf or not has_own):
@@ -45,7 +45,7 @@ def cap_of_threshold(operation, policy, has_own):
     return cap
 
 
-def sources(tensor, is_norm=rules.is_batch_norm):
+def sources(tensor, is_norm=layer_predicates.is_batch_norm):
     """The normalizations whose outputs a tensor is made of.
 
     Looks back through additions of branches, dropout, and the outputs of
@@ -69,9 +69,9 @@ def sources(tensor, is_norm=rules.is_batch_norm):
         if is_norm(operation):
             if all(operation is not layer for layer in found):
                 found.append(operation)
-        elif rules.is_identity(operation) and inputs:
+        elif layer_predicates.is_identity(operation) and inputs:
             stack.append(inputs[0])
-        elif rules.is_addition(operation, len(inputs)):
+        elif layer_predicates.is_addition(operation, len(inputs)):
             direct = False
             stack.extend(reversed(inputs))
         elif graph.is_graph_model(operation):

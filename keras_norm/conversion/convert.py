@@ -1,10 +1,10 @@
 """From one model and a norm to another model and a report."""
 
+from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
-from keras_norm.conversion import replacement
 from keras_norm.conversion import verify as verify_lib
-from keras_norm.conversion.errors import ConversionError
 from keras_norm.conversion.rebuild import rebuild
+from keras_norm.errors import ConversionError
 
 
 def convert(
@@ -107,7 +107,7 @@ def convert(
         branch, and a TLU after the addition.
     """
     plan_lib.check_model(model)
-    norm = replacement.standardize_norm(norm, kwargs)
+    norm = new_layer.standardize_norm(norm, kwargs)
     plan = plan_lib.make(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
         raise ConversionError(_unreachable(plan.report))
@@ -148,7 +148,7 @@ def plan_conversion(
     (13, 14)
     """
     plan_lib.check_model(model)
-    norm = replacement.standardize_norm(norm, kwargs)
+    norm = new_layer.standardize_norm(norm, kwargs)
     return plan_lib.make(
         model, norm, include, exclude, activation, fresh
     ).report

@@ -2,9 +2,9 @@
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
+from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion import report
-from keras_norm.conversion import rules
 from keras_norm.conversion import survey
 from keras_norm.layers.tlu import TLU
 
@@ -24,18 +24,18 @@ def take(model):
         normalization that it does not reach; all others are kept with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = survey.find(model, rules.is_norm)
+        graphs, found = survey.find(model, layer_predicates.is_norm)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = survey.inside("", model, rules.is_norm, reason)
+        found = survey.inside("", model, layer_predicates.is_norm, reason)
     behind = _activations(graphs)
     return report.ConversionReport(
         model=model.name,
         norm="",
         entries=[_entry(item, behind) for item in found],
         num_relus_kept=sum(
-            rules.relu_cap(graph.operation(node)) is not None
+            layer_predicates.relu_cap(graph.operation(node)) is not None
             for _, part in graphs
             for node in graph.nodes(part)
         ),
@@ -51,7 +51,8 @@ def is_batch_norm(entry):
 def _entry(item, behind):
     action, reason = report.KEPT, item.reason
     is_other = not (
-        rules.is_batch_norm(item.layer) or rules.is_other_batch_norm(item.layer)
+        layer_predicates.is_batch_norm(item.layer)
+        or layer_predicates.is_other_batch_norm(item.layer)
     )
     if is_other:
         reason = OTHER
@@ -74,11 +75,13 @@ def _activations(graphs):
         for node in graph.nodes(model):
             operation = graph.operation(node)
             is_tlu = isinstance(operation, TLU)
-            was = "tlu" if is_tlu else rules.activation_name(operation)
+            was = (
+                "tlu" if is_tlu else layer_predicates.activation_name(operation)
+            )
             if was is None:
                 continue
             before, _ = activations.sources(
-                graph.input_tensors(node)[0], rules.is_norm
+                graph.input_tensors(node)[0], layer_predicates.is_norm
             )
             entry = report.Activation(prefix + operation.name, was, None)
             for layer in before:

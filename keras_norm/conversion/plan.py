@@ -9,16 +9,16 @@ import keras
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
-from keras_norm.conversion import replacement
+from keras_norm.conversion import layer_predicates
+from keras_norm.conversion import new_layer
 from keras_norm.conversion import report
-from keras_norm.conversion import rules
 from keras_norm.conversion import selection
 from keras_norm.conversion import soundness
 from keras_norm.conversion import survey
 from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
-from keras_norm.conversion.errors import ConversionError
-from keras_norm.conversion.errors import one_line
+from keras_norm.errors import ConversionError
+from keras_norm.errors import one_line
 
 
 @dataclasses.dataclass
@@ -45,9 +45,9 @@ def make(model, norm, include, exclude, policy, fresh):
         ConversionError: for a model that is no graph, or without batch
             normalization, or an argument that cannot be.
     """
-    activations.check_policy(policy, replacement.name_of(norm))
+    activations.check_policy(policy, new_layer.name_of(norm))
     _require_graph(model)
-    graphs, found = survey.find(model, rules.is_batch_norm)
+    graphs, found = survey.find(model, layer_predicates.is_batch_norm)
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to convert."
@@ -75,11 +75,12 @@ def make(model, norm, include, exclude, policy, fresh):
     ]
     result = report.ConversionReport(
         model=model.name,
-        norm=replacement.name_of(norm),
+        norm=new_layer.name_of(norm),
         entries=entries,
         num_thresholds=len({id(layer) for layer in made.values()}),
         num_relus_kept=sum(
-            call.cap is None and rules.relu_cap(call.operation) is not None
+            call.cap is None
+            and layer_predicates.relu_cap(call.operation) is not None
             for call in calls
         ),
         notes=[*notes(model, graphs), *hints],
@@ -143,7 +144,7 @@ def _refused(item, picked):
 
 def _replace(item, norm, fresh, layers, transfers):
     """Makes and builds the new layer; returns the entry."""
-    layer = replacement.make(item.layer, norm, fresh)
+    layer = new_layer.make(item.layer, norm, fresh)
     if layer is None:
         reason = "kept by the function that makes the new layer"
         return _entry(item, report.KEPT, reason=reason)

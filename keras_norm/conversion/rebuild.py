@@ -9,8 +9,8 @@ from keras import ops
 from keras_norm import values
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
-from keras_norm.conversion.errors import ConversionError
-from keras_norm.conversion.errors import one_line
+from keras_norm.errors import ConversionError
+from keras_norm.errors import one_line
 
 
 def rebuild(model, plan):

@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_norm.conversion import inventory
-from keras_norm.conversion.errors import printable
 from keras_norm.conversion.report import KEPT
 from keras_norm.conversion.report import REPLACED
 from keras_norm.conversion.report import UNREACHABLE
 from keras_norm.conversion.report import plural
+from keras_norm.errors import printable
 
 STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 

@@ -7,10 +7,10 @@ import threading
 
 import keras
 
-from keras_norm import birthmark
-from keras_norm.conversion import replacement
+from keras_norm import fingerprint
+from keras_norm.conversion import new_layer
+from keras_norm.layers._channel_layer import ChannelLayer
 from keras_norm.layers.batch_norm import BatchNormalization
-from keras_norm.layers.channel_layer import ChannelLayer
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
 _STOCK = keras.layers.BatchNormalization
@@ -75,7 +75,7 @@ def norm_scope(norm, **kwargs):
     >>> type(model.get_layer("bn_Conv1")).__name__
     'GroupNormalization'
     """
-    scope = NormScope(replacement.standardize_norm(norm, kwargs))
+    scope = NormScope(new_layer.standardize_norm(norm, kwargs))
     with _hooked():
         token = _active.set(scope)
         try:
@@ -109,7 +109,7 @@ def _new(cls, *args, **kwargs):
     token = _active.set(None)
     try:
         batch_norm = _STOCK(*args, **kwargs)
-        layer = replacement.make(batch_norm, scope.norm)
+        layer = new_layer.make(batch_norm, scope.norm)
     finally:
         _active.reset(token)
     if layer is None:
@@ -143,8 +143,8 @@ def _mark(layer, batch_norm):
 def _save(layer, save, num_weights, store):
     save(store)
     if num_weights is None or len(layer.variables) == num_weights:
-        birthmark.write(layer, store)
+        fingerprint.write(layer, store)
 
 
 def _load(layer, load, required, store):
-    load(birthmark.read(layer, store, required))
+    load(fingerprint.read(layer, store, required))

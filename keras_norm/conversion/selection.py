@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 import re
 
-from keras_norm.conversion.errors import ConversionError
+from keras_norm.errors import ConversionError
 
 
 def select(found, include, exclude):

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_norm.conversion import graph
-from keras_norm.conversion import rules
+from keras_norm.conversion import layer_predicates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def find(model, is_wanted, prefix="", seen=None):
             found += inner_found
             continue
         kind = type(operation).__name__
-        if rules.is_other_batch_norm(operation):
+        if layer_predicates.is_other_batch_norm(operation):
             reason = f"{kind} computes its own, not what its base class does"
             found.append(Found(path, operation, reason=reason))
             continue
@@ -67,5 +67,5 @@ def inside(path, operation, is_wanted, reason):
     return [
         Found(f"{path}/{part.name}".lstrip("/"), part, reason=reason)
         for part in graph.parts(operation)
-        if is_wanted(part) or rules.is_other_batch_norm(part)
+        if is_wanted(part) or layer_predicates.is_other_batch_norm(part)
     ]

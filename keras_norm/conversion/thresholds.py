@@ -6,8 +6,8 @@ import math
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import graph
+from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import report
-from keras_norm.conversion import rules
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_calls(graphs, layers, norm, policy):
     for prefix, model in graphs:
         for node in graph.nodes(model):
             operation = graph.operation(node)
-            was = rules.activation_name(operation)
+            was = layer_predicates.activation_name(operation)
             if was is None:
                 continue
             before, direct = activations.sources(graph.input_tensors(node)[0])
@@ -110,14 +110,16 @@ def hints(calls, layers, norm, policy):
         call
         for call in calls
         if call.cap is None
-        and rules.relu_cap(call.operation) is not None
+        and layer_predicates.relu_cap(call.operation) is not None
         and any(id(layer) in layers for layer in call.layers)
     ]
     if policy != "auto" or not getattr(norm, "has_own_activation", False):
         return []
     if not capped:
         return []
-    caps = sorted({rules.relu_cap(call.operation) for call in capped})
+    caps = sorted(
+        {layer_predicates.relu_cap(call.operation) for call in capped}
+    )
     becomes = " and ".join(_becomes(cap) for cap in caps)
     hint = (
         f"Capped ReLUs that stay behind new norms: {len(capped)}. "

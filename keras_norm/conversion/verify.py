@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_norm.conversion import graph
 from keras_norm.conversion import soundness
-from keras_norm.conversion.errors import ConversionError
-from keras_norm.conversion.errors import one_line
 from keras_norm.conversion.report import Comparison
+from keras_norm.errors import ConversionError
+from keras_norm.errors import one_line
 
 # Sizes to try where the model leaves height, width or length open.
 SIZES = (32, 64, 96, 128, 224, 331)

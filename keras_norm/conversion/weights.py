@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_norm import values as values_lib
 from keras_norm.conversion import graph
-from keras_norm.conversion.errors import ConversionError
+from keras_norm.errors import ConversionError
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frn import LEARNED_EPSILON_START

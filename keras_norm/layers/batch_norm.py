@@ -3,8 +3,8 @@
 import keras
 
 from keras_norm import moments
-from keras_norm.layers.batch_statistics import BatchStatisticsLayer
-from keras_norm.layers.channel_layer import PACKAGE
+from keras_norm.layers._batch_statistics import BatchStatisticsLayer
+from keras_norm.layers._channel_layer import PACKAGE
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -4,13 +4,13 @@ import keras
 from keras import ops
 
 from keras_norm import batch_scope
+from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
-from keras_norm import replicas
-from keras_norm.layers.batch_statistics import BatchStatisticsLayer
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.checks import check_number
+from keras_norm.layers._batch_statistics import BatchStatisticsLayer
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._checks import check_number
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -199,7 +199,7 @@ class EvalNorm(BatchStatisticsLayer):
         count = batch_scope.count_present(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
         if not batch_scope.averages_state_later():
-            sums = replicas.all_reduce_sum(sums)
+            sums = distribution.all_reduce_sum(sums)
         total, *sums = sums
         num_values = ops.maximum(total, 1.0)
         weights = self.mean_mix, self.variance_mix

@@ -6,11 +6,11 @@ import keras
 from keras import ops
 
 from keras_norm import moments
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.checks import check_choice
-from keras_norm.layers.groups import check_divides
-from keras_norm.layers.groups import check_groups
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._channel_layer import AffineChannelLayer
+from keras_norm.layers._checks import check_choice
+from keras_norm.layers._groups import check_divides
+from keras_norm.layers._groups import check_groups
 
 LEARNED_EPSILON_START = 1e-4
 LEARNED_EPSILONS = (False, True, "channel", "auto")

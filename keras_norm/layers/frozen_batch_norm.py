@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.moving_moments import MovingMomentsLayer
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._moving_moments import MovingMomentsLayer
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -4,12 +4,12 @@ import keras
 from keras import ops
 
 from keras_norm import moments
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import AffineChannelLayer
-from keras_norm.layers.groups import check_divides
-from keras_norm.layers.groups import check_groups
-from keras_norm.layers.groups import default_groups
-from keras_norm.layers.groups import former_default_groups
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._channel_layer import AffineChannelLayer
+from keras_norm.layers._groups import check_divides
+from keras_norm.layers._groups import check_groups
+from keras_norm.layers._groups import default_groups
+from keras_norm.layers._groups import former_default_groups
 
 INSTANCE = -1
 AUTO = "auto"

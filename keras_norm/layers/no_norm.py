@@ -3,8 +3,8 @@
 from keras import ops
 from keras.saving import register_keras_serializable
 
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import ChannelLayer
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._channel_layer import ChannelLayer
 
 
 @register_keras_serializable(package=PACKAGE)

@@ -5,13 +5,13 @@ from keras import ops
 
 from keras_norm import functional
 from keras_norm import moments
-from keras_norm.layers.batch_statistics import BatchStatisticsLayer
-from keras_norm.layers.calibration import CalibrationMixin
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.checks import check_choice
-from keras_norm.layers.groups import check_divides
-from keras_norm.layers.groups import check_groups
-from keras_norm.layers.groups import default_groups
+from keras_norm.layers._batch_statistics import BatchStatisticsLayer
+from keras_norm.layers._calibration import CalibrationMixin
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._checks import check_choice
+from keras_norm.layers._groups import check_divides
+from keras_norm.layers._groups import check_groups
+from keras_norm.layers._groups import default_groups
 
 STATISTICS = ("batch", "instance", "group")
 

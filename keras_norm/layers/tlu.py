@@ -3,10 +3,10 @@
 import keras
 
 from keras_norm import functional
-from keras_norm import kernels
-from keras_norm.layers.channel_layer import PACKAGE
-from keras_norm.layers.channel_layer import ChannelLayer
-from keras_norm.layers.checks import check_number
+from keras_norm import fused_ops
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers._channel_layer import ChannelLayer
+from keras_norm.layers._checks import check_number
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -115,7 +115,7 @@ class TLU(ChannelLayer):
         y = self._widen(inputs)
         tau = self._per_channel(self.tau, y.dtype)
         if self.alpha is None:
-            z = kernels.affine(y, self._plane_axes, tau=tau)
+            z = fused_ops.affine(y, self._plane_axes, tau=tau)
         else:
             alpha = self._per_channel(self.alpha, y.dtype)
             z = functional.threshold(y, alpha * y + tau)

@@ -3,7 +3,7 @@
 On the TensorFlow backend alone; nothing else of the package imports it.
 """
 
-from keras_norm.training.guard import NonFiniteError
+from keras_norm.training.nonfinite import NonFiniteError
 from keras_norm.training.replica_model import ReplicaModel
 
 __all__ = ["NonFiniteError", "ReplicaModel"]

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_norm.training import terms as terms_lib
-from keras_norm.training.internals import get_masks
-from keras_norm.training.internals import set_masks
 from keras_norm.training.laws import MEAN
 from keras_norm.training.laws import SUM
 from keras_norm.training.laws import Laws
 from keras_norm.training.laws import error
+from keras_norm.training.tf_internals import get_masks
+from keras_norm.training.tf_internals import set_masks
 
 # Examples that are looked at; the first part has one of them.
 NUM_EXAMPLES = 6

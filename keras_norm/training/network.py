@@ -3,8 +3,8 @@
 import keras
 
 from keras_norm.conversion import graph
-from keras_norm.layers.channel_layer import ChannelLayer
-from keras_norm.training.internals import is_rematerialized
+from keras_norm.layers._channel_layer import ChannelLayer
+from keras_norm.training.tf_internals import is_rematerialized
 
 # What a step replaces, and would leave out.
 REPLACED = (

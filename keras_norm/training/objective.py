@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_norm.batch_scope import batch_scope
 from keras_norm.training import additivity
 from keras_norm.training import laws as laws_lib
-from keras_norm.training import parts as parts_lib
+from keras_norm.training import microbatches as parts_lib
 from keras_norm.training import terms as terms_lib
 from keras_norm.training.collectives import packed_sum
 

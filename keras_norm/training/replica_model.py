@@ -5,17 +5,17 @@ import warnings
 import keras
 
 from keras_norm.training import clipping
+from keras_norm.training import microbatches as parts_lib
 from keras_norm.training import network as network_lib
-from keras_norm.training import optimizer as optimizer_lib
-from keras_norm.training import parts as parts_lib
-from keras_norm.training.averages import Averages
+from keras_norm.training import optimizer_adapter as optimizer_lib
 from keras_norm.training.batches import for_single_batches
+from keras_norm.training.ema import Averages
 from keras_norm.training.files import NetworkFiles
-from keras_norm.training.guard import Guard
-from keras_norm.training.guard import check_policy
-from keras_norm.training.guard import computes_in_float16
-from keras_norm.training.guard import halting
-from keras_norm.training.local import LocalPass
+from keras_norm.training.forward_backward import LocalPass
+from keras_norm.training.nonfinite import Guard
+from keras_norm.training.nonfinite import check_policy
+from keras_norm.training.nonfinite import computes_in_float16
+from keras_norm.training.nonfinite import halting
 from keras_norm.training.objective import Objective
 from keras_norm.training.step import ReplicaStep
 from keras_norm.training.step_variables import StepVariables

@@ -6,10 +6,10 @@ import keras
 import tensorflow as tf
 
 from keras_norm.training import clipping
-from keras_norm.training import parts as parts_lib
+from keras_norm.training import microbatches as parts_lib
+from keras_norm.training.apply_updates import commit
 from keras_norm.training.collectives import all_reduce_sum
 from keras_norm.training.collectives import for_every_worker
-from keras_norm.training.commit import commit
 
 
 class ReplicaStep:

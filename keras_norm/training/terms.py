@@ -8,9 +8,9 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from keras_norm.training.internals import CompileLoss
-from keras_norm.training.internals import apply_mask
-from keras_norm.training.internals import get_masks
+from keras_norm.training.tf_internals import CompileLoss
+from keras_norm.training.tf_internals import apply_mask
+from keras_norm.training.tf_internals import get_masks
 
 _current = threading.local()
 

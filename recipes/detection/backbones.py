@@ -5,11 +5,11 @@ import keras
 import keras_norm
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
-from recipes import blocks
-from recipes import models
-from recipes import norms
 from recipes.errors import RecipeError
 from recipes.errors import unknown
+from recipes.models import blocks
+from recipes.models import classifiers
+from recipes.models import norms
 
 # The levels of the maps that a backbone gives; level l has a stride of 2**l.
 LEVELS = (3, 4, 5)
@@ -18,7 +18,7 @@ RESNETS = ("ResNet50", "ResNet101", "ResNet152")
 
 def names():
     """The names that `make` knows."""
-    return [*RESNETS, models.SMALL_RESNET]
+    return [*RESNETS, classifiers.SMALL_RESNET]
 
 
 def make(name, norm, image_shape):
@@ -38,7 +38,7 @@ def make(name, norm, image_shape):
     if name not in names():
         raise unknown("model", name, names())
     with norms.built_into(name, norm, f" for images of {image_shape}"):
-        if name == models.SMALL_RESNET:
+        if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
             maps = blocks.small_resnet(inputs, norm)[-len(LEVELS) :]
             return keras.Model(inputs, maps, name=name)

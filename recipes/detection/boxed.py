@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from recipes import encoded
-from recipes import exif
-from recipes.detection import augment
-from recipes.detection import targets
-from recipes.examples import Maker
+from recipes.data import exif
+from recipes.data import image_files
+from recipes.data.examples import Maker
+from recipes.detection import label_encoder
+from recipes.detection import preprocessing
 
 
 def training(config, source, bad_images):
@@ -16,12 +16,12 @@ def training(config, source, bad_images):
     `(A,)` and `deltas` float32 `(A, 4)`, see `targets.assign`.
     """
     anchors = tf.constant(config.anchors.boxes)
-    prepare = augment.training(config)
+    prepare = preprocessing.training(config)
 
     def make(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
         image, boxes, keep = prepare(pixels, example["boxes"], seed)
-        classes, deltas = targets.assign(
+        classes, deltas = label_encoder.assign(
             *[
                 tf.boolean_mask(values, keep)
                 for values in (boxes, example["labels"], example["is_crowd"])
@@ -31,7 +31,7 @@ def training(config, source, bad_images):
         return image * weight, {"classes": classes, "deltas": deltas}, weight
 
     def blank():
-        classes = tf.fill(anchors.shape[:1], targets.IGNORED)
+        classes = tf.fill(anchors.shape[:1], label_encoder.IGNORED)
         wanted = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
         return tf.zeros(_shape(config, source)), wanted, 0.0
 
@@ -44,7 +44,7 @@ def evaluation(config, source, bad_images):
     The target is the number of the example, int64, by which its annotation is
     found.
     """
-    prepare = augment.evaluation(config)
+    prepare = preprocessing.evaluation(config)
 
     def make(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
@@ -64,11 +64,11 @@ def prediction(config, source, bad_images):
     The target is int64 `(3,)`: the number of the example, and the height and
     width of its image.
     """
-    prepare = augment.evaluation(config)
+    prepare = preprocessing.evaluation(config)
 
     def decode(data):
-        pixels = encoded.decode(data, 3)
-        return encoded.upright(pixels, exif.orientation(data))
+        pixels = image_files.decode(data, 3)
+        return image_files.upright(pixels, exif.orientation(data))
 
     def make(split, index, seed):
         data = split.read(index)["image"]
@@ -89,7 +89,7 @@ def _read(split, index, bad_images):
     example = split.read(index)
 
     pixels, weight = bad_images.guard(
-        lambda data: encoded.decode(data, 3),
+        lambda data: image_files.decode(data, 3),
         example["image"],
         index,
         split,

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import ClassVar
 
-from recipes.config import RunConfig
+from recipes.config.base import RunConfig
+from recipes.config.settings import DeviceSettings
 from recipes.detection.presets import PRESETS
 from recipes.detection.settings import DetectionDataSettings
 from recipes.detection.settings import DetectionLossSettings
@@ -11,7 +12,6 @@ from recipes.detection.settings import DetectionRunSettings
 from recipes.detection.settings import DetectionScheduleSettings
 from recipes.detection.settings import DetectorSettings
 from recipes.errors import RecipeError
-from recipes.settings import DeviceSettings
 
 _GROUPS = (
     DetectionRunSettings,

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from recipes import export
-from recipes import export_formats
-from recipes import float32
-from recipes.detection import detections
+from recipes.detection import decoder
 from recipes.errors import RecipeError
+from recipes.export import formats
+from recipes.export import writer
+from recipes.models import precision
 
 # What rounding may change: a score, and an edge as a share of the image.
 TOLERANCE = 1e-3
@@ -35,8 +35,8 @@ def write(config, data, model):
             the Keras model on evaluation images and on noise.
     """
     # What the format needs is asked for before the network is made again.
-    export_formats.get(config.export_format)
-    rebuilt = float32.rebuilt(model)
+    formats.get(config.export_format)
+    rebuilt = precision.rebuilt(model)
     network = _with_detections(config, rebuilt)
     facts = {
         "outputs": {
@@ -47,9 +47,9 @@ def write(config, data, model):
         "class_names": list(data.source.class_names),
         "score_threshold": config.score_threshold,
         "nms_threshold": config.nms_threshold,
-        "trained_in": float32.policies(model),
+        "trained_in": precision.policies(model),
     }
-    facts = export.write(
+    facts = writer.write(
         config,
         network,
         facts,
@@ -66,9 +66,9 @@ def write(config, data, model):
 def _with_detections(config, model):
     """The model with the names of the formats around it."""
     shape = model.inputs[0].shape[1:]
-    name = export_formats.INPUT
+    name = formats.INPUT
     images = keras.Input(shape, name=name, dtype="float32")
-    found = detections.of(config)(model(images))
+    found = decoder.of(config)(model(images))
     return keras.Model({name: images}, found, name=model.name)
 
 
@@ -85,8 +85,8 @@ def _check(run, network, model, data, score_threshold):
     with tf.device("CPU:0"):
         for images in _batches(network, data):
             for name, output in model(images, training=False).items():
-                export.require_finite(f"{name} of {model.name}", output.numpy())
-            expected = network({export_formats.INPUT: images}, training=False)
+                writer.require_finite(f"{name} of {model.name}", output.numpy())
+            expected = network({formats.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
                 difference(run(images), expected, images.shape, score_threshold)
@@ -95,14 +95,14 @@ def _check(run, network, model, data, score_threshold):
             num_detections += int(expected["num_detections"].sum())
             if num_detections and num_images >= sum(BATCH_SIZES):
                 break
-    if export.worst(differences) > TOLERANCE:
+    if writer.worst(differences) > TOLERANCE:
         raise RecipeError(
             "the file gives other detections than the network: difference "
-            f"{export.worst(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
+            f"{writer.worst(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
             "Nothing was kept."
         )
     return {
-        "largest_difference": export.worst(differences),
+        "largest_difference": writer.worst(differences),
         "allowed_difference": TOLERANCE,
         "compared_images": num_images,
         "compared_detections": num_detections,

@@ -7,7 +7,7 @@ is divided by, the positive anchors of the whole batch, is for its reader.
 import keras
 import tensorflow as tf
 
-from recipes.detection import targets
+from recipes.detection import label_encoder
 
 
 def focal(classes, logits, alpha, gamma):
@@ -36,7 +36,7 @@ def focal(classes, logits, alpha, gamma):
     cross_entropy = tf.nn.softplus(wrong)
     modulation = tf.exp(-gamma * tf.nn.softplus(-wrong))
     weights = tf.where(own > 0, alpha, 1 - alpha)
-    is_asked = tf.cast(classes != targets.IGNORED, logits.dtype)
+    is_asked = tf.cast(classes != label_encoder.IGNORED, logits.dtype)
     loss = weights * modulation * cross_entropy * is_asked[..., None]
     return tf.reduce_sum(loss, axis=(1, 2))
 

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from recipes import encoded
-from recipes import run_files
-from recipes.detection import drawing
-from recipes.detection import metric
-from recipes.detection.average_precision import PER_CLASS
-from recipes.detection.average_precision import PREDICTIONS
+from recipes.data import image_files
+from recipes.detection import coco_metric
+from recipes.detection import visualization
+from recipes.detection.evaluator import PER_CLASS
+from recipes.detection.evaluator import PREDICTIONS
+from recipes.run_dir import run_files
 
 HEADINGS = {"evaluation": "Evaluation images", "train": "Training images"}
 NUM_IMAGES = 12
@@ -36,7 +36,7 @@ def page(config, data):
                 rows = chosen(getattr(data.source, split), data.source, found)
             if rows:
                 columns = zip(*rows, strict=True)
-                image = drawing.page(*columns, data.source.class_names)
+                image = visualization.page(*columns, data.source.class_names)
                 parts.append(f"<h2>{heading}</h2>\n{image}")
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes >= MANY:
@@ -69,7 +69,7 @@ def chosen(split, source, predictions, count=NUM_IMAGES):
     for i in shown[:count]:
         try:
             example = split.read(tf.constant(i, tf.int64))
-            image = encoded.decode(example["image"], 3)
+            image = image_files.decode(example["image"], 3)
         except tf.errors.OpError:
             continue
         size = example.get("size")
@@ -84,7 +84,7 @@ def _detections(image_id, source, predictions):
     rows = [row for row in predictions if row["image_id"] == image_id]
     boxes = np.array([row["bbox"] for row in rows]).reshape(-1, 4)
     left, top, width, height = boxes.T
-    return metric.Detections(
+    return coco_metric.Detections(
         boxes=np.stack([top, left, top + height, left + width], axis=1),
         scores=np.array([row["score"] for row in rows]),
         labels=np.array(

@@ -1,17 +1,17 @@
-"""Images without annotations for a detector, see `recipes/predict.py`."""
+"""Predictions of a detector for images without annotations."""
 
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from recipes import encoded
-from recipes import image_folder
-from recipes.detection import augment
+from recipes.data import image_files
+from recipes.data import image_folder
 from recipes.detection import boxed
-from recipes.detection import detections
-from recipes.detection.annotations import Source
-from recipes.detection.annotations import Split
+from recipes.detection import decoder
+from recipes.detection import preprocessing
+from recipes.detection.datasets.annotations import Source
+from recipes.detection.datasets.annotations import Split
 
 COLUMNS = ("image", "label", "score", "xmin", "ymin", "xmax", "ymax")
 SCORE_DIGITS, BOX_DIGITS = 6, 2
@@ -22,7 +22,7 @@ def source(facts, paths):
     tensor = tf.constant([os.fsencode(path) for path in paths])
     split = Split(
         num_examples=len(paths),
-        read=lambda i: {"image": encoded.read(tensor[i])},
+        read=lambda i: {"image": image_files.read(tensor[i])},
         name=lambda i: image_folder.printable(paths[i]),
         annotations=list,
         path=lambda i: paths[i],
@@ -44,7 +44,7 @@ def outputs(config, trainer, batch):
     """Number, size, weight and detections of each image."""
     images, targets, weights = batch
     with trainer.inference_weights():
-        found = detections.of(config)(trainer.model(images, training=False))
+        found = decoder.of(config)(trainer.model(images, training=False))
     return {
         **found,
         "indices": targets[:, 0],
@@ -56,7 +56,7 @@ def outputs(config, trainer, batch):
 def entry(config, class_names, row):
     """The size of an image and the objects on it, the surest first."""
     height, width = (int(side) for side in row["sizes"])
-    scaled = augment.scaled_size(height, width, config.image_size)
+    scaled = preprocessing.scaled_size(height, width, config.image_size)
     count = int(row["num_detections"])
     sides = np.array([height, width])
     boxes = row["boxes"][:count] * np.tile(sides / scaled, 2)

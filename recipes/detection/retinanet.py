@@ -11,8 +11,8 @@ import re
 
 import keras
 
-from recipes import blocks
 from recipes.detection.backbones import LEVELS
+from recipes.models import blocks
 
 CLASSES = "classes"
 BOXES = "boxes"

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from recipes.setting import setting
-from recipes.settings import DataSettings
-from recipes.settings import NetworkSettings
-from recipes.settings import RunSettings
-from recipes.training_settings import OptimizerSettings
-from recipes.training_settings import ScheduleSettings
+from recipes.config.setting import setting
+from recipes.config.settings import DataSettings
+from recipes.config.settings import NetworkSettings
+from recipes.config.settings import RunSettings
+from recipes.config.training_settings import OptimizerSettings
+from recipes.config.training_settings import ScheduleSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,12 @@
 import math
 
 from recipes.detection import boxed
-from recipes.detection import detector
-from recipes.detection import networks
+from recipes.detection import build
 from recipes.detection import pictures
 from recipes.detection import predict_boxes
 from recipes.detection import retinanet
-from recipes.detection import sources
+from recipes.detection import trainer
+from recipes.detection.datasets import registry
 from recipes.task import Task
 
 
@@ -67,13 +67,13 @@ def _both(name):
 
 
 TASK = Task(
-    open_source=sources.open_source,
+    open_source=registry.open_source,
     training_examples=boxed.training,
     evaluation_examples=boxed.evaluation,
     mixer=lambda config, source, pipeline: None,
-    network=networks.make,
+    network=build.make,
     head=retinanet.head_layers,
-    trainer=detector.Detector,
+    trainer=trainer.Detector,
     export=_export,
     training_text="loss {loss:.4f}  boxes {box_loss:.4f}",
     evaluation_text="AP {AP:.1%}  AP50 {AP50:.1%}",

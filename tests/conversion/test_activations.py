@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_norm
 from keras_norm.conversion import graph
-from keras_norm.conversion import rules
-from tests.conversion import zoo
+from keras_norm.conversion import layer_predicates
+from tests.conversion import small_models
 
 
 def kinds(model):
@@ -21,7 +21,7 @@ def kinds(model):
 
 
 def convert(name, norm="frn", **kwargs):
-    return keras_norm.convert(zoo.build(name), norm, **kwargs)
+    return keras_norm.convert(small_models.build(name), norm, **kwargs)
 
 
 def test_each_of_the_four_spellings_becomes_tlu():
@@ -72,7 +72,7 @@ def test_capped_relus_that_stay_name_the_argument_that_changes_them():
     assert not any(
         "Capped" in note
         for note in keras_norm.plan_conversion(
-            zoo.build("residual"), "frn"
+            small_models.build("residual"), "frn"
         ).notes
     )
 
@@ -97,7 +97,7 @@ def test_tlu_after_rbn_keeps_the_function():
 
 
 def test_other_activations_stay_and_a_cap_survives():
-    model = zoo.build("other_activations")
+    model = small_models.build("other_activations")
     converted, report = keras_norm.convert(model, "frn")
     source = kinds(model)
     changed = {k for k, v in kinds(converted).items() if source.get(k) != v}
@@ -141,7 +141,7 @@ def test_every_consumer_is_decided_on_its_own():
 
 
 def test_a_relu_that_serves_other_tensors_stays_for_them():
-    model = zoo.build("shared_relu")
+    model = small_models.build("shared_relu")
     converted, report = keras_norm.convert(model, "frn")
     found = kinds(converted)
     assert found["relu"] == "ReLU"
@@ -149,14 +149,16 @@ def test_a_relu_that_serves_other_tensors_stays_for_them():
     assert converted.get_layer("relu_narrow_bn").tau.shape == (4,)
     assert converted.get_layer("relu_wide_bn").tau.shape == (7,)
     assert (report.num_thresholds, report.num_relus_kept) == (2, 1)
-    x = zoo.draw(model)
-    np.testing.assert_array_equal(zoo.call(converted, x)[2], np.maximum(x, 0.0))
+    x = small_models.draw(model)
+    np.testing.assert_array_equal(
+        small_models.call(converted, x)[2], np.maximum(x, 0.0)
+    )
 
 
 def test_names_of_new_thresholds_do_not_clash():
     relu = layers.ReLU(name="relu")
-    x = zoo.image()
-    y = zoo.conv_block(x, "a", activation=False)
+    x = small_models.image()
+    y = small_models.conv_block(x, "a", activation=False)
     first = relu(layers.Add()([y, x[..., :1]]))
     second = relu(layers.Add()([y, y * 2.0]))
     taken = layers.Identity(name="relu_a_bn")(x)
@@ -175,11 +177,11 @@ def test_a_relu_outside_follows_the_end_of_a_nested_model():
 
 
 def test_dropout_and_linear_are_looked_through():
-    x = zoo.image()
-    y = zoo.conv_block(x, "a", activation=False)
+    x = small_models.image()
+    y = small_models.conv_block(x, "a", activation=False)
     y = layers.Activation("linear")(layers.Dropout(0.1)(y))
     y = layers.ReLU(name="relu")(y)
-    y = layers.MaxPooling2D()(zoo.conv_block(y, "b", activation=False))
+    y = layers.MaxPooling2D()(small_models.conv_block(y, "b", activation=False))
     y = layers.ReLU(name="after_pooling")(y)
     converted, report = keras_norm.convert(keras.Model(x, y), "frn")
     found = kinds(converted)
@@ -239,8 +241,8 @@ def test_an_unknown_policy_is_named():
     ],
 )
 def test_the_rules_know_activations(operation, cap, name):
-    assert rules.relu_cap(operation) == cap
-    assert rules.activation_name(operation) == name
+    assert layer_predicates.relu_cap(operation) == cap
+    assert layer_predicates.activation_name(operation) == name
 
 
 @pytest.mark.parametrize(
@@ -260,5 +262,5 @@ def test_the_rules_know_activations(operation, cap, name):
 )
 def test_the_rules_know_bare_activations(function, cap, name):
     node, _ = graph.producer(function(keras.Input((3,))))
-    assert rules.relu_cap(graph.operation(node)) == cap
-    assert rules.activation_name(graph.operation(node)) == name
+    assert layer_predicates.relu_cap(graph.operation(node)) == cap
+    assert layer_predicates.activation_name(graph.operation(node)) == name

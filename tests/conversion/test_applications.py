@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_norm
-from tests.conversion import zoo
+from tests.conversion import small_models
 
 WITHOUT_BATCH_NORM = ("VGG", "ConvNeXt")
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
@@ -74,7 +74,7 @@ def build(name):
     )
     # As after a training; the other weights are of every size as they are.
     generator = np.random.default_rng(0)
-    for layer in zoo.stock(model):
+    for layer in small_models.stock(model):
         for variable in layer.variables:
             positive = variable.name in ("gamma", "moving_variance")
             low, high = (0.5, 1.5) if positive else (-0.5, 0.5)
@@ -141,8 +141,8 @@ def test_it_converts_trains_and_reloads_in_a_fresh_process(name, tmp_path):
         seconds = time.perf_counter() - start
         print(f"{name} to {norm}: {seconds:.1f} s. {report.summary()}")
         assert seconds < 60
-        assert report.replaced and not zoo.stock(converted)
-        (outputs,) = zoo.call(converted, inputs, training=False)
+        assert report.replaced and not small_models.stock(converted)
+        (outputs,) = small_models.call(converted, inputs, training=False)
         assert np.isfinite(outputs).all()
         np.save(tmp_path / f"{norm}.npy", outputs)
         converted.save(tmp_path / f"{norm}.keras")

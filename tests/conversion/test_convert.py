@@ -11,10 +11,10 @@ from keras import layers
 import keras_norm
 from keras_norm.conversion import report as report_lib
 from keras_norm.conversion import verify
-from tests.conversion import zoo
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.conversion import small_models
 
 PATHS = ["middle/middle_bn", "middle/inner/bn"]
 
@@ -46,12 +46,16 @@ def is_wide(layer):
     ],
 )
 def test_selection(include, exclude, expected):
-    model = zoo.build("nested")
+    model = small_models.build("nested")
     converted, report = keras_norm.convert(
         model, "gn", include=include, exclude=exclude
     )
     assert replaced(report) == expected
-    assert len(report.kept) == 2 - len(expected) == len(zoo.stock(converted))
+    assert (
+        len(report.kept)
+        == 2 - len(expected)
+        == len(small_models.stock(converted))
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_selection(include, exclude, expected):
 )
 def test_a_selection_of_nothing_is_named(kwargs, message):
     with pytest.raises(keras_norm.ConversionError, match=message) as error:
-        keras_norm.convert(zoo.build("nested"), "gn", **kwargs)
+        keras_norm.convert(small_models.build("nested"), "gn", **kwargs)
     assert "\n" not in str(error.value)
 
 
@@ -88,7 +92,7 @@ def functional_with_call():
             return 2.0 * super().call(x, training=training)
 
     x = keras.Input((6, 6, 3))
-    return Doubled(x, zoo.conv_block(x, "stem"), name="doubled")
+    return Doubled(x, small_models.conv_block(x, "stem"), name="doubled")
 
 
 @pytest.mark.parametrize(
@@ -96,22 +100,22 @@ def functional_with_call():
     [
         (lambda: keras.Sequential([keras.Input((2,)), layers.Dense(2)]),
          "frn", {}, "has no batch normalization: nothing to convert"),
-        (zoo.residual, "frm", {}, "Did you mean 'frn'"),
-        (zoo.residual, 3, {}, "Unknown norm.*Received: 3"),
+        (small_models.residual, "frm", {}, "Did you mean 'frn'"),
+        (small_models.residual, 3, {}, "Unknown norm.*Received: 3"),
         (subclassed, "frn", {}, "'own' has no graph to walk.*norm_scope"),
         (functional_with_call, "frn", {}, "'doubled' has no graph to walk"),
         (lambda: "resnet.keras", "frn", {}, "'resnet.keras' has no graph"),
         (lambda: keras.Sequential([layers.BatchNormalization()]),
          "frn", {}, "is not built"),
-        (zoo.residual, "gn", {"groups": 3}, "'first_bn'.*groups=3"),
-        (zoo.vectors, "in", {}, "'bn'.*is 0 whatever the input"),
-        (zoo.vectors, "frn", {"learned_epsilon": False}, "'bn'.*sign"),
-        (zoo.residual, "frn", {"eps": 1}, "takes no argument 'eps'"),
-        (zoo.residual, lambda bn: bn.name, {}, "must return a new Keras layer"),
-        (zoo.residual, lambda bn: None, {"groups": 1}, "no arguments"),
-        (zoo.residual, keras_norm.FRN(), {}, "one and the same in every"),
-        (zoo.residual, layers.Identity, {}, "'first_bn'.*axis"),
-        (zoo.wrapped, "frn", {}, "2 batch normalizations cannot be reached"),
+        (small_models.residual, "gn", {"groups": 3}, "'first_bn'.*groups=3"),
+        (small_models.vectors, "in", {}, "'bn'.*is 0 whatever the input"),
+        (small_models.vectors, "frn", {"learned_epsilon": False}, "bn.*sign"),
+        (small_models.residual, "frn", {"eps": 1}, "takes no argument 'eps'"),
+        (small_models.residual, lambda bn: bn.name, {}, "must return a new"),
+        (small_models.residual, lambda bn: None, {"groups": 1}, "no arguments"),
+        (small_models.residual, keras_norm.FRN(), {}, "one and the same in"),
+        (small_models.residual, layers.Identity, {}, "'first_bn'.*axis"),
+        (small_models.wrapped, "frn", {}, "2 batch normalizations cannot"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_named(build, norm, kwargs, message):
@@ -122,8 +126,8 @@ def test_what_cannot_be_converted_is_named(build, norm, kwargs, message):
 
 
 def test_what_cannot_be_reached_is_listed_and_kept_on_demand():
-    model = zoo.wrapped()
-    zoo.fill(model)
+    model = small_models.wrapped()
+    small_models.fill(model)
     plan = keras_norm.plan_conversion(model, "rbn")
     converted, report = keras_norm.convert(
         model, "rbn", strict=False, verify=True
@@ -135,12 +139,12 @@ def test_what_cannot_be_reached_is_listed_and_kept_on_demand():
         "wrapper/inside": "inside 'wrapper', a TimeDistributed",
         "block/norm": "inside 'block', a Block",
     }
-    assert len(zoo.stock(converted)) == 2
+    assert len(small_models.stock(converted)) == 2
     assert "wrapper/inside" in str(report) and "unreachable" in str(report)
 
 
 def test_what_is_left_out_need_not_be_reached():
-    model = zoo.wrapped()
+    model = small_models.wrapped()
     _, report = keras_norm.convert(model, "gn", exclude=["wrapper", "block"])
     assert replaced(report) == ["bn"] and len(report.kept) == 2
 
@@ -155,7 +159,7 @@ def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_base():
         def call(self, inputs, training=None, mask=None):
             return 2.0 * super().call(inputs, training, mask)
 
-    x = zoo.image()
+    x = small_models.image()
     model = keras.Model(x, Doubled(name="b")(Renamed(name="a")(x)))
     report = keras_norm.plan_conversion(model, "frn")
     assert replaced(report) == ["a"]
@@ -170,7 +174,7 @@ def test_a_function_makes_the_new_layer_and_may_keep_the_old():
             groups=2, axis=bn.axis, name=bn.name, epsilon=bn.epsilon
         )
 
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     converted, report = keras_norm.convert(model, replace)
     assert replaced(report) == ["first_bn", "second_bn"]
     assert [e.path for e in report.kept] == ["shortcut_bn"]
@@ -181,7 +185,7 @@ def test_a_function_makes_the_new_layer_and_may_keep_the_old():
 
 
 def test_a_layer_class_and_a_norm_are_taken():
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     converted, _ = keras_norm.convert(
         model, keras_norm.RBN, scale_statistic=None
     )
@@ -191,7 +195,7 @@ def test_a_layer_class_and_a_norm_are_taken():
 
 
 def entry(name, norm, **kwargs):
-    _, report = keras_norm.convert(zoo.build(name), norm, **kwargs)
+    _, report = keras_norm.convert(small_models.build(name), norm, **kwargs)
     return report.entries[0]
 
 
@@ -213,7 +217,7 @@ def test_weights_are_copied_created_and_dropped_by_name():
 
 
 def test_weights_are_the_old_ones():
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     old = model.get_layer("first_bn")
     for norm in ("frn", "gn", "in", "ln", "eval_norm", "brn", "frozen"):
         new = keras_norm.convert(model, norm)[0].get_layer("first_bn")
@@ -227,7 +231,7 @@ def test_weights_are_the_old_ones():
 
 @pytest.mark.parametrize("norm", ["frn", "rbn", "gn"])
 def test_a_missing_gamma_becomes_ones(norm):
-    model = zoo.build("without_affine")
+    model = small_models.build("without_affine")
     converted, report = keras_norm.convert(model, norm)
     gamma = keras.ops.convert_to_numpy(converted.get_layer("no_gamma").gamma)
     if norm == "rbn":
@@ -239,7 +243,7 @@ def test_a_missing_gamma_becomes_ones(norm):
 
 
 def test_rbn_divides_by_its_own_restriction():
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     for kwargs in (
         {"restriction": "tanh"},
         {"scale_bias_initializer": keras.initializers.Constant(0.3)},
@@ -259,7 +263,7 @@ def test_rbn_divides_by_its_own_restriction():
 
 
 def test_brn_starts_where_batch_norm_is():
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     layer = keras_norm.convert(model, "brn")[0].get_layer("first_bn")
     np.testing.assert_array_equal(layer.renorm_mean, layer.moving_mean)
     stddev = np.sqrt(np.array(layer.moving_variance) + layer.epsilon)
@@ -268,7 +272,7 @@ def test_brn_starts_where_batch_norm_is():
 
 
 def test_synchronization_and_penalties_on_outputs_carry_over():
-    x = zoo.image()
+    x = small_models.image()
     # Keras' own synchronizes on TensorFlow alone.
     synchronized = keras.backend.backend() == "tensorflow"
     y = layers.BatchNormalization(
@@ -282,8 +286,8 @@ def test_synchronization_and_penalties_on_outputs_carry_over():
 
 
 def test_verification_measures_and_proves():
-    model = zoo.build("residual")
-    given = zoo.draw(model, batch=5)
+    model = small_models.build("residual")
+    given = small_models.draw(model, batch=5)
     _, report = keras_norm.convert(model, "sync_bn", inputs=given)
     random, real = report.comparisons
     assert (random.inputs, real.inputs, real.num_samples) == (
@@ -299,7 +303,7 @@ def test_verification_measures_and_proves():
 
 @pytest.mark.parametrize("norm", ["bn", "rbn"])
 def test_a_function_that_was_not_kept_is_an_error(norm):
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     converted, report = keras_norm.convert(model, norm)
     converted.get_layer("first_bn").beta.assign_add([1e-3, 0.0, 0.0, 0.0])
     with pytest.raises(keras_norm.ConversionError, match="outputs differ by"):
@@ -311,7 +315,7 @@ def test_a_function_that_was_not_kept_is_an_error(norm):
 
 @pytest.mark.parametrize("name", ["siamese", "masked", "shared_norm"])
 def test_any_structure_of_inputs_is_verified(name):
-    _, report = keras_norm.convert(zoo.build(name), "bn", verify=True)
+    _, report = keras_norm.convert(small_models.build(name), "bn", verify=True)
     assert report.comparisons[0].largest == 0.0
 
 
@@ -324,7 +328,7 @@ def test_unknown_sizes_and_integers_are_drawn():
 
 
 def test_a_report_is_a_table_and_json():
-    model = zoo.build("many_consumers")
+    model = small_models.build("many_consumers")
     _, report = keras_norm.convert(model, "frn")
     text = str(report)
     for part in ("stem_bn", "FRN", "relu1: TLU", "relu2: TLU", "changed"):
@@ -352,11 +356,11 @@ def test_the_worst_function_is_that_of_the_model():
 
 
 def test_the_result_is_not_compiled_and_trains():
-    model = zoo.build("compiled")
+    model = small_models.build("compiled")
     converted, report = keras_norm.convert(model, "frn")
     assert not converted.compiled and "is compiled" in report.notes[0]
     converted.compile(optimizer="sgd", loss="mse")
-    x = zoo.draw(model, batch=8)
+    x = small_models.draw(model, batch=8)
     history = converted.fit(x, np.zeros((8, 2)), epochs=3, verbose=0)
     losses = history.history["loss"]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]

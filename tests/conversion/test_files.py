@@ -17,11 +17,11 @@ import pytest
 from keras import layers
 
 import keras_norm
-from keras_norm.conversion import files
-from keras_norm.conversion.errors import ConversionError
-from tests.conversion import legacy
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from keras_norm.errors import ConversionError
+from keras_norm.saving import load
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
+from tests.conversion import keras2_files
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (4, 5, 2)
@@ -133,7 +133,7 @@ def assert_same(model, other):
         assert_allclose(output, value, rtol=1e-5, atol=1e-6)
 
 
-def fails(*args, function=files.load_model, **kwargs):
+def fails(*args, function=load.load_model, **kwargs):
     """The one line that it fails with."""
     with pytest.raises(ConversionError) as raised:
         function(*args, **kwargs)
@@ -173,7 +173,7 @@ def test_content_tells_the_format(suffixes, kind, tmp_path):
         tmp_path / f"model{named}"
     )
     before = path.read_bytes(), path.stat().st_mtime_ns
-    loaded, notes = files.load_model(kind(path))
+    loaded, notes = load.load_model(kind(path))
     assert_same(model, loaded)
     assert not loaded.compiled
     assert len(notes) == (saved == ".h5")
@@ -189,9 +189,9 @@ def test_a_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
     model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.h5"
-    legacy.write_hdf5(path, model, has_input)
+    keras2_files.write_hdf5(path, model, has_input)
     before = path.read_bytes()
-    loaded, notes = files.load_model(path)
+    loaded, notes = load.load_model(path)
     assert_same(model, loaded)
     assert [x.name for x in loaded.layers] == [x.name for x in model.layers]
     assert loaded.layers[-2].axis == model.layers[-2].axis
@@ -207,8 +207,10 @@ def test_a_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
 def test_a_functional_model_of_keras_2_loads(kind, name, tmp_path):
     model = draw_weights(GRAPHS[kind]())
     path = tmp_path / "model.h5"
-    legacy.write_hdf5(path, model, edit=lambda c: c.update(class_name=name))
-    loaded, notes = files.load_model(path)
+    keras2_files.write_hdf5(
+        path, model, edit=lambda c: c.update(class_name=name)
+    )
+    loaded, notes = load.load_model(path)
     assert_same(model, loaded)
     assert notes == [COMPILED]
 
@@ -222,8 +224,8 @@ def test_an_archive_of_keras_2_loads(kind, tmp_path):
         model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.keras"
-    legacy.write_archive(path, model)
-    loaded, notes = files.load_model(path)
+    keras2_files.write_archive(path, model)
+    loaded, notes = load.load_model(path)
     assert_same(model, loaded)
     assert notes == [COMPILED]
 
@@ -231,8 +233,8 @@ def test_an_archive_of_keras_2_loads(kind, tmp_path):
 def test_a_stack_within_a_stack_of_keras_2_loads(tmp_path):
     inner = sequential((40,), layers.Reshape(IMAGE), layers.Conv2D(3, 1))
     model = draw_weights(sequential((40,), inner, norm()))
-    legacy.write_hdf5(tmp_path / "model.h5", model, has_input=False)
-    loaded, notes = files.load_model(tmp_path / "model.h5")
+    keras2_files.write_hdf5(tmp_path / "model.h5", model, has_input=False)
+    loaded, notes = load.load_model(tmp_path / "model.h5")
     assert_same(model, loaded)
     assert len(notes) == 2
 
@@ -242,7 +244,7 @@ def test_what_changes_a_recurrent_layer_is_not_dropped(tmp_path):
         config["config"]["layers"][1]["config"]["time_major"] = True
 
     path = tmp_path / "model.h5"
-    legacy.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
+    keras2_files.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
     assert "time_major" in fails(path)
 
 
@@ -251,7 +253,7 @@ def test_an_operation_of_tensorflow_is_named(tmp_path):
         config["config"]["layers"][1] |= {"class_name": "TFOpLambda"}
 
     path, model = tmp_path / "model.h5", small()
-    legacy.write_hdf5(path, model, edit=edit)
+    keras2_files.write_hdf5(path, model, edit=edit)
     assert model.layers[1].name in fails(path)
 
 
@@ -267,7 +269,7 @@ def lambda_file(kind, path):
             old["function"] = [code["code"], None, None]
             old |= {"function_type": "lambda", "output_shape": list(IMAGE)}
 
-        legacy.write_hdf5(path, model, edit=edit)
+        keras2_files.write_hdf5(path, model, edit=edit)
     else:
         save(model, path)
     return model
@@ -287,25 +289,25 @@ def test_code_in_a_file_runs_only_when_allowed(kind, name, tmp_path):
     line = fails(path)
     assert f"{str(path)!r} holds Python code" in line
     assert "unsafe=True (--unsafe)" in line
-    loaded, notes = files.load_model(path, unsafe=True)
+    loaded, notes = load.load_model(path, unsafe=True)
     assert_same(model, loaded)
     note = f"Python code in {str(path)!r} was allowed to run (unsafe)."
     assert notes[-1] == note
-    assert legacy.in_safe_mode() is None
-    with legacy.unsafe_scope():
+    assert keras2_files.in_safe_mode() is None
+    with keras2_files.unsafe_scope():
         assert fails(path) == line
 
 
 def test_code_in_the_compilation_is_no_code_of_the_model(tmp_path):
     model = small()
     model.compile("sgd", lambda y, z: y)
-    files.load_model(save(model, tmp_path / "model.keras"))
+    load.load_model(save(model, tmp_path / "model.keras"))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
 def test_an_unknown_class_is_named(name, tmp_path, monkeypatch):
     path = save(functional(scale_class()(), norm()), tmp_path / name)
-    files.load_model(path)
+    load.load_model(path)
     registered = keras.saving.get_custom_objects()
     monkeypatch.delitem(registered, "scales>Scale")
     line = fails(path)
@@ -444,7 +446,7 @@ def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        legacy.in_safe_mode(),
+        keras2_files.in_safe_mode(),
     )
     path = tmp_path / "model.h5"
     stack = sequential((6,), layers.Dense(4), layers.LeakyReLU(0.1), norm())
@@ -453,11 +455,11 @@ def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
         leaky = config["config"]["layers"][2]["config"]
         leaky["alpha"] = leaky.pop("negative_slope")
 
-    legacy.write_hdf5(path, stack, edit=edit)
+    keras2_files.write_hdf5(path, stack, edit=edit)
     capfd.readouterr()
     with pytest.warns(UserWarning, match="alpha|input_shape"):
         keras.saving.load_model(path, compile=False)
-    loaded, _ = files.load_model(path)
+    loaded, _ = load.load_model(path)
     assert loaded.layers[1].negative_slope == pytest.approx(0.1)
     assert capfd.readouterr() == ("", "")
     assert state == (
@@ -465,7 +467,7 @@ def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        legacy.in_safe_mode(),
+        keras2_files.in_safe_mode(),
     )
 
 
@@ -490,7 +492,7 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
 
 
 def test_an_application_is_built():
-    model, notes = files.load_model("applications:MobileNet")
+    model, notes = load.load_model("applications:MobileNet")
     assert model.name.startswith("mobilenet")
     assert notes == ["MobileNet has fresh random weights."]
 
@@ -528,17 +530,17 @@ def test_only_an_application_takes_weights(tmp_path):
 
 def write(*args, **kwargs):
     """The one line that both the check and the writing fail with."""
-    line = fails(*args, function=files.check_target, **kwargs)
-    assert line == fails(small(), *args, function=files.save_model, **kwargs)
+    line = fails(*args, function=load.check_target, **kwargs)
+    assert line == fails(small(), *args, function=load.save_model, **kwargs)
     return line
 
 
 def test_what_is_saved_loads(tmp_path):
     model, path = draw_weights(small()), tmp_path / "model.keras"
-    files.check_target(path)
+    load.check_target(path)
     assert os.listdir(tmp_path) == []
-    files.save_model(model, str(path))
-    assert_same(model, files.load_model(path)[0])
+    load.save_model(model, str(path))
+    assert_same(model, load.load_model(path)[0])
     assert os.listdir(tmp_path) == [path.name]
     mask = os.umask(0)
     os.umask(mask)
@@ -571,9 +573,9 @@ def test_a_file_is_replaced_only_when_asked(tmp_path):
     assert line.startswith(f"{str(path)!r} exists:")
     assert "overwrite=True (--overwrite)" in line
     assert path.read_text() == "precious"
-    files.save_model(small(), link, overwrite=True)
+    load.save_model(small(), link, overwrite=True)
     assert link.is_symlink()
-    files.load_model(path)
+    load.load_model(path)
 
 
 def test_a_disk_that_fills_up_costs_nothing(tmp_path):
@@ -582,7 +584,7 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9000, limits[1]))
     try:
-        line = fails(small(), path, True, function=files.save_model)
+        line = fails(small(), path, True, function=load.save_model)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert line.startswith(f"{str(path)!r} cannot be written: OSError: File")
@@ -597,7 +599,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        files.save_model(small(), tmp_path / "model.keras")
+        load.save_model(small(), tmp_path / "model.keras")
     assert os.listdir(tmp_path) == []
 
 
@@ -613,7 +615,7 @@ def test_the_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
 
     for function in os.fsync, os.replace:
         monkeypatch.setattr(os, function.__name__, recorded(function))
-    files.save_model(small(), tmp_path / "model.keras")
+    load.save_model(small(), tmp_path / "model.keras")
     assert calls == ["fsync", "replace"]
 
 
@@ -624,6 +626,6 @@ def test_a_model_that_cannot_be_saved_is_one_line(tmp_path):
 
     model = functional(Stubborn())
     path = tmp_path / "model.keras"
-    line = fails(model, path, function=files.save_model)
+    line = fails(model, path, function=load.save_model)
     assert "cannot be written: NotImplementedError: no no" in line
     assert os.listdir(tmp_path) == []

@@ -10,10 +10,10 @@ import pytest
 
 import keras_norm
 from keras_norm.conversion import graph
-from tests.conversion import zoo
-from tests.numbers import to_numpy
+from tests.assertions import to_numpy
+from tests.conversion import small_models
 
-each_model = pytest.mark.parametrize("name", zoo.ZOO)
+each_model = pytest.mark.parametrize("name", small_models.ZOO)
 each_norm = pytest.mark.parametrize("norm", ["frn", "rbn", "gn", "bn"])
 
 
@@ -23,7 +23,7 @@ def state(model):
     return (
         model.to_json() if graph.keeps_class(model) else model.name,
         [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables],
-        [layer.trainable for layer in zoo.every_layer(model)],
+        [layer.trainable for layer in small_models.every_layer(model)],
         [len(o._inbound_nodes) for o in operations],
         [len(o._outbound_nodes) for o in operations],
         model.compiled,
@@ -54,11 +54,11 @@ def assert_same(before, after):
 @each_model
 @pytest.mark.parametrize("norm", ["sync_bn", "brn", "frozen"])
 def test_the_exact_kinds_keep_every_bit(name, norm):
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, report = keras_norm.convert(model, norm)
-    inputs = zoo.draw(model)
-    expected = zoo.call(model, inputs, training=False)
-    got = zoo.call(converted, inputs, training=False)
+    inputs = small_models.draw(model)
+    expected = small_models.call(model, inputs, training=False)
+    got = small_models.call(converted, inputs, training=False)
     for theirs, ours in zip(expected, got, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert report.function == ("rounding" if name == "mixed" else "exact")
@@ -66,11 +66,11 @@ def test_the_exact_kinds_keep_every_bit(name, norm):
 
 @each_model
 def test_rbn_keeps_the_function(name):
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, report = keras_norm.convert(model, "rbn")
-    inputs = zoo.draw(model)
-    expected = zoo.call(model, inputs, training=False)
-    got = zoo.call(converted, inputs, training=False)
+    inputs = small_models.draw(model)
+    expected = small_models.call(model, inputs, training=False)
+    got = small_models.call(converted, inputs, training=False)
     tolerance = 5e-2 if name == "mixed" else 1e-5
     for theirs, ours in zip(expected, got, strict=True):
         scale = np.abs(theirs).max()
@@ -81,19 +81,19 @@ def test_rbn_keeps_the_function(name):
 @each_model
 @each_norm
 def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
-    model = zoo.build(name)
-    num = len(zoo.stock(model))
+    model = small_models.build(name)
+    num = len(small_models.stock(model))
     converted, report = keras_norm.convert(model, norm)
     assert len(report.replaced) == len(report.entries) == num > 0
-    assert not zoo.stock(converted)
-    inputs = zoo.draw(model)
-    outputs = zoo.call(converted, inputs, training=False)
+    assert not small_models.stock(converted)
+    inputs = small_models.draw(model)
+    outputs = small_models.call(converted, inputs, training=False)
     assert all(np.isfinite(x).all() for x in outputs)
     if name == "with_lambda":
         return
     converted.save(tmp_path / "converted.keras")
     reloaded = keras.saving.load_model(tmp_path / "converted.keras")
-    again = zoo.call(reloaded, inputs, training=False)
+    again = small_models.call(reloaded, inputs, training=False)
     for ours, theirs in zip(again, outputs, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -101,23 +101,28 @@ def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
 @each_model
 @pytest.mark.parametrize("norm", ["frn", "bn"])
 def test_the_source_stays_and_shares_nothing(name, norm):
-    model = zoo.build(name)
+    model = small_models.build(name)
     before = state(model)
     converted, _ = keras_norm.convert(model, norm)
     for variable in converted.variables:
         if "float" in str(variable.dtype):
             variable.assign(np.zeros(variable.shape))
     assert_same(before, state(model))
-    theirs = {id(layer) for layer in zoo.every_layer(model)}
-    assert not theirs & {id(layer) for layer in zoo.every_layer(converted)}
+    theirs = {id(layer) for layer in small_models.every_layer(model)}
+    assert not theirs & {
+        id(layer) for layer in small_models.every_layer(converted)
+    }
 
 
 @each_model
 @pytest.mark.parametrize("norm", ["rbn", "gn", "none"])
 def test_names_dtypes_and_trainable_carry_over(name, norm):
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, _ = keras_norm.convert(model, norm)
-    old, new = zoo.every_layer(model), zoo.every_layer(converted)
+    old, new = (
+        small_models.every_layer(model),
+        small_models.every_layer(converted),
+    )
     if name != "composites":  # An attention names its own dropout anew.
         assert [x.name for x in new] == [x.name for x in old]
     assert [x.trainable for x in new] == [x.trainable for x in old]
@@ -131,13 +136,13 @@ def test_names_dtypes_and_trainable_carry_over(name, norm):
 
 @each_model
 def test_weights_outside_the_norms_are_copied(name):
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, _ = keras_norm.convert(model, "frn")
 
     def others(model):
         return [
             (layer.name, v.name, keras.ops.convert_to_numpy(v))
-            for layer in zoo.every_layer(model)
+            for layer in small_models.every_layer(model)
             if not isinstance(
                 layer,
                 (
@@ -156,7 +161,7 @@ def test_weights_outside_the_norms_are_copied(name):
 
 @each_model
 def test_the_plan_says_what_the_conversion_does(name):
-    model = zoo.build(name)
+    model = small_models.build(name)
     before = state(model)
     plan = keras_norm.plan_conversion(model, "frn")
     assert_same(before, state(model))
@@ -168,9 +173,9 @@ def test_the_plan_says_what_the_conversion_does(name):
 @pytest.mark.parametrize("training", [None, True])
 def test_a_call_with_training_false_stays_one(name, training):
     # Keras overrules the recorded False by a True from outside.
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, _ = keras_norm.convert(model, "bn")
-    inputs = zoo.draw(model)
+    inputs = small_models.draw(model)
     for each in (model, converted):
         each(inputs, training=training)
     for theirs, ours in zip(model.variables, converted.variables, strict=True):
@@ -184,14 +189,15 @@ def test_a_call_with_training_false_stays_one(name, training):
 
 
 def test_a_mask_is_used_or_its_loss_is_said():
-    model = zoo.build("masked")
-    inputs = zoo.draw(model)
+    model = small_models.build("masked")
+    inputs = small_models.draw(model)
     inputs[:, 4:] = 0.0
     converted, report = keras_norm.convert(model, "gn")
     assert report.entries[0].note is None
     longer = np.concatenate([inputs, 0 * inputs], axis=1)[:, :7]
     np.testing.assert_array_equal(
-        zoo.call(converted, inputs)[0], zoo.call(converted, longer)[0]
+        small_models.call(converted, inputs)[0],
+        small_models.call(converted, longer)[0],
     )
     _, report = keras_norm.convert(
         model, lambda bn: keras.layers.LayerNormalization(name=bn.name)
@@ -201,7 +207,7 @@ def test_a_mask_is_used_or_its_loss_is_said():
 
 
 def test_a_deep_model_is_walked_without_recursion():
-    model = zoo.chain(300)
+    model = small_models.chain(300)
     limit = sys.getrecursionlimit()
     # Keras itself recurses as deep as the graph, some calls a node.
     frames = len(inspect.stack())
@@ -221,17 +227,21 @@ def test_a_deep_model_is_walked_without_recursion():
 def test_the_policy_of_the_moment_is_not_taken(name, policies):
     then, now = (("float32", "mixed_bfloat16")[i] for i in policies)
     keras.config.set_dtype_policy(then)
-    model = zoo.build(name)
+    model = small_models.build(name)
     keras.config.set_dtype_policy(now)
     converted, _ = keras_norm.convert(model, "sync_bn", verify=True)
     assert keras.config.dtype_policy().name == now
-    assert {x.dtype_policy.name for x in zoo.every_layer(model)} == {then}
-    assert {x.dtype_policy.name for x in zoo.every_layer(converted)} == {then}
+    assert {x.dtype_policy.name for x in small_models.every_layer(model)} == {
+        then
+    }
+    assert {
+        x.dtype_policy.name for x in small_models.every_layer(converted)
+    } == {then}
 
 
 @each_model
 def test_every_layer_is_called_as_often_as_before(name):
-    model = zoo.build(name)
+    model = small_models.build(name)
     converted, _ = keras_norm.convert(model, "rbn")
     for old, new in zip(model.layers, converted.layers, strict=True):
         inside = [
@@ -242,7 +252,7 @@ def test_every_layer_is_called_as_often_as_before(name):
 
 
 def test_shared_layers_stay_shared():
-    model = zoo.build("shared_norm")
+    model = small_models.build("shared_norm")
     converted, report = keras_norm.convert(model, "frn")
     assert len(report.entries) == 1
     layer = converted.get_layer("bn")
@@ -251,23 +261,23 @@ def test_shared_layers_stay_shared():
     assert type(threshold) is keras_norm.TLU
     assert len(threshold._inbound_nodes) == 2
     x = np.random.default_rng(0).normal(size=(2, 5)).astype("float32")
-    np.testing.assert_array_equal(zoo.call(converted, [x, x])[0], 0.0)
+    np.testing.assert_array_equal(small_models.call(converted, [x, x])[0], 0.0)
 
 
 def test_a_nested_model_called_twice_is_one_model():
-    model = zoo.build("siamese")
+    model = small_models.build("siamese")
     converted, _ = keras_norm.convert(model, "frn")
-    x = zoo.draw(model)["left"]
-    same = zoo.call(converted, {"left": x, "right": x})
+    x = small_models.draw(model)["left"]
+    same = small_models.call(converted, {"left": x, "right": x})
     np.testing.assert_allclose(same[1], 2 * same[0], rtol=1e-6)
     assert set(converted.output) == {"sum", "left"}
 
 
 def test_a_functional_subclass_comes_back_plain_and_the_report_says_so():
-    model = zoo.build("backbone")
+    model = small_models.build("backbone")
     converted, report = keras_norm.convert(model, "frn")
-    assert type(model) is zoo.Backbone
-    assert type(converted) is type(zoo.residual())
+    assert type(model) is small_models.Backbone
+    assert type(converted) is type(small_models.residual())
     assert "backbone is a Backbone; it comes back as a plain" in report.notes[0]
     assert report.notes[0] in str(report)
 
@@ -278,23 +288,23 @@ def test_classes_built_from_a_graph_are_kept():
         pass
 
     x = keras.Input((6, 6, 3))
-    model = Own(x, zoo.conv_block(x, "stem"))
+    model = Own(x, small_models.conv_block(x, "stem"))
     converted, report = keras_norm.convert(model, "frn")
     assert type(converted) is Own and not report.notes
 
 
 def test_an_optional_input_stays_optional():
-    model = zoo.build("optional_input")
+    model = small_models.build("optional_input")
     converted, _ = keras_norm.convert(model, "bn")
-    x = zoo.draw(model)[0]
+    x = small_models.draw(model)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            expected = zoo.call(model, [x, None])
+            expected = small_models.call(model, [x, None])
         except ValueError:
             pytest.skip("this Keras takes no None for an optional input")
         np.testing.assert_array_equal(
-            zoo.call(converted, [x, None])[0], expected[0]
+            small_models.call(converted, [x, None])[0], expected[0]
         )
 
 
@@ -307,11 +317,12 @@ def test_a_vocabulary_is_copied():
     x = keras.Input((1,), dtype="string")
     y = keras.layers.BatchNormalization(name="bn")(lookup(x))
     model = keras.Model(x, y)
-    zoo.fill(model)
+    small_models.fill(model)
     converted, _ = keras_norm.convert(model, "bn")
     words = keras.ops.convert_to_tensor([["b"], ["a"], ["d"]])
     np.testing.assert_array_equal(
-        zoo.call(converted, words)[0], zoo.call(model, words)[0]
+        small_models.call(converted, words)[0],
+        small_models.call(model, words)[0],
     )
 
 
@@ -326,7 +337,7 @@ def test_batch_renormalization_keeps_its_moments():
         renorm=True, renorm_clipping={"rmax": 2.0}, name="bn"
     )(x)
     model = keras.Model(x, y)
-    zoo.fill(model)
+    small_models.fill(model)
     for norm in ("bn", "rbn", "brn"):
         converted, report = keras_norm.convert(model, norm, verify=True)
         assert {"renorm_mean", "renorm_stddev", "moving_stddev"} <= set(
@@ -339,7 +350,7 @@ def test_batch_renormalization_keeps_its_moments():
 
 
 def test_a_lambda_calls_the_same_function():
-    model = zoo.build("with_lambda")
+    model = small_models.build("with_lambda")
     converted, _ = keras_norm.convert(model, "bn")
     theirs, ours = (m.get_layer("lambda") for m in (model, converted))
     assert ours is not theirs and ours.function is theirs.function
@@ -384,7 +395,7 @@ def test_a_sequential_with_a_call_of_its_own_is_no_graph():
 
 
 def test_regularizers_constraints_and_numbers_carry_over():
-    model = zoo.build("options")
+    model = small_models.build("options")
     for norm in ("bn", "rbn", "eval_norm", "brn"):
         converted, _ = keras_norm.convert(model, norm)
         layer = converted.get_layer("bn")
@@ -399,7 +410,7 @@ def test_regularizers_constraints_and_numbers_carry_over():
 
 
 def test_arguments_come_before_what_carries_over():
-    model = zoo.build("options")
+    model = small_models.build("options")
     converted, report = keras_norm.convert(
         model, "bn", epsilon=1e-4, momentum=0.5, gamma_regularizer=None
     )
@@ -411,7 +422,7 @@ def test_arguments_come_before_what_carries_over():
 
 @pytest.mark.parametrize("name", ["positive_axis", "channels_first"])
 def test_the_axis_carries_over(name):
-    model = zoo.build(name)
+    model = small_models.build(name)
     axis = model.get_layer("bn").axis
     converted, _ = keras_norm.convert(model, "frn")
     assert converted.get_layer("bn").axis == axis
@@ -420,15 +431,15 @@ def test_the_axis_carries_over(name):
 
 
 def test_vectors_get_a_learned_epsilon():
-    converted, report = keras_norm.convert(zoo.build("vectors"), "frn")
+    converted, report = keras_norm.convert(small_models.build("vectors"), "frn")
     assert converted.get_layer("bn").learned_epsilon is not None
     assert report.entries[0].created == ("learned_epsilon",)
-    converted, _ = keras_norm.convert(zoo.build("residual"), "frn")
+    converted, _ = keras_norm.convert(small_models.build("residual"), "frn")
     assert converted.get_layer("first_bn").learned_epsilon is None
 
 
 def test_a_learned_epsilon_starts_at_the_variance():
-    model = zoo.build("vectors")
+    model = small_models.build("vectors")
     old = model.get_layer("bn")
 
     def epsilon(**kwargs):
@@ -463,23 +474,23 @@ def test_gradients_through_many_single_values_stay_finite():
 
 
 def test_a_dead_or_exploding_channel_is_kept():
-    model = zoo.build("positive_axis")
+    model = small_models.build("positive_axis")
     layer = model.get_layer("bn")
     layer.gamma.assign([0.0, -1.5, 2.0])
     layer.moving_variance.assign([0.0, 1e-36, 1e4])
-    inputs = zoo.draw(model)
+    inputs = small_models.draw(model)
     for norm in ("bn", "frozen", "rbn"):
         converted, _ = keras_norm.convert(model, norm, verify=True)
         np.testing.assert_allclose(
-            zoo.call(converted, inputs)[0],
-            zoo.call(model, inputs)[0],
+            small_models.call(converted, inputs)[0],
+            small_models.call(model, inputs)[0],
             rtol=1e-5,
             atol=1e-5,
         )
 
 
 def test_fresh_is_a_new_network():
-    model = zoo.build("options")
+    model = small_models.build("options")
     converted, report = keras_norm.convert(model, "rbn", fresh=True)
     layer = converted.get_layer("bn")
     assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
@@ -489,7 +500,7 @@ def test_fresh_is_a_new_network():
 
 
 def test_a_model_trained_with_our_norm_converts_too():
-    model = zoo.build("residual")
+    model = small_models.build("residual")
     ours, _ = keras_norm.convert(model, "sync_bn")
     converted, report = keras_norm.convert(ours, "rbn", verify=True)
     assert len(report.replaced) == 3
@@ -506,7 +517,7 @@ def test_a_layer_that_cannot_be_made_again_is_named():
             return x
 
     x = keras.Input((6, 6, 3))
-    y = zoo.conv_block(NoConfig(object(), name="stubborn")(x), "stem")
+    y = small_models.conv_block(NoConfig(object(), name="stubborn")(x), "stem")
     with pytest.raises(keras_norm.ConversionError, match="'stubborn'"):
         keras_norm.convert(keras.Model(x, y), "frn")
 

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_norm
-from tests.conversion import zoo
+from tests.conversion import small_models
 
 STOCK = layers.BatchNormalization
 
@@ -18,7 +18,7 @@ def composite():
     x = keras.Input((6, 6, 3), name="image")
     y = layers.Conv2D(4, 3, name="conv")(x)
     y = layers.BatchNormalization(name="outer")(y)
-    y = zoo.Block(name="block")(y)
+    y = small_models.Block(name="block")(y)
     return keras.Model(x, y, name="composite")
 
 
@@ -78,7 +78,7 @@ def draw():
 def born(build, norm, **kwargs):
     with keras_norm.norm_scope(norm, **kwargs):
         model = build()
-    zoo.fill(model)
+    small_models.fill(model)
     return model
 
 
@@ -88,7 +88,7 @@ def load(path):
 
 def assert_reloads(path, expected):
     np.testing.assert_array_equal(
-        zoo.call(load(path), draw(), training=False)[0], expected
+        small_models.call(load(path), draw(), training=False)[0], expected
     )
 
 
@@ -101,14 +101,14 @@ def test_what_is_built_from_code_is_born_with_the_norm():
     outside = keras.applications.ResNet50(weights=None, classes=2)
     ours = [layer.name for layer in model.layers[1:]]
     assert ours == [layer.name for layer in outside.layers[1:]]
-    assert len(zoo.stock(outside)) == 53
+    assert len(small_models.stock(outside)) == 53
 
 
 def test_it_reaches_what_no_walk_does():
     for build in (composite, subclassed):
         with keras_norm.norm_scope("rbn") as scope:
             model = build()
-        assert not zoo.stock(model)
+        assert not small_models.stock(model)
         assert scope.num_replaced == (2 if build is composite else 1)
 
 
@@ -217,12 +217,12 @@ NORMS = ["frn", "rbn", "gn", "bn", "frozen", "eval_norm", "in", "none"]
 def test_it_reloads_inside_and_nowhere_else(norm, build, tmp_path):
     path = tmp_path / "born.keras"
     model = born(build, norm)
-    expected = zoo.call(model, draw(), training=False)[0]
+    expected = small_models.call(model, draw(), training=False)[0]
     model.save(path)
     with keras_norm.norm_scope(norm):
         again = load(path)
         np.testing.assert_array_equal(
-            zoo.call(again, draw(), training=False)[0], expected
+            small_models.call(again, draw(), training=False)[0], expected
         )
         again.save(tmp_path / "again.keras")
         assert_reloads(tmp_path / "again.keras", expected)
@@ -292,9 +292,9 @@ def test_weights_that_look_alike_are_told_apart(norm, kwargs, flags, tmp_path):
 def test_weights_of_batch_norm_load_only_where_they_mean_the_same(tmp_path):
     path = tmp_path / "stock.keras"
     model = held(center=False, scale=False)
-    zoo.fill(model)
+    small_models.fill(model)
     model.save(path)
-    expected = zoo.call(model, draw(), training=False)[0]
+    expected = small_models.call(model, draw(), training=False)[0]
     for norm in ("bn", "sync_bn", "frozen"):
         with keras_norm.norm_scope(norm):
             assert_reloads(path, expected)
@@ -319,15 +319,15 @@ def test_a_layer_of_another_package_that_looks_alike_is_told_apart(tmp_path):
 
 
 def test_what_lies_in_a_graph_loads_everywhere(tmp_path):
-    model = born(zoo.residual, "frn")
+    model = born(small_models.residual, "frn")
     model.save(tmp_path / "born.keras")
-    expected = zoo.call(model, draw(), training=False)[0]
+    expected = small_models.call(model, draw(), training=False)[0]
     assert_reloads(tmp_path / "born.keras", expected)
 
 
 def test_a_model_born_so_trains_and_converts():
     with keras_norm.norm_scope("bn"):
-        model = zoo.residual()
+        model = small_models.residual()
     model.compile(optimizer="sgd", loss="mse")
     model.fit(draw(), np.zeros((2, 4)), verbose=0)
     converted, report = keras_norm.convert(model, "frn")

@@ -14,7 +14,7 @@ import pytest
 
 import keras_norm
 import keras_norm_cli
-from keras_norm.conversion import files
+from keras_norm.saving import load
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MODEL = "cifar-10-model==7.4.0"
@@ -70,7 +70,7 @@ def num_right(model, images, labels):
 @pytest.mark.parametrize("norm", ["rbn", "sync_bn", "frozen", "bn"])
 def test_it_is_as_right_as_before(norm, network, labelled):
     images, labels = labelled
-    model, notes = files.load_model(network)
+    model, notes = load.load_model(network)
     assert "old format" in notes[0]
     converted, report = keras_norm.convert(model, norm, inputs=images)
     assert len(report.replaced) == 6

@@ -10,11 +10,11 @@ pytest.importorskip("tensorflow_datasets")
 
 import sklearn.metrics  # noqa: E402
 
-from recipes import confusion  # noqa: E402
-from recipes import data  # noqa: E402
-from recipes import inventory  # noqa: E402
-from recipes import per_class  # noqa: E402
-from tests.recipes.runs import make_config  # noqa: E402
+from recipes.classification import confusion_matrix  # noqa: E402
+from recipes.classification import per_class  # noqa: E402
+from recipes.data import input_pipeline  # noqa: E402
+from recipes.data import inventory  # noqa: E402
+from tests.recipes.small_runs import make_config  # noqa: E402
 
 
 @pytest.mark.parametrize("num_classes", [3, 50, 51])
@@ -67,24 +67,24 @@ def test_ties_are_in_order_and_nothing_is_no_fault():
 
 def test_names_in_the_report_are_text(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    made = data.make(config)
+    made = input_pipeline.make(config)
     names = made.source.class_names
     assert names == tuple("0123456789")
     rows = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
     counted = per_class.count(rows, names, made.source.evaluation.name)
     per_class.write(tmp_path, counted)
-    page = confusion.page(config, made)
+    page = confusion_matrix.page(config, made)
     assert page.count("<figure") == 1 and "<b>1</b> 50%<br>is 0" in page
     assert "0, predicted as 1: 1" in page
 
 
 def test_every_dataset_is_told_in_a_line():
-    line = inventory.describe(data.make(make_config()))
+    line = inventory.describe(input_pipeline.make(make_config()))
     assert line == (
         "1,437 training and 360 evaluation images, 10 classes "
         "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
     )
-    made = data.make(make_config(dataset="fake"))
+    made = input_pipeline.make(make_config(dataset="fake"))
     assert inventory.describe(made).endswith(
         "1,000 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 990 more)"
     )

@@ -18,12 +18,12 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 from pycocotools.coco import COCO  # noqa: E402
 
-from recipes import data  # noqa: E402
-from recipes.detection import coco_folder  # noqa: E402
-from recipes.detection import metric  # noqa: E402
+from recipes.data import input_pipeline  # noqa: E402
+from recipes.detection import coco_metric  # noqa: E402
 from recipes.detection import pictures  # noqa: E402
+from recipes.detection.datasets import coco_folder  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests.recipes.detection import drawn  # noqa: E402
+from tests.recipes.detection import small_detector  # noqa: E402
 
 HEIGHT, WIDTH = 24, 32
 HUGE = 2**70
@@ -400,7 +400,7 @@ def test_what_is_no_json_is_refused_in_a_line(tmp_path, text):
 
 def test_every_class_of_one_name_has_its_ap():
     """AP of classes by their name, where names are given more than once."""
-    result = metric.Evaluation({}, (0.25, 0.75, 0.5))
+    result = coco_metric.Evaluation({}, (0.25, 0.75, 0.5))
     assert sorted(result.per_class(("tree", "tree", "bee")).values()) == [
         0.25,
         0.5,
@@ -498,14 +498,14 @@ def make_odd(root, split="train"):
 
 
 def make_data(dataset, on_bad_image, **flags):
-    config = drawn.make_config(
+    config = small_detector.make_config(
         dataset=dataset,
         on_bad_image=on_bad_image,
         global_batch_size=8,
         train_steps=5,
         **flags,
     )
-    return config, data.make(config)
+    return config, input_pipeline.make(config)
 
 
 # https://github.com/facebookresearch/detectron2/issues/788
@@ -590,11 +590,11 @@ def test_sizes_are_compared_before_a_run_unless_images_may_be_skipped(tmp_path):
 
 def test_a_run_says_how_many_images_it_left_out_and_which(tmp_path, capsys):
     dataset, paths = make_odd(tmp_path / "odd", "val")
-    found = drawn.run(
+    found = small_detector.run(
         tmp_path / "run",
         dataset=dataset,
         on_bad_image="skip",
-        init_model=drawn.classifier(tmp_path / "start.keras", "frn"),
+        init_model=small_detector.classifier(tmp_path / "start.keras", "frn"),
         train_steps=1,
     )
     assert sorted(found["bad_images"]) == sorted(map(str, paths))
@@ -612,12 +612,14 @@ def test_an_evaluation_says_so_too(tmp_path, capsys):
     flags = {
         "dataset": dataset,
         "on_bad_image": "skip",
-        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "init_model": small_detector.classifier(
+            tmp_path / "start.keras", "frn"
+        ),
         "train_steps": 1,
     }
-    drawn.run(tmp_path / "run", **flags, mode="train")
+    small_detector.run(tmp_path / "run", **flags, mode="train")
     assert "left out" not in capsys.readouterr().out
-    drawn.run_only(tmp_path / "run", **flags, mode="eval")
+    small_detector.run_only(tmp_path / "run", **flags, mode="eval")
     assert "left out 3 images" in capsys.readouterr().out
     evaluated = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert sorted(evaluated["bad_images"]) == sorted(map(str, paths))

@@ -17,7 +17,7 @@ from keras import layers
 
 import keras_norm
 import keras_norm_cli
-from keras_norm.conversion import files
+from keras_norm.saving import load
 from tests.field import hostile
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -440,7 +440,7 @@ def test_what_nobody_thought_of_is_one_line(folder, capfd, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("one\ntwo\x1b[31m")
 
-    monkeypatch.setattr(files, "load_model", fail)
+    monkeypatch.setattr(load, "load_model", fail)
     code, output, errors = run(capfd, "inspect", "model.keras")
     assert (code, output) == (1, "")
     assert errors == "error: RuntimeError: one two\\x1b[31m\n"

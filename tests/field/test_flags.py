@@ -13,18 +13,18 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the recipes run on TensorFlow", allow_module_level=True)
 pytest.importorskip("tensorflow_datasets")
 
-from recipes import config as config_lib  # noqa: E402
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import grid  # noqa: E402
-from recipes import groups  # noqa: E402
-from recipes import strategy  # noqa: E402
-from recipes import workdir  # noqa: E402
-from recipes.config import Config  # noqa: E402
+from recipes.config import base as config_lib  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config.base import Config  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests.recipes.program import FAST  # noqa: E402
-from tests.recipes.program import cluster  # noqa: E402
-from tests.recipes.program import finish  # noqa: E402
+from recipes.experiments import aggregate  # noqa: E402
+from recipes.experiments import grid  # noqa: E402
+from recipes.run_dir import run_dir  # noqa: E402
+from recipes.training import distribution  # noqa: E402
+from tests.recipes.command_line import FAST  # noqa: E402
+from tests.recipes.command_line import cluster  # noqa: E402
+from tests.recipes.command_line import finish  # noqa: E402
 
 KINDS = {"imagenet": Config, "coco": DetectionConfig}
 
@@ -119,23 +119,23 @@ def test_none_is_kept_and_compared(program, field, monkeypatch, tmp_path):
     monkeypatch.setitem(kind.PRESETS, "full", preset_of(field))
     place = f"--workdir={tmp_path}"
     config = parse(kind, "--preset=full", *unset(field), place)
-    workdir.check(config)
-    workdir.save(config)
+    run_dir.check(config)
+    run_dir.save(config)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored[field.name] is None
     assert parse(kind, place) == config
-    workdir.check(parse(kind, "--preset=full", *unset(field), place))
+    run_dir.check(parse(kind, "--preset=full", *unset(field), place))
     other = parse(kind, "--preset=full", place)
-    if field.name in workdir.NOT_OF_THE_RUN:
-        workdir.check(other)
+    if field.name in run_dir.NOT_OF_THE_RUN:
+        run_dir.check(other)
         # And it may be unset later, by the flag alone.
-        workdir.save(other)
+        run_dir.save(other)
         assert getattr(parse(kind, place), field.name) == example(field)
         assert getattr(parse(kind, place, *unset(field)), field.name) is None
     else:
         message = f"{field.name} is None there and {example(field)!r} now"
         with pytest.raises(RecipeError, match=message):
-            workdir.check(other)
+            run_dir.check(other)
 
 
 @pytest.mark.parametrize(("program", "field"), OPTIONAL, ids=ids(OPTIONAL))
@@ -200,7 +200,7 @@ def test_a_sweep_varies_none(field, tmp_path):
     assert f"--{field.name}=none" in second.command
     # The command that it gives makes the same run.
     for cell in (first, second):
-        arguments = [groups.argument(*s) for s in cell.settings.items()]
+        arguments = [aggregate.argument(*s) for s in cell.settings.items()]
         assert parse(Config, *arguments) == cell.config
 
 
@@ -221,7 +221,7 @@ def test_workers_take_a_preset_whose_replicas_are_unset(tmp_path):
     """Its `virtual_replicas` cannot be on several machines."""
     given = ("--preset=digits", "--strategy=multi_worker")
     with pytest.raises(RecipeError, match="--virtual_replicas=none"):
-        strategy.make(parse(Config, *given))
+        distribution.make(parse(Config, *given))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

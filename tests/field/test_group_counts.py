@@ -10,8 +10,8 @@ import pytest
 import keras_norm
 from keras_norm import RBN
 from keras_norm import GroupNormalization
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
 
 # Channels, groups: at most 32 groups, at least 4 channels in each, a divisor.
 DEFAULTS = [

@@ -15,10 +15,10 @@ import pytest
 from keras import layers
 
 import keras_norm
-from keras_norm.conversion import files as files_lib
-from keras_norm.conversion import guards
-from keras_norm.conversion.errors import ConversionError
-from tests.conversion import legacy
+from keras_norm.errors import ConversionError
+from keras_norm.saving import guards
+from keras_norm.saving import load as files_lib
+from tests.conversion import keras2_files
 from tests.field import hostile
 from tests.field.hostile import LAYERS
 from tests.field.hostile import function
@@ -511,7 +511,7 @@ def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
             "config": {"seed": None},
         }
 
-    legacy.write_hdf5(tmp_path / "model.h5", hostile.model(), edit=edit)
+    keras2_files.write_hdf5(tmp_path / "model.h5", hostile.model(), edit=edit)
     loaded, _ = files_lib.load_model(tmp_path / "model.h5")
     assert loaded.layers[1].activation is keras.activations.relu
 

@@ -15,11 +15,11 @@ pytest.importorskip("tensorflow_datasets")
 
 import tensorflow as tf  # noqa: E402
 
-from recipes import data  # noqa: E402
-from recipes import inventory  # noqa: E402
-from recipes import sources  # noqa: E402
+from recipes.classification import datasets  # noqa: E402
+from recipes.data import input_pipeline  # noqa: E402
+from recipes.data import inventory  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests.recipes.runs import make_config  # noqa: E402
+from tests.recipes.small_runs import make_config  # noqa: E402
 
 # What every program reads, and Keras.
 PLAIN = (
@@ -83,7 +83,7 @@ def make(root, names):
 
 
 def opened(root):
-    return sources.open_source(make_config(dataset=f"folder:{root}"))
+    return datasets.open_source(make_config(dataset=f"folder:{root}"))
 
 
 def read(split):
@@ -146,7 +146,9 @@ def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path):
         assert [row[1:] for row in read(split)] == [row[1:] for row in rows]
     assert notes_of(messy) == ALL_LEFT_BEHIND
     line = inventory.describe(
-        data.make(make_config(dataset=f"folder:{messy}", global_batch_size=4))
+        input_pipeline.make(
+            make_config(dataset=f"folder:{messy}", global_batch_size=4)
+        )
     )
     assert line == (
         "13 training and 3 evaluation images, 3 classes (Z, a, b); "
@@ -266,7 +268,7 @@ def test_a_split_of_nothing_is_refused(tmp_path, names):
 
 def test_its_batches_train(tmp_path):
     make(tmp_path, (*PLAIN, *LEFT_BEHIND["2 files (._*)"]))
-    made = data.make(
+    made = input_pipeline.make(
         make_config(
             dataset=f"folder:{tmp_path}", global_batch_size=13, image_size=8
         )

@@ -12,8 +12,8 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf  # noqa: E402
 
-from recipes import bad_images  # noqa: E402
-from recipes import encoded  # noqa: E402
+from recipes.data import decode_errors  # noqa: E402
+from recipes.data import image_files  # noqa: E402
 from tests.field.test_orientation import picture  # noqa: E402
 
 
@@ -57,7 +57,7 @@ def test_pixels_are_those_of_pillow(name):
     content = encode(make(), kind, **options)
     with PIL.Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(image.convert("RGB")).astype(int)
-    actual = encoded.decode(content, 3).numpy().astype(int)
+    actual = image_files.decode(content, 3).numpy().astype(int)
     # Two decoders of JPEG round in their own way.
     tolerance = 4 if kind == "JPEG" else 0
     np.testing.assert_allclose(actual, expected, atol=tolerance)
@@ -67,14 +67,14 @@ def test_an_animated_webp_is_refused():
     """TensorFlow 2.21 corrupts its memory over one."""
     content = encode(picture(), "WEBP", **MOVING, lossless=True)
     with pytest.raises(tf.errors.InvalidArgumentError):
-        encoded.decode(content, 3)
-    reason = bad_images._why(content, (0, 0))
+        image_files.decode(content, 3)
+    reason = decode_errors._why(content, (0, 0))
     assert reason == "cannot be decoded: it is an animated WebP"
 
 
 def test_a_file_that_is_not_there_has_no_bytes(tmp_path):
     path = tmp_path / "x"
-    assert encoded.read(str(path)).numpy() == b""
+    assert image_files.read(str(path)).numpy() == b""
     path.write_bytes(b"an image")
-    assert encoded.read(str(path)).numpy() == b"an image"
-    assert encoded.read(str(tmp_path)).numpy() == b""
+    assert image_files.read(str(path)).numpy() == b"an image"
+    assert image_files.read(str(tmp_path)).numpy() == b""

@@ -12,16 +12,16 @@ from keras_norm import compat
 from keras_norm import moments
 from keras_norm.layers.no_norm import NoNormalization
 from tests import reference
-from tests.gradient import BACKEND
-from tests.gradient import MODES
-from tests.gradient import value_and_gradients
+from tests.assertions import assert_close
+from tests.assertions import to_numpy
+from tests.backend_gradients import BACKEND
+from tests.backend_gradients import MODES
+from tests.backend_gradients import value_and_gradients
 from tests.layers.members import MEMBERS
 from tests.layers.members import Member
 from tests.layers.members import each_batch_member
 from tests.layers.members import each_member
 from tests.layers.members import weights_of
-from tests.numbers import assert_close
-from tests.numbers import to_numpy
 
 SHAPE = (3, 4, 5, 6)
 

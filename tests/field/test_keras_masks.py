@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import keras_norm
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
 
 
 def draw(shape=(4, 3, 5, 2), seed=0):

@@ -10,10 +10,10 @@ from keras import ops
 
 import keras_norm
 import keras_norm_cli
-from tests.conversion import zoo
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.conversion import small_models
 
 STEPS, FEATURES = 6, 4
 
@@ -167,12 +167,12 @@ def draw(model, seed=0):
         array[0, -2:] = array[1, 3] = 0
         return array.astype(dtype)
 
-    return keras.tree.map_structure(values, zoo._inputs(model))
+    return keras.tree.map_structure(values, small_models._inputs(model))
 
 
 def check(model, tmp_path):
     """The conversion to the same function, before and after saving."""
-    zoo.fill(model)
+    small_models.fill(model)
     inputs = draw(model)
     expected = to_numpy(model(inputs))
     converted, report = keras_norm.convert(model, "frozen")
@@ -233,7 +233,7 @@ def test_a_mask_that_comes_from_outside_a_nested_model(make, tmp_path):
 # The mask decides what the moments are of. keras-team/keras#7466
 def test_training_counts_the_steps_that_are_not_masked():
     model = sequential("masking")
-    zoo.fill(model)
+    small_models.fill(model)
     inputs = draw(model)
     converted, _ = keras_norm.convert(model, "bn", momentum=0.5)
     norm = converted.get_layer("bn")
@@ -249,7 +249,7 @@ def test_training_counts_the_steps_that_are_not_masked():
 @pytest.mark.parametrize("norm", ["frn", "gn", "rbn", "eval_norm", "ln"])
 def test_other_norms_pass_the_mask_on(norm):
     model = sequential("masking", "gru")
-    zoo.fill(model)
+    small_models.fill(model)
     converted, _ = keras_norm.convert(model, norm)
     inputs = draw(model)
     # A masked step at the end holds nothing that the GRU may see.
@@ -307,7 +307,7 @@ def test_plan_and_inspection_of_a_masked_sequential(tmp_path, capsys):
 
 def test_norm_scope_makes_a_masked_sequential():
     model = sequential("masking")
-    zoo.fill(model)
+    small_models.fill(model)
     with keras_norm.norm_scope("bn") as scope:
         born = sequential("masking")
     assert scope.names == ["bn"]
@@ -325,7 +325,7 @@ def test_verifying_leaves_the_states_of_a_model_alone():
             layers.LSTM(3, stateful=True),
         ]
     )
-    zoo.fill(model)
+    small_models.fill(model)
     before = [to_numpy(v) for v in model.variables]
     _, report = keras_norm.convert(model, "bn", verify=True)
     assert report.comparisons[0].largest == 0.0

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import keras_norm
-from keras_norm.conversion.errors import ConversionError
+from keras_norm.errors import ConversionError
 
 PUBLIC = {name for name in keras_norm.__all__ if not name.startswith("_")}
 

@@ -12,8 +12,8 @@ from keras import ops
 import keras_norm
 import keras_norm_cli
 from keras_norm.conversion import verify
-from tests.conversion import zoo
-from tests.numbers import to_numpy
+from tests.assertions import to_numpy
+from tests.conversion import small_models
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 FAULTS = [
@@ -42,7 +42,7 @@ def network():
         ],
         name="network",
     )
-    zoo.fill(model)
+    small_models.fill(model)
     return model
 
 
@@ -141,7 +141,7 @@ def test_outputs_that_overflow_agree_with_nothing():
             layers.Dense(2, name="head"),
         ]
     )
-    zoo.fill(model)
+    small_models.fill(model)
     model.get_layer("large").kernel.assign(np.full((4, 2), 6e4))
     text = message(keras_norm.convert, model, "bn", verify=True)
     assert "not finite, first in 'large' (float16)" in text
@@ -180,11 +180,11 @@ def test_a_nan_is_the_worst_in_any_place(place):
     if not ON_TENSORFLOW:
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
-    from recipes import export
+    from recipes.export import writer
 
     numbers = [1e-9, 1e-9]
     numbers[place] = np.nan
-    assert export.worst(numbers) == np.inf
+    assert writer.worst(numbers) == np.inf
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores"])
@@ -214,11 +214,11 @@ def test_an_export_names_the_layer(tmp_path):
     if not ON_TENSORFLOW:
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
-    from recipes import export
     from recipes.errors import RecipeError
+    from recipes.export import writer
 
     model = network()
     put(model.get_layer("bn"), "moving_variance", (2,), np.nan)
     config = types.SimpleNamespace(export_format="saved_model", folder=tmp_path)
     with pytest.raises(RecipeError, match="'bn'.*moving_variance"):
-        export.write(config, model, {}, None)
+        writer.write(config, model, {}, None)

@@ -6,9 +6,9 @@ import pytest
 
 import keras_norm
 from keras_norm.training import ReplicaModel
-from recipes.state import State
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from recipes.training.state import State
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="recipes run on TensorFlow"

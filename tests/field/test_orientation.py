@@ -14,10 +14,10 @@ pytest.importorskip("tensorflow_datasets")
 
 import tensorflow as tf  # noqa: E402
 
-from recipes import data  # noqa: E402
-from recipes import encoded  # noqa: E402
-from recipes import exif  # noqa: E402
-from tests.recipes.runs import make_config  # noqa: E402
+from recipes.data import exif  # noqa: E402
+from recipes.data import image_files  # noqa: E402
+from recipes.data import input_pipeline  # noqa: E402
+from tests.recipes.small_runs import make_config  # noqa: E402
 
 TAG = 0x0112
 
@@ -45,8 +45,8 @@ def upright(content):
 
 
 def shown(content):
-    pixels = encoded.decode(content, 3)
-    return encoded.upright(pixels, exif.orientation(content)).numpy()
+    pixels = image_files.decode(content, 3)
+    return image_files.upright(pixels, exif.orientation(content)).numpy()
 
 
 # https://github.com/facebookresearch/detectron2/issues/788
@@ -117,7 +117,7 @@ def test_folders_are_read_upright(tmp_path, augmentation):
                     path.write_bytes(content)
                 else:
                     PIL.Image.fromarray(upright(content)).save(path)
-        made[name] = data.make(
+        made[name] = input_pipeline.make(
             make_config(
                 dataset=f"folder:{tmp_path / name}",
                 global_batch_size=8,
@@ -142,7 +142,7 @@ def test_turned_jpegs_leave_the_fast_path(tmp_path):
     config = make_config(
         dataset=f"folder:{tmp_path}", global_batch_size=8, image_size=24
     )
-    images, _, weights = next(iter(data.make(config).evaluation()))
+    images, _, weights = next(iter(input_pipeline.make(config).evaluation()))
     assert weights.numpy().all()
     for orientation, image in enumerate(images.numpy(), start=1):
         pixels = upright(encode("JPEG", orientation, quality=95))

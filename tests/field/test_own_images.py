@@ -17,12 +17,12 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import program  # noqa: E402
-from recipes.config import Config  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config.base import Config  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests.recipes.detection import drawn  # noqa: E402
+from recipes.training import runner  # noqa: E402
+from tests.recipes.detection import small_detector  # noqa: E402
 
 CLASSES = ("cat", "chien <été>")
 SIZE = 32
@@ -33,7 +33,7 @@ def command(*arguments, kind=Config):
     values = flags.FlagValues()
     recipe_flags.define_settings(values, kind)
     values(["program", *arguments])
-    program.run(recipe_flags.to_config(values, kind))
+    runner.run(recipe_flags.to_config(values, kind))
 
 
 def picture(label, i):
@@ -158,7 +158,7 @@ def test_class_names_go_with_what_is_written(own):
     summary = json.loads((run / "summary.json").read_text())
     exported = run / "export" / "saved_model" / "export.json"
     exported = json.loads(exported.read_text())
-    from recipes import model_metadata
+    from recipes.models import model_metadata
 
     metadata = model_metadata.read(run / "model.keras")
     for names in (summary, exported, metadata):
@@ -255,11 +255,11 @@ def test_wrong_paths_are_refused(
 
 
 def test_a_detector_predicts_boxes_in_pixels(tmp_path):
-    dataset = drawn.folder(tmp_path / "set", num_train=8, num_eval=5)
-    tiny = {**drawn.TINY, "dataset": dataset, "norm": "frn"}
-    tiny |= {"init_model": drawn.classifier(tmp_path / "start.keras")}
+    dataset = small_detector.folder(tmp_path / "set", num_train=8, num_eval=5)
+    tiny = {**small_detector.TINY, "dataset": dataset, "norm": "frn"}
+    tiny |= {"init_model": small_detector.classifier(tmp_path / "start.keras")}
     tiny |= {"workdir": str(tmp_path / "run"), "score_threshold": 0.001}
-    command(*drawn.arguments(**tiny), kind=DetectionConfig)
+    command(*small_detector.arguments(**tiny), kind=DetectionConfig)
     found = json.loads((tmp_path / "run" / "predictions.json").read_text())
     (tmp_path / "start.keras").unlink()
     images = tmp_path / "set" / "val2017"

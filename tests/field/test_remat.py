@@ -10,10 +10,10 @@ import pytest
 import keras_norm
 from keras_norm import compat
 from keras_norm.layers.no_norm import NoNormalization
-from tests.gradient import BACKEND
-from tests.gradient import value_and_gradients
-from tests.numbers import assert_close
-from tests.numbers import to_numpy
+from tests.assertions import assert_close
+from tests.assertions import to_numpy
+from tests.backend_gradients import BACKEND
+from tests.backend_gradients import value_and_gradients
 
 if not hasattr(keras, "RematScope"):
     pytest.skip("Keras is too old for it", allow_module_level=True)

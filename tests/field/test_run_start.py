@@ -18,22 +18,22 @@ pytest.importorskip("tensorflow_datasets")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from recipes import checkpoint  # noqa: E402
-from recipes import confusion  # noqa: E402
-from recipes import devices  # noqa: E402
-from recipes import disk  # noqa: E402
-from recipes import flags as recipe_flags  # noqa: E402
-from recipes import init_model  # noqa: E402
-from recipes import program  # noqa: E402
-from recipes import progress  # noqa: E402
-from recipes import run_files  # noqa: E402
-from recipes import runs  # noqa: E402
-from recipes import strategy  # noqa: E402
+from recipes.classification import confusion_matrix  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests.recipes import program as process  # noqa: E402
-from tests.recipes.runs import make_config  # noqa: E402
-from tests.recipes.runs import run  # noqa: E402
-from tests.recipes.workdirs import write  # noqa: E402
+from recipes.models import pretrained  # noqa: E402
+from recipes.run_dir import devices  # noqa: E402
+from recipes.run_dir import disk  # noqa: E402
+from recipes.run_dir import progress  # noqa: E402
+from recipes.run_dir import run_files  # noqa: E402
+from recipes.run_dir import runs  # noqa: E402
+from recipes.training import checkpoints  # noqa: E402
+from recipes.training import distribution  # noqa: E402
+from recipes.training import runner  # noqa: E402
+from tests.recipes import command_line as process  # noqa: E402
+from tests.recipes.experiments.fake_runs import write  # noqa: E402
+from tests.recipes.small_runs import make_config  # noqa: E402
+from tests.recipes.small_runs import run  # noqa: E402
 
 TWO_EPOCHS = types.SimpleNamespace(num_steps=4, steps_per_epoch=2, num_epochs=2)
 CONSTANT = {"schedule": "constant", "train_steps": None, "mode": "train"}
@@ -64,7 +64,7 @@ def test_the_devices_are_in_summary_and_report(sparse):
 
 
 def test_a_single_cpu_is_no_replica(tmp_path):
-    made = strategy.make(make_config(virtual_replicas=None))
+    made = distribution.make(make_config(virtual_replicas=None))
     assert devices.describe(made).startswith("1 CPU; TensorFlow sees no GPU")
 
 
@@ -106,7 +106,7 @@ def test_a_command_that_fails_leaves_nothing(tmp_path):
         workdir=str(tmp_path / "new" / "run"), dataset="folder:/nowhere"
     )
     with pytest.raises(RecipeError, match="/nowhere"):
-        program.run(bad)
+        runner.run(bad)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +124,7 @@ def test_the_corrected_command_is_accepted(tmp_path):
 def test_a_misspelt_workdir_is_not_made(sparse, mode):
     folder = sparse[0].with_name("rum")
     with pytest.raises(RecipeError) as caught:
-        program.run(make_config(workdir=str(folder), mode=mode))
+        runner.run(make_config(workdir=str(folder), mode=mode))
     assert f"there is no run in {folder}." in str(caught.value)
     assert f"Did you mean {sparse[0]}?" in str(caught.value)
     assert not folder.exists()
@@ -136,7 +136,7 @@ def test_a_run_that_works_keeps_its_workdir(tmp_path):
     errors = []
 
     def hold():
-        from recipes import lock
+        from recipes.run_dir import lock
 
         with lock.held(tmp_path / "run", "run", "workdir"):
             started.set()
@@ -159,13 +159,13 @@ def test_a_run_that_works_keeps_its_workdir(tmp_path):
 
 
 def test_a_checkpoint_is_named_only_where_there_is_one(sparse, tmp_path):
-    assert checkpoint.resumption(tmp_path) == (
+    assert checkpoints.resumption(tmp_path) == (
         "no checkpoint was saved yet, the same command starts anew"
     )
-    assert checkpoint.earlier(tmp_path) == ""
-    newest = checkpoint.Checkpoints(sparse[0], keep=1).paths()[0]
-    assert str(newest) in checkpoint.resumption(sparse[0])
-    assert str(newest) in checkpoint.earlier(sparse[0])
+    assert checkpoints.earlier(tmp_path) == ""
+    newest = checkpoints.Checkpoints(sparse[0], keep=1).paths()[0]
+    assert str(newest) in checkpoints.resumption(sparse[0])
+    assert str(newest) in checkpoints.earlier(sparse[0])
 
 
 def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
@@ -201,7 +201,7 @@ def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
     model = keras.Model(image, keras.layers.Dense(10)(x))
     model.save(tmp_path / "code.keras")
     with pytest.raises(RecipeError) as caught:
-        init_model.read(str(tmp_path / "code.keras"), None, "float32")
+        pretrained.read(str(tmp_path / "code.keras"), None, "float32")
     assert "unsafe" not in str(caught.value)
     assert "holds Python code" in str(caught.value)
 
@@ -254,13 +254,13 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
     config = make_config(workdir=str(tmp_path))
     path = tmp_path / "evaluation.json"
     path.write_bytes(damage)
-    assert confusion.page(config, data) == ""
+    assert confusion_matrix.page(config, data) == ""
     assert f"{path} is damaged" in caplog.text or damage == b"[]"
 
 
 def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
     """ZIP archives have bits that say: encrypted, compressed, patched."""
-    made = checkpoint.Checkpoints(tmp_path, 2)
+    made = checkpoints.Checkpoints(tmp_path, 2)
     arrays = {"a": np.arange(3.0), "b": np.arange(4)}
     made.save(arrays, {"step": 1, "seconds": 0.0}, None)
     path = made.path(1)
@@ -273,7 +273,7 @@ def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
             bad[place] ^= 1 << bit
             path.write_bytes(bad)
             try:
-                found = checkpoint.read(path, arrays).arrays
+                found = checkpoints.read(path, arrays).arrays
             except RecipeError as error:
                 names.append("\n" in str(error))
                 continue
@@ -286,9 +286,9 @@ def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
 def test_a_checkpoint_without_its_step_is_named(tmp_path, facts):
     path = tmp_path / "step_000000001.npz"
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    np.savez(path, **{checkpoint.FACTS: text, "a": np.ones(1)})
+    np.savez(path, **{checkpoints.FACTS: text, "a": np.ones(1)})
     with pytest.raises(RecipeError, match="cannot be read"):
-        checkpoint.read(path, ["a"])
+        checkpoints.read(path, ["a"])
 
 
 # A longer training
@@ -345,7 +345,7 @@ def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
     assert "Ctrl-C: saved after step" in output
-    (newest, *_) = checkpoint.Checkpoints(tmp_path / "run", keep=1).paths()
+    (newest, *_) = checkpoints.Checkpoints(tmp_path / "run", keep=1).paths()
     assert f"the same command resumes from {newest}" in output
     assert "devices: 1 CPU" in output.splitlines()[0]
     code, _, errors = process.finish(*arguments, workdir)

@@ -15,20 +15,20 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import config as tf_config  # noqa: E402
 
-from recipes import data  # noqa: E402
-from recipes import program  # noqa: E402
+from recipes.data import input_pipeline  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from tests import archives  # noqa: E402
-from tests.recipes.runs import make_config  # noqa: E402
-from tests.recipes.runs import run  # noqa: E402
-from tests.recipes.runs import summary  # noqa: E402
+from recipes.training import runner  # noqa: E402
+from tests import tfds_archives  # noqa: E402
+from tests.recipes.small_runs import make_config  # noqa: E402
+from tests.recipes.small_runs import run  # noqa: E402
+from tests.recipes.small_runs import summary  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def folder(root, bad=()):
     """4 images of each of 3 classes; the bad ones are no images."""
-    archives.folder(root, num_train=4, num_eval=1)
+    tfds_archives.folder(root, num_train=4, num_eval=1)
     paths = [root / "train" / f"label{label}" / "1.jpg" for label in bad]
     for path in paths:
         path.write_bytes(b"no image")
@@ -42,7 +42,7 @@ def folder(root, bad=()):
 
 def make(root, bad=(), **flags):
     settings, paths = folder(root, bad)
-    return data.make(make_config(**{**settings, **flags})), paths
+    return input_pipeline.make(make_config(**{**settings, **flags})), paths
 
 
 def test_each_run_has_its_own_bad_images(tmp_path):
@@ -85,7 +85,7 @@ def test_a_run_that_ended_keeps_its_list(tmp_path, capsys):
     assert f"left out 1 image (--on_bad_image=skip): {paths[0]}" in (
         capsys.readouterr().out
     )
-    program.run(make_config(**flags, workdir=str(tmp_path / "run")))
+    runner.run(make_config(**flags, workdir=str(tmp_path / "run")))
     assert "training ended before" in capsys.readouterr().out
     assert summary(tmp_path / "run")["bad_images"] == paths
 

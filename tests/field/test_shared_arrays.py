@@ -10,9 +10,9 @@ import keras_norm
 from keras_norm import analysis
 from keras_norm import values
 from keras_norm.conversion import weights
-from tests.conversion import zoo
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.conversion import small_models
 
 BACKEND = keras.backend.backend()
 
@@ -75,7 +75,14 @@ def predict(model, inputs):
 @pytest.mark.parametrize("norm", ["bn", "brn", "rbn", "frn", "gn"])
 @pytest.mark.parametrize(
     "build",
-    [noisy, nested, tied, zoo.own_weights, zoo.adapted, zoo.borrowed],
+    [
+        noisy,
+        nested,
+        tied,
+        small_models.own_weights,
+        small_models.adapted,
+        small_models.borrowed,
+    ],
     ids=lambda build: build.__name__,
 )
 def test_no_memory_is_shared(build, norm):
@@ -83,8 +90,8 @@ def test_no_memory_is_shared(build, norm):
     converted, _ = keras_norm.convert(model, norm)
     found = [*addresses(model), *addresses(converted)]
     assert len(set(found)) == len(found)
-    ours = {id(part) for part in zoo.every_layer(converted)}
-    assert not ours & {id(part) for part in zoo.every_layer(model)}
+    ours = {id(part) for part in small_models.every_layer(converted)}
+    assert not ours & {id(part) for part in small_models.every_layer(model)}
     before = numbers(converted)
     for variable in model.variables:
         variable.assign(np.zeros(variable.shape, variable.dtype))
@@ -102,7 +109,7 @@ def test_no_memory_is_shared(build, norm):
 @pytest.mark.parametrize("source_first", [True, False])
 def test_both_models_go_on(build, source_first, tmp_path):
     model = build()
-    zoo.fill(model)
+    small_models.fill(model)
     model.compile(keras.optimizers.Adam(0.1), "mse", metrics=["mae"])
     inputs = np.random.default_rng(0).normal(size=(8, 6, 6, 3))
     inputs = inputs.astype("float32")
@@ -126,7 +133,7 @@ def test_both_models_go_on(build, source_first, tmp_path):
 
 def test_tied_weights_are_tied_to_the_new_layer():
     model = tied()
-    zoo.fill(model)
+    small_models.fill(model)
     converted, _ = keras_norm.convert(model, "bn")
     inputs = np.random.default_rng(0).normal(size=(2, 6, 6, 3))
     inputs = inputs.astype("float32")
@@ -200,13 +207,13 @@ def test_a_network_made_again_computes_with_what_it_was_adapted_to():
     if BACKEND != "tensorflow":
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
-    from recipes import float32
     from recipes.detection import backbones
+    from recipes.models import precision
 
     model = adapted(8)
     inputs = np.random.default_rng(1).normal(size=(2, 8, 8, 3))
     inputs = inputs.astype("float32")
-    again = float32.rebuilt(model)
+    again = precision.rebuilt(model)
     assert_array_equal(again(inputs), model(inputs))
     model = adapted()
     assert_array_equal(

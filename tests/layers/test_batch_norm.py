@@ -4,10 +4,10 @@ import pytest
 
 from keras_norm import RBN
 from keras_norm import BatchNormalization
-from tests.gradient import value_and_gradients
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.backend_gradients import value_and_gradients
 
 needs_renorm_in_keras = pytest.mark.skipif(
     "renorm" not in keras.layers.BatchNormalization().get_config(),

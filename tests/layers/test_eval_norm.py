@@ -5,11 +5,11 @@ import pytest
 from keras_norm import BatchNormalization
 from keras_norm import EvalNorm
 from tests import reference
-from tests.gradient import value_and_gradients
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.backend_gradients import value_and_gradients
 from tests.layers.members import weights_of
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
 
 SHAPE = (3, 4, 5, 2)
 

@@ -4,9 +4,9 @@ import pytest
 
 from keras_norm import FRN
 from keras_norm import GroupNormalization
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
 
 SHAPE = (3, 5, 7, 12)
 

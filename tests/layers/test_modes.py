@@ -11,13 +11,13 @@ import pytest
 
 from keras_norm import FRN
 from keras_norm import RBN
-from tests.gradient import MODES
-from tests.gradient import gradient_of_gradient
-from tests.gradient import value_and_gradients
+from tests.assertions import assert_close
+from tests.backend_gradients import MODES
+from tests.backend_gradients import gradient_of_gradient
+from tests.backend_gradients import value_and_gradients
 from tests.layers.members import MEMBERS
 from tests.layers.members import each_member
 from tests.layers.members import weights_of
-from tests.numbers import assert_close
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SHAPE = (2, 5, 7, 3)

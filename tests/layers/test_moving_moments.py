@@ -6,9 +6,9 @@ import pytest
 
 from keras_norm import BatchNormalization
 from keras_norm import FrozenBatchNormalization
-from tests.gradient import value_and_gradients
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.backend_gradients import value_and_gradients
 
 each_layer = pytest.mark.parametrize(
     "make", [BatchNormalization, FrozenBatchNormalization]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_norm.layers.no_norm import NoNormalization
-from tests.numbers import assert_array_equal
+from tests.assertions import assert_array_equal
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 5, 3)])

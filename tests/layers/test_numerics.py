@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from keras_norm import moments
-from tests.gradient import value_and_gradients
+from tests.assertions import assert_close
+from tests.backend_gradients import value_and_gradients
 from tests.layers.members import MEMBERS
 from tests.layers.members import each_batch_member
 from tests.layers.members import each_member
 from tests.layers.members import weights_of
-from tests.numbers import assert_close
 
 SHAPE = (4, 12, 14, 3)
 HALF = ("bfloat16", "float16")

@@ -7,8 +7,8 @@ import pytest
 from keras_norm import RBN
 from keras_norm import BatchNormalization
 from keras_norm import EvalNorm
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
 
 
 def rbn_without_calibration(**kwargs):

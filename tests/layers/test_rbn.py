@@ -4,8 +4,8 @@ import pytest
 
 from keras_norm import RBN
 from keras_norm import BatchNormalization
-from tests.numbers import assert_allclose
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import to_numpy
 
 
 def draw(shape=(4, 5, 7, 3), seed=0):

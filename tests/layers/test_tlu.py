@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from keras_norm import TLU
-from tests.gradient import value_and_gradients
-from tests.numbers import assert_allclose
-from tests.numbers import assert_array_equal
-from tests.numbers import to_numpy
+from tests.assertions import assert_allclose
+from tests.assertions import assert_array_equal
+from tests.assertions import to_numpy
+from tests.backend_gradients import value_and_gradients
 
 
 def test_a_new_tlu_is_a_relu():

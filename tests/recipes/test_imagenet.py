@@ -8,17 +8,17 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes import data
 from recipes import imagenet
-from recipes import loop
-from recipes import strategy
+from recipes.data import input_pipeline
 from recipes.errors import RecipeError
-from tests import archives
-from tests.recipes.program import FAST
-from tests.recipes.program import finish
-from tests.recipes.runs import make_config
-from tests.recipes.runs import rows
-from tests.recipes.runs import run
+from recipes.training import build
+from recipes.training import distribution
+from tests import tfds_archives
+from tests.recipes.command_line import FAST
+from tests.recipes.command_line import finish
+from tests.recipes.small_runs import make_config
+from tests.recipes.small_runs import rows
+from tests.recipes.small_runs import run
 
 
 def test_a_run_leaves_everything_behind(tmp_path):
@@ -55,8 +55,8 @@ def test_a_run_leaves_everything_behind(tmp_path):
 def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
-    made = data.make(config)
-    trainer = loop.build(config, made, strategy.make(config))
+    made = input_pipeline.make(config)
+    trainer = build.build(config, made, distribution.make(config))
     for row, (images, labels, _) in zip(
         written, made.train(0).take(3), strict=False
     ):
@@ -142,10 +142,10 @@ def test_bad_input_is_one_line_and_exit_code_1(tmp_path, arguments, message):
 
 @pytest.mark.parametrize(
     ("split", "content"),
-    [("train", b"no image"), ("validation", archives.jpeg(0, 0)[:600])],
+    [("train", b"no image"), ("validation", tfds_archives.jpeg(0, 0)[:600])],
 )
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
-    archives.folder(tmp_path / "data", num_train=4, num_eval=2)
+    tfds_archives.folder(tmp_path / "data", num_train=4, num_eval=2)
     bad = tmp_path / "data" / split / "label1" / "bad.jpg"
     bad.write_bytes(content)
     with pytest.raises(RecipeError, match=f"cannot be decoded.* In {bad}"):
@@ -160,7 +160,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
 
 
 def test_images_that_cannot_be_decoded_are_skipped_named_and_counted(tmp_path):
-    archives.folder(tmp_path / "data", num_train=2, num_eval=2)
+    tfds_archives.folder(tmp_path / "data", num_train=2, num_eval=2)
     bad = [
         tmp_path / "data" / split / "label1" / "bad.jpg"
         for split in ("train", "validation")
@@ -201,7 +201,7 @@ def test_imagenet_from_small_archives_over_two_replicas(tmp_path):
     manual.mkdir(parents=True)
     builder = tfds.builder("imagenet2012", data_dir=data_dir)
     names = builder.info.features["label"].names
-    archives.imagenet(manual, names, num_train=4, num_eval=13)
+    tfds_archives.imagenet(manual, names, num_train=4, num_eval=13)
 
     summary, written = run(
         tmp_path / "run",

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.recipes.program import ROOT
-from tests.recipes.program import cluster
-from tests.recipes.test_workers import free_ports
+from tests.recipes.command_line import ROOT
+from tests.recipes.command_line import cluster
+from tests.recipes.training.test_cluster import free_ports
 
 PROGRAM = """
 import json, os, sys

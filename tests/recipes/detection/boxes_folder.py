@@ -2,7 +2,7 @@
 
 import json
 
-from tests import archives
+from tests import tfds_archives
 
 # Height and width of the images 30, 10 and 20, in this order.
 SIZES = {30: (40, 48), 10: (32, 50), 20: (24, 21)}
@@ -73,6 +73,6 @@ def write(root, layout="coco", train=None, evaluation=None):
         (root / path).write_text(json.dumps(part))
         (root / folder).mkdir(parents=True, exist_ok=True)
         for i, size in SIZES.items():
-            data = archives.jpeg(1, i, *size)
+            data = tfds_archives.jpeg(1, i, *size)
             (root / folder / f"{i}.jpg").write_bytes(data)
     return root

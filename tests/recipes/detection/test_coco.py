@@ -7,19 +7,19 @@ import re
 import numpy as np
 import pytest
 
-from recipes import data
+from recipes.data import input_pipeline
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
+from tests.recipes.command_line import COCO
+from tests.recipes.command_line import finish
 from tests.recipes.detection import coco_archive
-from tests.recipes.detection import drawn
-from tests.recipes.program import COCO
-from tests.recipes.program import finish
-from tests.recipes.runs import rows
-from tests.recipes.runs import summary
+from tests.recipes.detection import small_detector
+from tests.recipes.small_runs import rows
+from tests.recipes.small_runs import summary
 
 NUM_TRAIN, NUM_VAL = 16, 7
 FLAGS = {
-    **drawn.TINY,
+    **small_detector.TINY,
     "dataset": "coco/2017",
     "train_steps": 120,
     "eval_every_steps": 60,
@@ -59,9 +59,11 @@ def trained(tmp_path_factory):
         **FLAGS,
         "data_dir": str(root / "data"),
         "workdir": str(root / "run"),
-        "init_model": drawn.classifier(root / "start.keras", "frn"),
+        "init_model": small_detector.classifier(root / "start.keras", "frn"),
     }
-    code, output, errors = finish(*drawn.arguments(**flags), program=COCO)
+    code, output, errors = finish(
+        *small_detector.arguments(**flags), program=COCO
+    )
     assert code == 0, errors
     return Trained(root / "run", flags, contents["val2017"], output, errors)
 
@@ -69,7 +71,7 @@ def trained(tmp_path_factory):
 def evaluated(trained, **flags):
     """What --mode=eval says of a run that is there already, in this process."""
     flags = {**trained.flags, "mode": "eval", **flags}
-    drawn.run(
+    small_detector.run(
         trained.folder, **{k: v for k, v in flags.items() if k != "workdir"}
     )
     return strict(trained.folder / "eval.json")
@@ -168,7 +170,7 @@ def test_ap_is_the_same_on_any_replicas(
 
 def test_a_file_of_the_network_has_the_same_ap(trained, tmp_path, capsys):
     """With the training images besides, in a workdir of its own."""
-    drawn.run(
+    small_detector.run(
         tmp_path / "run",
         **{k: v for k, v in trained.flags.items() if k != "workdir"}
         | {
@@ -196,7 +198,7 @@ def test_a_trained_detector_is_exported(trained, capsys, checkpoint):
     if checkpoint != "last":
         checkpoint = str(trained.folder / checkpoint)
     flags = {k: v for k, v in trained.flags.items() if k != "workdir"}
-    drawn.run_only(
+    small_detector.run_only(
         trained.folder, **flags, mode="export", checkpoint=checkpoint
     )
     line = capsys.readouterr().out.splitlines()[-1]
@@ -216,16 +218,18 @@ def test_a_classifier_is_no_checkpoint_of_a_detector(trained):
 @pytest.mark.long
 def test_a_run_may_go_on_with_other_devices(tmp_path):
     flags = {
-        "dataset": drawn.folder(tmp_path / "drawn"),
-        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "dataset": small_detector.folder(tmp_path / "drawn"),
+        "init_model": small_detector.classifier(
+            tmp_path / "start.keras", "frn"
+        ),
         "mode": "train",
         "max_level": 5,
         "train_steps": 4,
         "save_every_steps": 2,
     }
-    expected = drawn.run(tmp_path / "run", **flags)
+    expected = small_detector.run(tmp_path / "run", **flags)
     (tmp_path / "run" / "checkpoints" / "step_000000004.npz").unlink()
-    found = drawn.run(tmp_path / "run", **flags, num_replicas=1)
+    found = small_detector.run(tmp_path / "run", **flags, num_replicas=1)
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
     assert (expected["num_replicas"], found["num_replicas"]) == (2, 1)
     assert found["last"]["train/loss"] == pytest.approx(
@@ -234,10 +238,10 @@ def test_a_run_may_go_on_with_other_devices(tmp_path):
 
 
 def test_a_dry_run_says_what_would_be_done(tmp_path, capsys):
-    drawn.run_only(
+    small_detector.run_only(
         tmp_path / "run",
-        dataset=drawn.folder(tmp_path / "drawn"),
-        init_model=drawn.classifier(tmp_path / "start.keras", "frn"),
+        dataset=small_detector.folder(tmp_path / "drawn"),
+        init_model=small_detector.classifier(tmp_path / "start.keras", "frn"),
         dry_run=True,
     )
     text = capsys.readouterr().out
@@ -289,12 +293,14 @@ def test_what_no_flag_is_ends_in_a_line(arguments, message):
 )
 def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
     root = tmp_path / "drawn"
-    dataset = drawn.folder(root, 8, 4)
+    dataset = small_detector.folder(root, 8, 4)
     images = sorted((root / where).iterdir())
     images[1].write_bytes(images[1].read_bytes()[:300])
     flags = {
         "dataset": dataset,
-        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "init_model": small_detector.classifier(
+            tmp_path / "start.keras", "frn"
+        ),
         "train_steps": 2,
         "on_bad_image": on_bad_image,
         # What trains on the image needs no evaluation.
@@ -302,9 +308,9 @@ def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
     }
     if on_bad_image == "fail":
         with pytest.raises(RecipeError, match=f"In {images[1]}"):
-            drawn.run(tmp_path / "run", **flags)
+            small_detector.run(tmp_path / "run", **flags)
         return
-    found = drawn.run(tmp_path / "run", **flags)
+    found = small_detector.run(tmp_path / "run", **flags)
     assert found["bad_images"] == [str(images[1])]
     assert np.isfinite(found["last"]["train/loss"])
     if where == "val2017":
@@ -329,14 +335,16 @@ def bad_coco(tmp_path, monkeypatch):
     return {
         "dataset": "coco/2017",
         "data_dir": str(tmp_path / "data"),
-        "init_model": drawn.classifier(tmp_path / "start.keras", "frn"),
+        "init_model": small_detector.classifier(
+            tmp_path / "start.keras", "frn"
+        ),
         "train_steps": 1,
     }
 
 
 def test_a_bad_image_of_tfds_has_no_size(bad_coco):
     """And its boxes none: it is named, or left out, once it is decoded."""
-    made = data.make(drawn.make_config(**bad_coco))
+    made = input_pipeline.make(small_detector.make_config(**bad_coco))
     annotations = made.source.evaluation.annotations()
     sizes = sorted((each.height, each.width) for each in annotations)
     assert sizes == [(0, 0), *[(48, 64)] * 3]
@@ -345,7 +353,7 @@ def test_a_bad_image_of_tfds_has_no_size(bad_coco):
 @pytest.mark.long
 def test_a_bad_image_of_tfds_is_named_or_left_out(bad_coco, tmp_path):
     with pytest.raises(RecipeError, match="Unknown image .* of validation, re"):
-        drawn.run(tmp_path / "fail", **bad_coco)
+        small_detector.run(tmp_path / "fail", **bad_coco)
     flags = {**bad_coco, "on_bad_image": "skip"}
-    found = drawn.run(tmp_path / "skip", **flags)
+    found = small_detector.run(tmp_path / "skip", **flags)
     assert found["last"]["eval/examples"] == 3

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 import keras_norm
-from recipes import data
-from recipes import export_formats
-from recipes.detection import detections
+from recipes.data import input_pipeline
+from recipes.detection import build
+from recipes.detection import decoder
 from recipes.detection import export
-from recipes.detection import networks
 from recipes.errors import RecipeError
-from tests.recipes.detection import drawn
+from recipes.export import formats
+from tests.recipes.detection import small_detector
 
 missing = [
     package
-    for module, package in export_formats.FORMATS["onnx"].packages.items()
+    for module, package in formats.FORMATS["onnx"].packages.items()
     if importlib.util.find_spec(module) is None
 ]
 needs_onnx = pytest.mark.skipif(missing, reason=f"not installed: {missing}")
@@ -34,7 +34,7 @@ ONNX = [
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    return drawn.folder(tmp_path_factory.mktemp("drawn"), 4, 3)
+    return small_detector.folder(tmp_path_factory.mktemp("drawn"), 4, 3)
 
 
 def network(dataset, folder, norm="frn", **flags):
@@ -42,8 +42,10 @@ def network(dataset, folder, norm="frn", **flags):
     arguments = {"groups": 4} if norm == "gn" else {}
     folder.mkdir(exist_ok=True)
     # No map of one position, which instance norm refuses.
-    start = drawn.classifier(folder / "start.keras", norm, 64, **arguments)
-    config = drawn.make_config(
+    start = small_detector.classifier(
+        folder / "start.keras", norm, 64, **arguments
+    )
+    config = small_detector.make_config(
         dataset=dataset,
         workdir=str(folder),
         init_model=start,
@@ -53,8 +55,8 @@ def network(dataset, folder, norm="frn", **flags):
         norm_kwargs=arguments,
         **flags,
     )
-    made = data.make(config)
-    model = networks.make(config, made)
+    made = input_pipeline.make(config)
+    model = build.make(config, made)
     generator = np.random.default_rng(2)
     for head in ("class_head", "box_head"):
         kernel, bias = model.get_layer(f"{head}_out").weights
@@ -85,9 +87,9 @@ def test_boxes_are_decoded_and_suppressed_in_the_file(
     line = export.write(config, made, model)
     folder = tmp_path / "export" / name
     assert line.startswith(f"export: {folder}, ")
-    chosen = export_formats.FORMATS[name]
+    chosen = formats.FORMATS[name]
     run = chosen.load(str(folder / chosen.file))
-    layer = detections.of(config)
+    layer = decoder.of(config)
     for count in (1, 2, 5):
         expected = layer(model(images(count), training=False))
         expected = {k: v.numpy() for k, v in expected.items()}
@@ -145,7 +147,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
     dataset, tmp_path, monkeypatch, wrong, number
 ):
     config, made, model = network(dataset, tmp_path, max_detections=500)
-    chosen = export_formats.FORMATS["saved_model"]
+    chosen = formats.FORMATS["saved_model"]
 
     class Written:
         """What is written is not looked at: that is tested above."""
@@ -162,7 +164,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
 
     written = Written()
     broken = dataclasses.replace(chosen, write=written.write, load=written.load)
-    monkeypatch.setitem(export_formats.FORMATS, "saved_model", broken)
+    monkeypatch.setitem(formats.FORMATS, "saved_model", broken)
     message = f"other detections than the network: difference {number}"
     with pytest.raises(RecipeError, match=message):
         export.write(config, made, model)
@@ -247,4 +249,4 @@ def test_half_precision_is_gone(dataset, tmp_path):
 
 def test_a_format_without_suppression_is_refused():
     with pytest.raises(RecipeError, match="--export_format 'litert'.*onnx"):
-        drawn.make_config(export_format="litert")
+        small_detector.make_config(export_format="litert")

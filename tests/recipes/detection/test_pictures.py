@@ -10,10 +10,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from recipes import data
-from recipes.detection import drawing
+from recipes.data import input_pipeline
 from recipes.detection import pictures
-from tests.recipes.detection import drawn
+from recipes.detection import visualization
+from tests.recipes.detection import small_detector
 
 NUM_EVAL = 30
 
@@ -21,13 +21,15 @@ NUM_EVAL = 30
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
-    dataset = drawn.folder(root / "drawn", 3, NUM_EVAL)
-    return data.make(drawn.make_config(dataset=dataset, global_batch_size=2))
+    dataset = small_detector.folder(root / "drawn", 3, NUM_EVAL)
+    return input_pipeline.make(
+        small_detector.make_config(dataset=dataset, global_batch_size=2)
+    )
 
 
 @pytest.fixture
 def config(tmp_path):
-    return drawn.make_config(workdir=str(tmp_path))
+    return small_detector.make_config(workdir=str(tmp_path))
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def shown(monkeypatch):
         calls.append(arguments)
         return "<img>"
 
-    monkeypatch.setattr(drawing, "page", page)
+    monkeypatch.setattr(visualization, "page", page)
     return calls
 
 
@@ -109,10 +111,12 @@ def test_a_single_class_is_not_listed(config, made, shown):
 
 
 def test_what_cannot_be_decoded_is_left_out(config, tmp_path, shown):
-    dataset = drawn.folder(tmp_path / "drawn", 3, 4)
+    dataset = small_detector.folder(tmp_path / "drawn", 3, 4)
     images = sorted((tmp_path / "drawn" / "val2017").iterdir())
     images[1].write_bytes(b"no image")
-    made = data.make(drawn.make_config(dataset=dataset, global_batch_size=2))
+    made = input_pipeline.make(
+        small_detector.make_config(dataset=dataset, global_batch_size=2)
+    )
     write(config)
     pictures.page(config, made)
     assert [a.image_id for a in shown[0][1]] == [1001, 1007]

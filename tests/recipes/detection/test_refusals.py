@@ -6,12 +6,12 @@ import types
 import keras
 import pytest
 
-from recipes import flags as recipe_flags
-from recipes import program
+from recipes.config import flags as recipe_flags
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
-from tests.recipes import prepared
-from tests.recipes.detection import drawn
+from recipes.training import runner
+from tests.recipes import tfds_sets
+from tests.recipes.detection import small_detector
 
 KINDS = "The categories are 1, 3, 18"
 
@@ -20,7 +20,7 @@ KINDS = "The categories are 1, 3, 18"
 def files(tmp_path_factory):
     """A dataset, networks to start from, and where they lie."""
     root = tmp_path_factory.mktemp("files")
-    dataset = drawn.folder(root / "drawn")
+    dataset = small_detector.folder(root / "drawn")
     inputs = keras.Input((64, 64, 3))
     x = keras.layers.Conv2D(4, 16, strides=16, padding="same")(inputs)
     x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(x)
@@ -32,8 +32,8 @@ def files(tmp_path_factory):
     inputs = keras.Input((12,))
     keras.Model(inputs, keras.layers.Dense(2)(inputs)).save(root / "rows.keras")
     (root / "torn.keras").write_bytes(b"PK no archive")
-    start = drawn.classifier(root / "start.keras", "frn")
-    drawn.run(
+    start = small_detector.classifier(root / "start.keras", "frn")
+    small_detector.run(
         root / "run",
         dataset=dataset,
         init_model=start,
@@ -47,7 +47,7 @@ def refusal(files, workdir, **flags):
     """What the program says, and nothing beside it."""
     flags = {"dataset": files.dataset, "init_model": files.start, **flags}
     with pytest.raises(RecipeError) as caught:
-        drawn.run_only(workdir, **flags)
+        small_detector.run_only(workdir, **flags)
     message = str(caught.value)
     assert "\n" not in message and len(message) < 700
     assert not (workdir / "model.keras").exists()
@@ -253,11 +253,11 @@ def test_a_detector_of_other_classes(files, tmp_path):
 
 
 def test_a_set_of_images_without_boxes(files, tmp_path):
-    prepared.write(tmp_path, prepared.jpegs(6), 2)
+    tfds_sets.write(tmp_path, tfds_sets.jpegs(6), 2)
     message = refusal(
         files,
         tmp_path / "run",
-        dataset=prepared.NAME,
+        dataset=tfds_sets.NAME,
         data_dir=str(tmp_path),
     )
     assert "is no detection set" in message
@@ -273,7 +273,7 @@ def test_a_workdir_of_a_classification_is_named(files, tmp_path):
 
 def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
     """`main` as absl calls it; what else it catches is tested with runs."""
-    monkeypatch.setattr(program, "flags", types.SimpleNamespace(FLAGS=Flags()))
+    monkeypatch.setattr(runner, "flags", types.SimpleNamespace(FLAGS=Flags()))
 
     def broken(values, kind):
         assert kind is DetectionConfig
@@ -281,7 +281,7 @@ def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
 
     monkeypatch.setattr(recipe_flags, "to_config", broken)
     with pytest.raises(SystemExit) as caught:
-        program.main(DetectionConfig)(["coco.py"])
+        runner.main(DetectionConfig)(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.recipes import saves
-from tests.recipes.detection import drawn
-from tests.recipes.program import COCO
-from tests.recipes.program import finish
-from tests.recipes.program import start
+from tests.recipes import compare_checkpoints
+from tests.recipes.command_line import COCO
+from tests.recipes.command_line import finish
+from tests.recipes.command_line import start
+from tests.recipes.detection import small_detector
 
 # Everything that the bits of a detector depend on.
 EVERYTHING = {
-    **drawn.TINY,
+    **small_detector.TINY,
     "max_level": 5,
     "train_steps": 14,
     "save_every_steps": 2,
@@ -31,10 +31,10 @@ EVERYTHING = {
     "kills", [(6,), pytest.param((2, 4, 10), marks=pytest.mark.long)]
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, kills):
-    flags = drawn.arguments(
+    flags = small_detector.arguments(
         **EVERYTHING,
-        dataset=drawn.folder(tmp_path / "drawn"),
-        init_model=drawn.classifier(tmp_path / "start.keras", "frn"),
+        dataset=small_detector.folder(tmp_path / "drawn"),
+        init_model=small_detector.classifier(tmp_path / "start.keras", "frn"),
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     code, _, errors = finish(*flags, f"--workdir={whole}", program=COCO)
@@ -43,14 +43,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, kills):
         arguments = (*flags, f"--workdir={parts}")
         with start(*arguments, program=COCO) as process:
             save = parts / "checkpoints" / f"step_{step:09d}.npz"
-            saves.wait_for(save, process)
+            compare_checkpoints.wait_for(save, process)
             process.kill()
     code, output, errors = finish(*flags, f"--workdir={parts}", program=COCO)
     assert code == 0, errors
     assert "going on after step" in output
-    assert saves.timeless(whole) == saves.timeless(parts)
+    assert compare_checkpoints.timeless(whole) == compare_checkpoints.timeless(
+        parts
+    )
     # A row a step, and two evaluations.
-    assert len(saves.timeless(parts)) == 14 + 2
-    saves.require_equal_saves(saves.newest(whole), saves.newest(parts))
+    assert len(compare_checkpoints.timeless(parts)) == 14 + 2
+    compare_checkpoints.require_equal_saves(
+        compare_checkpoints.newest(whole), compare_checkpoints.newest(parts)
+    )
     for name in ("predictions.json", "per_class.json"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes()

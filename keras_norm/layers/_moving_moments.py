@@ -1,0 +1,97 @@
+"""Moving moments, and inference with them."""
+
+import keras
+from keras import ops
+
+from keras_norm import functional
+from keras_norm.layers import _masks
+from keras_norm.layers._channel_layer import AffineChannelLayer
+from keras_norm.moments import widened
+
+
+class MovingMomentsLayer(AffineChannelLayer):
+    """An affine channel layer that has a moving mean and a moving variance.
+
+    Args:
+        moving_mean_initializer: Of `moving_mean`.
+        moving_variance_initializer: Of `moving_variance`.
+        **kwargs: As in `AffineChannelLayer`.
+    """
+
+    def __init__(
+        self, moving_mean_initializer, moving_variance_initializer, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.moving_mean_initializer = keras.initializers.get(
+            moving_mean_initializer
+        )
+        self.moving_variance_initializer = keras.initializers.get(
+            moving_variance_initializer
+        )
+
+    def _build_moving(self):
+        self.moving_mean = self._add_moving(
+            "moving_mean", self.moving_mean_initializer
+        )
+        self.moving_variance = self._add_moving(
+            "moving_variance", self.moving_variance_initializer
+        )
+
+    def _add_moving(self, name, initializer, shape=None):
+        # At least float32: the variance of float16 values overflows float16.
+        # No aggregation: what is assigned is equal on every replica already.
+        return self.add_weight(
+            name=name,
+            shape=(self._num_channels,) if shape is None else shape,
+            initializer=initializer,
+            dtype=widened(self.variable_dtype),
+            trainable=False,
+            autocast=False,
+        )
+
+    def _moving_moments(self, dtype):
+        return (
+            self._per_channel(self.moving_mean, dtype),
+            self._per_channel(self.moving_variance, dtype),
+        )
+
+    def _infer(self, x, mask):
+        """Normalizes with the moving moments.
+
+        By the operation of `keras.layers.BatchNormalization`, for its bits:
+        another order of the same steps gives others.
+        """
+        mask = _masks.as_tensor(mask)
+        if mask is not None:
+            _masks.missing_axis(mask, x, self._channel_axis)
+        mean, variance, beta, gamma = (
+            None if weight is None else ops.cast(weight, x.dtype)
+            for weight in (
+                self.moving_mean,
+                self.moving_variance,
+                self.beta,
+                self.gamma,
+            )
+        )
+        y = ops.batch_normalization(
+            x,
+            mean,
+            variance,
+            axis=self.axis,
+            offset=beta,
+            scale=gamma,
+            epsilon=self.epsilon,
+        )
+        return functional.cast_finite(y, self.compute_dtype)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            moving_mean_initializer=keras.initializers.serialize(
+                self.moving_mean_initializer
+            ),
+            moving_variance_initializer=keras.initializers.serialize(
+                self.moving_variance_initializer
+            ),
+        )
+        return config

@@ -1,0 +1,203 @@
+"""What a model file is, and a copy that this version of Keras can read."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import zipfile
+
+import h5py
+
+from keras_norm.errors import ConversionError
+from keras_norm.saving import config_check
+from keras_norm.saving import hdf5
+from keras_norm.saving import keras2
+from keras_norm.saving import zip_members
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ZIP_MAGIC = b"PK\x03\x04"
+VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class Staged:
+    """A file that Keras is to load.
+
+    Attributes:
+        path: The file, or a fixed copy.
+        num_values: How many values its weights have; None if any number may
+            be allocated.
+    """
+
+    path: pathlib.Path
+    num_values: int | None
+
+
+def stage(source, folder, unsafe, notes, modules=()):
+    """A file as Keras can load it, checked before Keras sees it.
+
+    Args:
+        source: Path of a `.keras` or HDF5 file; told apart by their content.
+        folder: Where a copy may be made.
+        unsafe: Whether Python code in the file may run, and sizes out of
+            proportion are taken.
+        notes: List to which is added what the user should know.
+        modules: Names of modules whose classes the file may name.
+
+    Returns:
+        A `Staged`.
+
+    Raises:
+        ConversionError: for what is no model file, or what no model needs.
+        ValueError: for code in the file, unless it may run.
+    """
+    path = pathlib.Path(source)
+    name = repr(str(path))
+    is_hdf5 = _is_hdf5(path, name)
+    read = _read_hdf5 if is_hdf5 else _read_archive
+    config, version, num_values = read(path, name, unsafe)
+    old = version.startswith(("1.", "2."))
+    if old or is_hdf5:
+        notes.append(
+            f"Saved by Keras {version}, in an old format: loaded without "
+            "compiling."
+        )
+    if "class_name" not in config:
+        raise ConversionError(
+            f"{name} is damaged: its config does not say which class its model "
+            f"is of. Received: {str(config)[:80]}"
+        )
+    if old:
+        config_check.check_depth(config, name)
+        config = keras2.mend(config, notes)
+    if unsafe:
+        notes.append(f"Python code in {name} was allowed to run (unsafe).")
+        num_values = None
+    else:
+        config_check.check(config, name, modules)
+    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
+    if not old and path.suffix in suffixes:
+        return Staged(path, num_values)
+    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
+    if old:
+        write = _write_hdf5 if is_hdf5 else _write_archive
+        write(path, copy, json.dumps(config))
+    else:
+        _link(path, copy)
+    return Staged(copy, num_values)
+
+
+def _is_hdf5(path, name):
+    """Whether a file is HDF5; it is a zip archive otherwise."""
+    if (path / "saved_model.pb").exists():
+        raise ConversionError(
+            f"{name} is a SavedModel, which holds no Keras layers to convert: "
+            "save the Keras model itself, as .keras"
+        )
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise ConversionError(
+            f"{name} {what}: name a .keras or .h5 file, or applications:NAME"
+        )
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head != HDF5_MAGIC and not head.startswith(ZIP_MAGIC):
+        what = "neither a .keras archive nor an HDF5 file" if head else "empty"
+        raise ConversionError(
+            f"{name} is {what}: save the Keras model again, as .keras"
+        )
+    return head == HDF5_MAGIC
+
+
+def _read_hdf5(path, name, unsafe):
+    """The config, the version of Keras and the number of stored values."""
+    with h5py.File(path) as file:
+        text = hdf5.read_text(file, "model_config", name)
+        version = hdf5.read_text(file, "keras_version", name) or "1.0"
+        num_values = None
+        if not unsafe:
+            size = path.stat().st_size
+            num_values = hdf5.count_values(file, size, name)
+    if text is None:
+        raise ConversionError(
+            f"{name} holds no model, at most weights: load them into the model "
+            "with model.load_weights, then save it whole, as .keras"
+        )
+    config = zip_members.parse(text, "model_config", name)
+    return config, _checked_version(version, name), num_values
+
+
+def _read_archive(path, name, unsafe):
+    with zipfile.ZipFile(path) as archive:
+        if not unsafe:
+            zip_members.check(archive, path.stat().st_size, name)
+        # A checksum counts only once all of a member was read.
+        damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
+        if zip_members.CONFIG not in archive.namelist():
+            raise ConversionError(
+                f"{name} is a zip archive without a Keras model, it has no "
+                "config.json: name a .keras or .h5 file"
+            )
+        config = zip_members.read_json(archive, zip_members.CONFIG, name)
+        metadata = zip_members.read_json(archive, zip_members.METADATA, name)
+        num_values = None
+        if not unsafe:
+            num_values = _count_values(archive, name)
+    # With compile=False it is not read, so no code in it would run.
+    config.pop("compile_config", None)
+    version = metadata.get("keras_version", "3.0")
+    return config, _checked_version(version, name), num_values
+
+
+def _count_values(archive, name):
+    if zip_members.WEIGHTS not in archive.namelist():
+        raise ConversionError(
+            f"{name} is damaged or cut off, copy it again: it has no "
+            f"{zip_members.WEIGHTS}"
+        )
+    info = archive.getinfo(zip_members.WEIGHTS)
+    with archive.open(info) as file, contextlib.ExitStack() as stack:
+        if info.compress_type != zipfile.ZIP_STORED:
+            # HDF5 goes back and forth, which a compressed member cannot.
+            file = io.BytesIO(file.read())
+        weights = stack.enter_context(h5py.File(file))
+        return hdf5.count_values(weights, info.compress_size, name)
+
+
+def _checked_version(version, name):
+    if isinstance(version, str) and VERSION.match(version):
+        return version
+    raise ConversionError(
+        f"{name} is damaged: the version of Keras that it names is none. "
+        f"Received: keras_version={str(version)[:80]!r}"
+    )
+
+
+def _link(path, copy):
+    try:
+        copy.symlink_to(path.resolve())
+    except OSError:
+        # Windows lets only some users make links.
+        shutil.copyfile(path, copy)
+
+
+def _write_hdf5(path, copy, config):
+    shutil.copyfile(path, copy)
+    os.chmod(copy, 0o600)
+    with h5py.File(copy, "r+") as file:
+        file.attrs["model_config"] = config.encode()
+
+
+def _write_archive(path, copy, config):
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        new.writestr(zip_members.CONFIG, config)
+        for name in zip_members.needed(old):
+            if name != zip_members.CONFIG:
+                with old.open(name) as source, new.open(name, "w") as target:
+                    shutil.copyfileobj(source, target)

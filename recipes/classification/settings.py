@@ -1,0 +1,83 @@
+"""What only a run of `recipes/imagenet.py` has, or has with another default."""
+
+import dataclasses
+
+from recipes.config.setting import setting
+from recipes.config.settings import DataSettings
+from recipes.config.settings import NetworkSettings
+from recipes.config.settings import RunSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationRunSettings(RunSettings):
+    """The run and its files"""
+
+    best_metric: str = setting(
+        "accuracy",
+        "The evaluation that chooses the best save.",
+        choices=("accuracy", "top5_accuracy", "loss"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationDataSettings(DataSettings):
+    """Images and their augmentation"""
+
+    dataset: str = setting(
+        "imagenet2012",
+        "A TFDS image classification set, folder:PATH (PATH/train/<label>/*.jpg"
+        " and PATH/validation/<label>/*.jpg, read as "
+        "keras.utils.image_dataset_from_directory does: JPEG, PNG, GIF, BMP "
+        "and WebP files, turned upright by their EXIF), digits (real, "
+        "embedded) or fake.",
+    )
+    augmentation: str = setting(
+        "auto",
+        "Of training images; auto takes what suits the dataset.",
+        choices=("auto", "inception", "crop_flip", "crop", "none"),
+    )
+    rand_augment: float = setting(
+        0,
+        "Strength of RandAugment's two operations, 9 of 10 in its paper.",
+        low=0,
+        high=10,
+    )
+    color_jitter: float = setting(
+        0,
+        "Strength of random brightness, contrast, saturation and hue.",
+        low=0,
+        high=1,
+    )
+    random_erasing: float = setting(
+        0, "Largest share of an image that is erased at random.", low=0, high=1
+    )
+    mixup: float = setting(
+        0, "Alpha of mixup, 0.2 in its paper for ImageNet.", low=0
+    )
+    cutmix: float = setting(
+        0,
+        "Alpha of CutMix, 1 in its paper; with mixup each batch takes one of "
+        "the two.",
+        low=0,
+    )
+    label_smoothing: float = setting(
+        0, "Share of the label given to all classes.", low=0, high=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationNetworkSettings(NetworkSettings):
+    """Network and norm"""
+
+    model: str = setting(
+        "ResNet50V2",
+        "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
+        "(any 6n + 2), resnet_small, vgg_a, vgg_a_by8 (all widths divided by "
+        "8, or by another number).",
+    )
+    init_model: str | None = setting(
+        None,
+        "Start from this .keras or .h5 file, trained on images in [-1, 1], "
+        "instead of --model and --norm. A head of another number of classes "
+        "is replaced by a fresh one.",
+    )

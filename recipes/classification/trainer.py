@@ -1,0 +1,129 @@
+"""The loss of a classifier, what it logs, and how it is evaluated."""
+
+import numpy as np
+import tensorflow as tf
+
+from recipes.classification import per_class
+from recipes.training.trainer import Trainer
+from recipes.training.trainer import mean
+
+
+class Classifier(Trainer):
+    """A classifier under training.
+
+    Evaluation counts every example of weight 1 once.
+
+    Args:
+        model: Functional model from images to logits.
+        config: A `Config`.
+        pads: Whether training batches may hold images of weight 0.
+    """
+
+    VALUES = ("loss", "accuracy", "top5_accuracy")
+
+    def __init__(self, model, config, pads):
+        super().__init__(model, config, pads)
+        self.config = config
+        self.label_smoothing = config.label_smoothing
+
+    def part_loss(self, x, y, y_pred, weights):
+        values = self.values(y, y_pred)
+        means = {name: mean(v, weights) for name, v in values.items()}
+        return means["loss"] + self.penalty(), means
+
+    def evaluation(self, steps):
+        return Counted(self, steps)
+
+    def totals(self, batch):
+        """Sums of values over a batch, the number of its examples, and rows.
+
+        The rows, float32 `(N, 4)`, are label, predicted label, its probability
+        and weight of every example.
+        """
+        images, labels, weights = batch
+        with self.inference_weights():
+            logits = self.model(images, training=False)
+        values = self.values(labels, logits)
+        sums = {k: tf.reduce_sum(v * weights) for k, v in values.items()}
+        predicted = tf.math.top_k(logits).indices[:, 0]
+        scores = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
+        columns = (labels, predicted, scores, weights)
+        rows = tf.stack([tf.cast(c, tf.float32) for c in columns], axis=-1)
+        return {**sums, "examples": tf.reduce_sum(weights)}, rows
+
+    def values(self, labels, logits):
+        """Loss and hits of every example.
+
+        Args:
+            labels: Classes `(N,)`, or what each class counts for
+                `(N, classes)`.
+            logits: `(N, classes)`.
+        """
+        num_classes = logits.shape[-1]
+        targets = labels
+        if labels.shape.rank == 1:
+            targets = tf.one_hot(labels, num_classes)
+        else:
+            labels = tf.argmax(labels, axis=-1)
+        smoothing = self.label_smoothing
+        targets = targets * (1.0 - smoothing) + smoothing / num_classes
+        return {
+            "loss": tf.nn.softmax_cross_entropy_with_logits(targets, logits),
+            "accuracy": _hits(labels, logits, 1),
+            "top5_accuracy": _hits(labels, logits, min(5, num_classes)),
+        }
+
+
+class Counted:
+    """An evaluation whose values are means over all examples.
+
+    It leaves evaluation.json in the workdir, see `per_class`.
+
+    Args:
+        classifier: A `Classifier`.
+        steps: Its `Steps`.
+    """
+
+    def __init__(self, classifier, steps):
+        self.classifier = classifier
+        self.steps = steps
+        self._add = tf.function(self._add_batch, autograph=False)
+
+    def __call__(self):
+        """Values over all evaluation examples, and how many those are."""
+        data = self.steps.data
+        batches = self.steps.distributed(data.evaluation)
+        names = (*self.classifier.VALUES, "examples")
+        totals, rows = {name: tf.zeros([]) for name in names}, []
+        for _ in range(data.num_eval_batches):
+            totals, added = self._add(next(batches), totals)
+            rows.append(added)
+        self._write(np.concatenate(rows))
+        totals = {name: float(total) for name, total in totals.items()}
+        examples = totals.pop("examples")
+        values = {k: v / max(examples, 1.0) for k, v in totals.items()}
+        return {**values, "examples": int(examples)}
+
+    def _write(self, rows):
+        folder, source = self.classifier.config.folder, self.steps.data.source
+        if folder.is_dir():
+            names = source.class_names
+            counted = per_class.count(rows, names, source.evaluation.name)
+            per_class.write(folder, counted)
+
+    def _add_batch(self, batch, totals):
+        strategy = self.steps.strategy
+        shares, rows = strategy.run(self.classifier.totals, (batch,))
+        totals = {
+            name: totals[name]
+            + strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None)
+            for name, share in shares.items()
+        }
+        return totals, strategy.gather(rows, axis=0)
+
+
+def _hits(labels, logits, k):
+    # tf.math.in_top_k counts every tie as a hit: equal logits would be 100%.
+    best = tf.cast(tf.math.top_k(logits, k).indices, labels.dtype)
+    hit = tf.reduce_any(best == labels[:, None], axis=-1)
+    return tf.cast(hit, tf.float32)

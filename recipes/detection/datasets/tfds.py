@@ -1,0 +1,230 @@
+"""TensorFlow Datasets of images with boxes, every example by its number."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from recipes.data import tfds_reader
+from recipes.detection.datasets import annotations
+from recipes.detection.datasets.annotations import Annotation
+from recipes.detection.datasets.annotations import Source
+from recipes.detection.datasets.annotations import Split
+from recipes.errors import RecipeError
+
+OWN = ("trees", "folder:PATH")
+KNOWN = ("coco/2017", "coco/2014", "voc/2007", "voc/2012")
+IMAGE_ID = "image/id"
+# What says of a box that what is found there does not count: VOC leaves out of
+# its metric what is hard to find, as COCO does its crowds.
+CROWD_KEYS = ("is_crowd", "is_difficult")
+# The numbers from 1 to 90 that COCO gives to none of its 80 categories. TFDS
+# counts them from 0 on, in the same order.
+COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Keys:
+    """What the features of a set are called.
+
+    Attributes:
+        image: The image.
+        image_id: Its number, or None.
+        objects: The sequence of objects, of which the rest are parts.
+        box: Where an object is.
+        label: What it is.
+        crowd: See `CROWD_KEYS`; None where a set has none of them.
+        area: Its area in square pixels, or None.
+    """
+
+    image: str
+    image_id: str | None
+    objects: str
+    box: str
+    label: str
+    crowd: str | None
+    area: str | None
+
+
+def open_set(config):
+    """The source that the TFDS set `config.dataset` is.
+
+    Raises:
+        RecipeError: if there is no such set, it has no boxes, or it is not
+            prepared and cannot be.
+    """
+    builder = tfds_reader.find(config, OWN, KNOWN)
+    features = builder.info.features
+    keys = _keys(features)
+    if keys is None:
+        raise RecipeError(
+            f"--dataset={config.dataset} is no detection set, which has an "
+            "image and a sequence of objects with a box and a class label. "
+            f"Its features are {', '.join(features)}."
+        )
+    tfds_reader.prepare(builder)
+    splits = builder.info.splits
+    names = [n for n in tfds_reader.EVAL_SPLITS if n in splits]
+    parse = _parser(features, keys)
+    train, evaluation = (
+        next((s for s in found if _has_boxes(s, parse)), None)
+        for found in (
+            [splits[n] for n in ("train",) if n in splits],
+            [splits[n] for n in names],
+        )
+    )
+    if not (train and evaluation):
+        raise RecipeError(
+            f"--dataset={config.dataset} must have a train split and a "
+            "validation or test split with boxes. Its splits are "
+            f"{', '.join(splits)}."
+        )
+    label = features[keys.objects].feature[keys.label]
+    return Source(
+        class_names=tuple(label.names),
+        category_ids=_category_ids(builder, label.num_classes),
+        train=_split(train, parse),
+        evaluation=_split(evaluation, parse),
+    )
+
+
+def _keys(features):
+    """The `_Keys` of a set, or None where it has no boxes."""
+    images = _of_kind(features, tfds.features.Image)
+    has_id = IMAGE_ID in features and features[IMAGE_ID].np_dtype == np.int64
+    for objects, sequence in features.items():
+        if not isinstance(sequence, tfds.features.Sequence):
+            continue
+        parts = sequence.feature
+        if not isinstance(parts, tfds.features.FeaturesDict):
+            continue
+        boxes = _of_kind(parts, tfds.features.BBoxFeature)
+        labels = _of_kind(parts, tfds.features.ClassLabel)
+        if images and boxes and labels:
+            return _Keys(
+                image="image" if "image" in images else images[0],
+                image_id=IMAGE_ID if has_id else None,
+                objects=objects,
+                box=boxes[0],
+                label="label" if "label" in labels else labels[0],
+                crowd=next((k for k in CROWD_KEYS if k in parts), None),
+                area="area" if "area" in parts else None,
+            )
+
+
+def _of_kind(features, kind):
+    return [key for key, each in features.items() if isinstance(each, kind)]
+
+
+def _category_ids(builder, num_classes):
+    is_coco = builder.name == "coco" and num_classes == 80
+    gaps = COCO_GAPS if is_coco else ()
+    ids = (i for i in range(1, num_classes + len(gaps) + 1) if i not in gaps)
+    return tuple(ids)
+
+
+def _parser(features, keys):
+    """`f(record)`: see `Split.read`; besides, `areas` and `image_id`.
+
+    Both are -1 where the set does not have them.
+    """
+    parts = features[keys.objects].feature
+    objects = {keys.box, keys.label, keys.crowd, keys.area} - {None}
+    wanted = {
+        key: features[key] for key in {keys.image, keys.image_id} - {None}
+    }
+    wanted[keys.objects] = tfds.features.Sequence(
+        {key: parts[key] for key in objects}
+    )
+    # What is not wanted, such as masks, is not even read.
+    partial = tfds.features.FeaturesDict(wanted)
+    skip = {keys.image: tfds.decode.SkipDecoding()}
+
+    def parse(record):
+        example = partial.deserialize_example(record, decoders=skip)
+        found = example[keys.objects]
+        boxes = found[keys.box]
+        kept = tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1)
+        no_areas = -tf.ones_like(boxes[:, 0])
+        columns = {
+            "boxes": boxes,
+            "labels": found[keys.label],
+            "is_crowd": found.get(keys.crowd, tf.zeros_like(kept)),
+            "areas": tf.cast(found.get(keys.area, no_areas), tf.float32),
+        }
+        return {
+            "image": example[keys.image],
+            "image_id": example.get(keys.image_id, tf.constant(-1, tf.int64)),
+            **{key: column[kept] for key, column in columns.items()},
+        }
+
+    return parse
+
+
+def _records(info):
+    return tf.data.TFRecordDataset([str(path) for path in info.filepaths])
+
+
+def _has_boxes(info, parse):
+    """Whether any image of a split has some: COCO's test split has none."""
+    found = _records(info).map(
+        lambda record: tf.shape(parse(record)["boxes"])[0] > 0,
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return any(found.as_numpy_iterator())
+
+
+def _split(info, parse):
+    _, index, name = tfds_reader.records(info)
+
+    def read(i):
+        example = parse(index.read(i))
+        keys = ("image", "boxes", "labels", "is_crowd")
+        return {key: example[key] for key in keys}
+
+    def measured(record):
+        example = parse(record)
+        return {**example, "image": _size(example["image"])}
+
+    @functools.cache
+    def annotate():
+        examples = _records(info).map(
+            measured, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return [
+            _annotation(i, example)
+            for i, example in enumerate(examples.as_numpy_iterator())
+        ]
+
+    return Split(
+        num_examples=len(index), read=read, name=name, annotations=annotate
+    )
+
+
+def _size(encoded):
+    """Height and width of an image file's bytes; 0 where they are no image.
+
+    Such an image is named when it is decoded, or is left out then.
+    """
+    sizes = tf.data.Dataset.from_tensors(encoded).map(annotations.image_size)
+    none = tf.data.Dataset.from_tensors(tf.zeros(2, tf.int32))
+    found = sizes.ignore_errors().concatenate(none)
+    return found.take(1).get_single_element()
+
+
+def _annotation(index, example):
+    size = example["image"]
+    boxes = example["boxes"] * np.tile(size, 2).astype(np.float32)
+    own = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    areas, image_id = example["areas"], int(example["image_id"])
+    return Annotation(
+        image_id=index + 1 if image_id < 0 else image_id,
+        height=int(size[0]),
+        width=int(size[1]),
+        boxes=boxes,
+        labels=example["labels"],
+        is_crowd=example["is_crowd"],
+        areas=np.where(areas < 0, own, areas),
+    )

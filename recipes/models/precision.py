@@ -1,0 +1,85 @@
+"""A network once more in float32, whatever dtype policy it was trained in."""
+
+import keras
+
+from keras_norm.conversion import graph
+from keras_norm.conversion import weights
+from keras_norm.errors import ConversionError
+from recipes.errors import RecipeError
+
+HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+
+
+def rebuilt(model):
+    """A model of the same layers and weights that computes in float32.
+
+    It shares nothing with the other one, which stays as it is.
+
+    Args:
+        model: Functional model, nested or not, of any dtype policy.
+
+    Raises:
+        RecipeError: for a model that cannot be made again from its config.
+    """
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        new = keras.saving.deserialize_keras_object(_widened(config))
+    except Exception as error:
+        message = " ".join(str(error).split())
+        raise RecipeError(
+            f"{model.name} cannot be made again in float32: {message}"
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+    _copy_weights(model, new)
+    return new
+
+
+def policies(model):
+    """The names of the dtype policies of what has weights, sorted."""
+    return sorted(
+        {
+            layer.dtype_policy.name
+            for layer in graph.family(model)
+            if layer.weights and not isinstance(layer, keras.Model)
+        }
+    )
+
+
+def _widened(config):
+    """A config in which everything that is a half is float32."""
+    if isinstance(config, dict):
+        is_policy = config.get("class_name") == "DTypePolicy"
+        if is_policy and config["config"]["name"] in HALVES:
+            return "float32"
+        return {
+            key: "float32"
+            if key == "dtype" and isinstance(value, str) and value in HALVES
+            else _widened(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(_widened(value) for value in config)
+    return config
+
+
+def _copy_weights(old, new):
+    theirs, ours = graph.family(old), graph.family(new)
+    names = [[layer.name for layer in family] for family in (theirs, ours)]
+    if names[0] != names[1]:
+        raise RecipeError(
+            f"{old.name} comes back from its config with other layers."
+        )
+    for layer in ours:
+        if layer.compute_dtype in HALVES:
+            raise RecipeError(
+                f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
+                f"float32: it stays {layer.compute_dtype}."
+            )
+    try:
+        weights.copy(old, new)
+    except ConversionError as error:
+        raise RecipeError(f"{old.name}: {error}") from error

@@ -1,0 +1,191 @@
+import dataclasses
+import json
+
+import pytest
+from absl import flags
+
+import keras_norm
+from recipes import imagenet  # noqa: F401, defines the flags
+from recipes.classification import presets
+from recipes.config import flags as recipe_flags
+from recipes.config.base import Config
+from recipes.detection.config import DetectionConfig
+from recipes.errors import RecipeError
+from recipes.run_dir import run_dir
+
+
+def parse(*arguments):
+    values = flags.FLAGS
+    for name in values:
+        values[name].unparse()
+    values(["imagenet.py", *arguments])
+    return recipe_flags.to_config(values)
+
+
+def parse_coco(*arguments):
+    """As `parse`, of recipes/coco.py, whose flags have the same names."""
+    values = flags.FlagValues()
+    recipe_flags.define_settings(values, DetectionConfig)
+    values(["coco.py", *arguments])
+    return recipe_flags.to_config(values, DetectionConfig)
+
+
+PARSERS = {Config: parse, DetectionConfig: parse_coco}
+PRESETS = [(kind, name) for kind in PARSERS for name in kind.PRESETS]
+
+
+def test_flags_change_a_preset_which_changes_the_defaults():
+    config = parse("--preset=digits", "--norm=rbn", "--seed=3")
+    assert (config.norm, config.seed) == ("rbn", 3)
+    assert config.model == presets.PRESETS["digits"]["model"]
+    assert config.momentum == Config().momentum
+
+
+@pytest.mark.parametrize("kind", PARSERS)
+def test_every_field_is_a_flag(kind):
+    values = flags.FlagValues()
+    recipe_flags.define_settings(values, kind)
+    fields = dataclasses.fields(kind)
+    assert {field.name for field in fields} <= set(values)
+    for field in fields:
+        assert values[field.name].help.strip()
+    # Every flag stands in one group of --help.
+    grouped = [
+        f.name for group in kind.GROUPS for f in dataclasses.fields(group)
+    ]
+    assert sorted(grouped) == sorted(field.name for field in fields)
+
+
+@pytest.mark.parametrize(("kind", "name"), PRESETS)
+def test_every_preset_is_valid(kind, name):
+    config = PARSERS[kind](f"--preset={name}")
+    for key, value in kind.PRESETS[name].items():
+        assert getattr(config, key) == value
+    assert (config.train_steps is None) != (config.train_epochs is None)
+
+
+def test_a_preset_of_another_program_is_unknown():
+    with pytest.raises(RecipeError, match="unknown preset 'digits'"):
+        parse_coco("--preset=digits")
+    with pytest.raises(RecipeError, match="unknown preset 'trees'"):
+        parse("--preset=trees")
+
+
+@pytest.mark.parametrize("batch_size", [64, 32, 16])
+@pytest.mark.parametrize("base", [0.01, 0.05, 0.1])
+def test_the_papers_detectors(batch_size, base):
+    """FRN paper, section 4.3: 125K * 64 / M steps, base * M / 64."""
+    config = parse_coco(
+        f"--preset=frn_resnet101_{batch_size}", f"--learning_rate={base}"
+    )
+    assert config.global_batch_size == batch_size
+    assert config.train_steps * batch_size == 125_000 * 64
+    assert config.peak_learning_rate == pytest.approx(base * batch_size / 64)
+    assert (config.model, config.norm) == ("ResNet101", "frn")
+    assert config.image_size == 1024 and config.momentum == 0.9
+
+
+def test_the_workdir_alone_is_enough_to_name_its_detector(tmp_path):
+    config = parse_coco("--preset=trees", f"--workdir={tmp_path}")
+    run_dir.check(config)
+    run_dir.save(config)
+    again = parse_coco(f"--workdir={tmp_path}", "--mode=eval")
+    assert again == dataclasses.replace(config, mode="eval")
+    with pytest.raises(RecipeError, match="is not a config of this program"):
+        parse(f"--workdir={tmp_path}")
+
+
+def test_the_papers_runs():
+    config = parse("--preset=frn_resnet50v2")
+    assert config.train_steps == 300_000
+    assert config.schedule == "cosine"
+    assert config.peak_learning_rate == pytest.approx(0.1)
+    assert parse("--preset=frn_vgg_a").warmup_epochs > 0
+
+
+def test_a_length_by_hand_replaces_the_presets():
+    config = parse("--preset=frn_resnet50v2", "--train_epochs=2")
+    assert (config.train_epochs, config.train_steps) == (2, None)
+    config = parse("--preset=digits", "--train_steps=7")
+    assert (config.train_epochs, config.train_steps) == (None, 7)
+
+
+def test_the_learning_rate_grows_with_the_batch():
+    config = parse("--global_batch_size=1024", "--learning_rate=0.1")
+    assert config.peak_learning_rate == pytest.approx(0.4)
+
+
+def test_norm_kwargs_are_json():
+    config = parse('--norm_kwargs={"epsilon": 1e-5}')
+    assert config.norm_kwargs == {"epsilon": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset=digit"], "Did you mean 'digits'"),
+        (["--mode=test"], "train_and_eval"),
+        (["--schedule=cosin"], "Did you mean 'cosine'"),
+        (["--norm_kwargs={"], "must be JSON"),
+        (["--norm_kwargs=[1]"], "JSON object"),
+        (["--global_batch_size=0"], "at least 1.*global_batch_size=0"),
+        (["--momentum=1.5"], "at most 1.*momentum=1.5"),
+        (["--train_epochs=2", "--train_steps=2"], "train_steps=2"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_says_so(arguments, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        parse(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_the_config_in_the_workdir_is_the_run(tmp_path):
+    config = Config(workdir=str(tmp_path), norm="rbn")
+    run_dir.check(config)
+    run_dir.save(config)
+    kept = json.loads((tmp_path / "config.json").read_text())
+    assert kept == config.to_dict()
+    run_dir.check(dataclasses.replace(config, mode="eval"))
+    other = dataclasses.replace(config, norm="frn", seed=1)
+    message = "seed is 0 there and 1 now; norm is 'rbn' there and 'frn' now"
+    with pytest.raises(RecipeError, match=message):
+        run_dir.check(other)
+
+
+def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
+    config = parse("--preset=digits", "--norm=rbn", f"--workdir={tmp_path}")
+    run_dir.check(config)
+    run_dir.save(config)
+    again = parse(f"--workdir={tmp_path}", "--mode=eval")
+    assert again == dataclasses.replace(config, mode="eval")
+    with pytest.raises(RecipeError, match="norm is 'rbn' there and 'gn' now"):
+        run_dir.check(
+            parse("--preset=digits", "--norm=gn", f"--workdir={tmp_path}")
+        )
+    assert parse(f"--workdir={tmp_path / 'new'}").norm == Config().norm
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"colour": 3}'])
+def test_a_config_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(RecipeError, match="config.json is not a config"):
+        parse(f"--workdir={tmp_path}")
+    with pytest.raises(RecipeError, match="config.json is not a config"):
+        run_dir.check(Config(workdir=str(tmp_path)))
+
+
+def test_help_names_every_norm():
+    names = " ".join(keras_norm.names())
+    assert names in flags.FLAGS["norm"].help
+
+
+def test_a_workdir_that_cannot_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    config = Config(workdir=str(tmp_path / "file" / "run"))
+    with pytest.raises(RecipeError, match="cannot write to the workdir"):
+        run_dir.check(config)
+
+
+def test_the_default_workdir_tells_runs_apart():
+    folder = Config(dataset="folder:/a/b", norm="rbn").folder
+    assert str(folder) == "runs/folder--a-b-ResNet50V2-rbn"

@@ -1,0 +1,36 @@
+"""Sets by their name."""
+
+import types
+
+import pytest
+
+from recipes.detection.datasets import registry
+from recipes.errors import RecipeError
+from tests.recipes.detection import boxes_folder
+
+
+def config(dataset, data_dir=None):
+    return types.SimpleNamespace(
+        dataset=dataset, data_dir=data_dir, on_bad_image="fail"
+    )
+
+
+def test_a_folder_is_opened_by_its_path(tmp_path, monkeypatch):
+    boxes_folder.write(tmp_path / "boxes")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = registry.open_source(config("folder:~/boxes"))
+    assert isinstance(source, registry.Source)
+    assert isinstance(source.train, registry.Split)
+    assert isinstance(source.train.annotations()[0], registry.Annotation)
+    assert source.num_channels == 3
+
+
+def test_an_unknown_name_gets_a_list_of_what_there_is(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        registry.open_source(config("tree", str(tmp_path)))
+    message = str(caught.value)
+    assert "unknown dataset 'tree'. Did you mean trees" in message
+    assert "There are: trees, folder:PATH, and " in message
+    assert "coco/2017" in message and "digits" not in message
+    with pytest.raises(RecipeError, match="--dataset=coco/2018: .*2018"):
+        registry.open_source(config("coco/2018", str(tmp_path)))

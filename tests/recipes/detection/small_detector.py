@@ -1,0 +1,80 @@
+"""A small detector on drawn images: what tests of training run."""
+
+import json
+
+import keras
+
+import keras_norm
+from recipes.config import base as config_lib
+from recipes.detection.config import DetectionConfig
+from recipes.training import runner
+from tests.recipes.detection import coco_archive
+
+SIZE = (48, 64)
+TINY = {
+    "image_size": 64,
+    "global_batch_size": 8,
+    "train_steps": 3,
+    "max_level": 6,
+    "pyramid_filters": 8,
+    "head_depth": 1,
+    "learning_rate": 0.4,
+    "virtual_replicas": 2,
+    "log_every_steps": 1,
+}
+
+
+def folder(root, num_train=12, num_eval=5):
+    """A folder in COCO's layout; its path as a dataset."""
+    (root / "annotations").mkdir(parents=True)
+    for first, (split, count) in enumerate(
+        {"train2017": num_train, "val2017": num_eval}.items()
+    ):
+        images, content = coco_archive.draw(count, SIZE, 1 + 1000 * first)
+        (root / split).mkdir()
+        for name, data in images.items():
+            (root / split / name).write_bytes(data)
+        path = root / "annotations" / f"instances_{split}.json"
+        # Three kinds are drawn; all 80 would only take time.
+        content["categories"] = [
+            category
+            for category in content["categories"]
+            if category["id"] in coco_archive.KINDS
+        ]
+        path.write_text(json.dumps(content))
+    return f"folder:{root}"
+
+
+def classifier(path, norm="bn", size=32, **arguments):
+    """A classifier of four convolutions with maps of the strides 8, 16, 32."""
+    norm = keras_norm.get(norm, **arguments)
+    inputs = x = keras.Input((size, size, 3))
+    for i, strides in enumerate((4, 2, 2, 2)):
+        x = keras.layers.Conv2D(
+            8, 5, strides=strides, padding="same", use_bias=False
+        )(x)
+        x = norm.layer(name=f"norm{i}")(x)
+        x = norm.activation(name=f"act{i}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, keras.layers.Dense(4)(x), name="micro").save(path)
+    return str(path)
+
+
+def arguments(**flags):
+    """Flags as a command line has them."""
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def make_config(**flags):
+    return config_lib.make({}, {**TINY, **flags}, DetectionConfig)
+
+
+def run_only(workdir, **flags):
+    """Runs what may write nothing down."""
+    runner.run(make_config(workdir=str(workdir), **flags))
+
+
+def run(workdir, **flags):
+    """Runs and returns what the run wrote down."""
+    run_only(workdir, **flags)
+    return json.loads((workdir / "summary.json").read_text())

@@ -1,0 +1,187 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_norm
+from recipes.errors import RecipeError
+from recipes.models import pretrained
+from tests.conversion import small_models
+from tests.recipes.small_runs import make_config
+from tests.recipes.small_runs import run
+
+SHAPE = (8, 8, 1)
+
+
+def classifier(*ends, shape=SHAPE, dtype=None):
+    x = keras.Input(shape)
+    y = layers.Conv2D(4, 3, name="conv", dtype=dtype)(x)
+    y = layers.BatchNormalization(name="bn", dtype=dtype)(y)
+    y = layers.ReLU(name="relu", dtype=dtype)(y)
+    for end in ends:
+        y = end(y)
+    model = keras.Model(x, y, name="classifier")
+    small_models.fill(model)
+    return model
+
+
+def pooled(*ends):
+    return classifier(layers.GlobalAveragePooling2D(), *ends)
+
+
+def load(tmp_path, model, norm=None, num_classes=10, precision="float32"):
+    path = tmp_path / "model.keras"
+    model.save(path)
+    if norm is not None:
+        norm = keras_norm.get(norm)
+    return pretrained.load(path, norm, SHAPE, num_classes, precision)
+
+
+def draw():
+    return np.random.default_rng(0).normal(size=(3, *SHAPE)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda: [layers.Dense(10, activation="softmax", name="head")],
+        lambda: [layers.Dense(10), layers.Softmax()],
+        lambda: [layers.Dense(10), layers.Activation("linear")],
+        lambda: [layers.Reshape((4,)), layers.Dense(10, use_bias=False)],
+    ],
+)
+@pytest.mark.parametrize("norm", [None, "sync_bn", "rbn"])
+def test_a_head_of_the_same_size_keeps_its_function(ends, norm, tmp_path):
+    model = pooled(*ends())
+    network, notes = load(tmp_path, model, norm)
+    assert "keeps its head of 10 logits" in notes[-1]
+    logits = small_models.call(network, draw(), training=False)[0]
+    expected = small_models.call(model, draw(), training=False)[0]
+    if np.allclose(expected.sum(-1), 1.0):
+        logits = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda: [layers.GlobalAveragePooling2D(), layers.Dense(7, name="head")],
+        lambda: [layers.GlobalAveragePooling2D()],
+        lambda: [],
+    ],
+)
+def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
+    model = classifier(*ends())
+    network, notes = load(tmp_path, model, "frn")
+    assert "gets a fresh head of 10 logits" in notes[-1]
+    assert "1 to FRN. 1 TLU made" in notes[0]
+    assert network.output_shape == (None, 10)
+    np.testing.assert_array_equal(
+        network.get_layer("conv").kernel, model.get_layer("conv").kernel
+    )
+
+
+def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
+    before, _ = run(
+        tmp_path / "bn", model="resnet8_cifar", norm="bn", train_steps=60
+    )
+    file = str(tmp_path / "bn" / "model.keras")
+    rbn, rows = run(
+        tmp_path / "rbn",
+        init_model=file,
+        convert_to="rbn",
+        learning_rate=0.0,
+        weight_decay=0.0,
+        train_steps=1,
+    )
+    assert rbn["num_replicas"] == 2
+    # The function is that of the trained model: only its moments move.
+    assert rbn["last"]["eval/loss"] == pytest.approx(
+        before["last"]["eval/loss"], rel=0.2
+    )
+    frn, rows = run(
+        tmp_path / "frn",
+        init_model=file,
+        convert_to="frn",
+        norm_kwargs={"epsilon": 1e-5},
+        train_steps=60,
+    )
+    assert frn["last"]["eval/examples"] == 360
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    model = keras.saving.load_model(tmp_path / "frn" / "model.keras")
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds.count(keras_norm.FRN) == 9
+    assert keras_norm.BatchNormalization not in kinds
+    assert model.get_layer("stem_norm").epsilon == 1e-5
+    page = (tmp_path / "frn" / "report.html").read_text()
+    assert "model with frn on digits" in page
+
+
+def test_a_run_that_gave_the_file_a_fresh_head_can_be_evaluated(tmp_path):
+    ends = layers.GlobalAveragePooling2D(), layers.Dense(7, name="head")
+    classifier(*ends).save(tmp_path / "seven.keras")
+    flags = {"init_model": str(tmp_path / "seven.keras"), "train_steps": 2}
+    trained, _ = run(tmp_path / "run", **flags)
+    for checkpoint in ("last", "best"):
+        run(tmp_path / "run", mode="eval", checkpoint=checkpoint, **flags)
+        found = json.loads((tmp_path / "run" / "eval.json").read_text())
+        expected = trained["last"]["eval/loss"]
+        assert found["eval/loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_default_workdir_names_the_file_and_the_norm():
+    config = make_config(init_model="a/net.keras", convert_to="frn")
+    assert config.folder.name == "digits-net-frn"
+    assert make_config(init_model="net.h5").folder.name == "digits-net"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"convert_to": "frn"}, "--convert_to converts the model of"),
+        ({"init_model": "nix.keras"}, "'nix.keras' does not exist"),
+        ({"init_model": "M", "convert_to": "frm"}, "--convert_to: .*'frn'"),
+        ({"init_model": "M", "image_size": 9}, r"of \(8, 8, 1\).*image_size"),
+        ({"init_model": "M", "precision": "mixed_bfloat16"}, "in float32"),
+        ({"init_model": "NONE", "convert_to": "frn"}, "no batch norm"),
+        ({"init_model": "FROZEN"}, "every weight is frozen"),
+        ({"init_model": "TWO"}, "one output, and has 1 and 2"),
+        (
+            {"init_model": "M", "convert_to": "gn", "norm_kwargs": {"eps": 1}},
+            "'eps': 1",
+        ),
+    ],
+)
+def test_what_cannot_be_started_from_is_named(flags, message, tmp_path):
+    def frozen():
+        model = pooled(layers.Reshape((4,)))
+        model.trainable = False
+        return model
+
+    def two():
+        model = pooled(layers.Dense(10))
+        return keras.Model(model.input, [model.output, model.output])
+
+    makers = {
+        "M": lambda: pooled(layers.Dense(10)),
+        "NONE": lambda: keras.Sequential(
+            [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10)]
+        ),
+        "FROZEN": frozen,
+        "TWO": two,
+    }
+    name = flags.get("init_model")
+    if name in makers:
+        makers[name]().save(tmp_path / f"{name}.keras")
+        flags = {**flags, "init_model": str(tmp_path / f"{name}.keras")}
+    if name == "FROZEN":
+        # As many features as classes: there is no fresh head to train.
+        with pytest.raises(RecipeError, match=message):
+            pretrained.load(flags["init_model"], None, SHAPE, 4, "float32")
+        return
+    with pytest.raises(RecipeError, match=message) as error:
+        run(tmp_path / "run", **flags)
+    assert "\n" not in str(error.value)

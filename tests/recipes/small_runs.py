@@ -1,0 +1,37 @@
+"""Small runs of the recipe, inside this process."""
+
+import json
+
+from recipes import imagenet
+from recipes.config import base as config_lib
+
+TINY = {
+    "dataset": "digits",
+    "model": "resnet2_cifar",
+    "norm": "frn",
+    "global_batch_size": 64,
+    "train_steps": 3,
+    "image_size": 8,
+    "virtual_replicas": 2,
+    "log_every_steps": 1,
+}
+
+
+def make_config(**flags):
+    return config_lib.make({}, {**TINY, **flags})
+
+
+def run(workdir, **flags):
+    """Runs and returns what the run wrote down."""
+    config = make_config(workdir=str(workdir), **flags)
+    imagenet.run(config)
+    return summary(workdir), rows(workdir)
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def rows(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

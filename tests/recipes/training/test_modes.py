@@ -1,0 +1,282 @@
+"""What a run does beside training: dry runs, evaluation, profiles, freezing."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_norm
+from recipes.config.base import Config
+from recipes.data import input_pipeline
+from recipes.detection.config import DetectionConfig
+from recipes.errors import RecipeError
+from recipes.models import freeze
+from recipes.run_dir import run_dir
+from recipes.training import build
+from recipes.training import distribution
+from recipes.training import runner
+from recipes.training.cluster import Workers
+from recipes.training.stops import make as make_stops
+from tests.recipes.small_runs import make_config
+from tests.recipes.small_runs import rows
+from tests.recipes.small_runs import run
+
+ROOT = pathlib.Path(__file__).parent.parent.parent.parent
+
+
+def losses(folder):
+    return [row["train/loss"] for row in rows(folder) if "train/loss" in row]
+
+
+@pytest.fixture(scope="module")
+def plain_losses(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    run(folder, train_steps=6, learning_rate=0.05)
+    return losses(folder)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"steps_per_execution": 4, "log_every_steps": 1},
+        {"xla": True},
+        {"grad_accum_steps": 2},
+        {"num_replicas": 1, "xla": True, "grad_accum_steps": 4},
+    ],
+)
+def test_how_a_step_is_computed_changes_no_number(
+    tmp_path, plain_losses, flags
+):
+    run(tmp_path, train_steps=6, learning_rate=0.05, **flags)
+    np.testing.assert_allclose(losses(tmp_path), plain_losses, rtol=2e-5)
+
+
+def test_an_execution_ends_where_something_happens():
+    config = make_config(
+        steps_per_execution=10, log_every_steps=8, save_every_steps=5
+    )
+    fake = dataclasses.make_dataclass("Data", ["num_steps", "steps_per_epoch"])
+    stops = make_stops(
+        dataclasses.replace(config, profile_steps="3,6"), fake(25, 12)
+    )
+    step, found = 0, []
+    while step < 25:
+        step = stops.next(step)
+        found.append(step)
+    assert found == [1, 2, 5, 6, 8, 10, 12, 15, 16, 20, 24, 25]
+    assert [s for s in found if stops.logs(s)] == [1, 8, 12, 16, 24, 25]
+    assert [s for s in found if stops.evaluates(s)] == [12, 24, 25]
+    rarely = dataclasses.replace(config, eval_every_epochs=2)
+    stops_rarely = make_stops(rarely, fake(25, 12))
+    assert [s for s in found if stops_rarely.evaluates(s)] == [24, 25]
+    assert [s for s in found if stops.saves(s)] == [5, 10, 12, 15, 20, 24, 25]
+
+
+@pytest.mark.parametrize("steps", ["1", "2,1", "0,4", "a,b", "1,2,3"])
+def test_steps_that_cannot_be_profiled_are_refused(steps):
+    with pytest.raises(RecipeError, match="--profile_steps takes two steps"):
+        make_stops(make_config(profile_steps=steps), None)
+
+
+def test_a_profile_lies_where_tensorboard_looks(tmp_path):
+    run(tmp_path, train_steps=4, profile_steps="2,3", mode="train")
+    assert list(tmp_path.glob("events/plugins/profile/*/*.xplane.pb"))
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
+    config = make_config(
+        workdir=str(tmp_path), dry_run=True, warmup_epochs=1, train_steps=44
+    )
+    from recipes import imagenet
+
+    imagenet.run(config)
+    text = capsys.readouterr().out
+    for line in (
+        "--norm=frn",
+        "362 parameters",
+        "2, each 32 images a step",
+        "44, 22 an epoch, 2 epochs",
+        "dry run: nothing was trained",
+    ):
+        assert line in text
+    assert re.search(r"input alone +[\d,]+ images/s", text)
+    rates = re.findall(r"step +(\d+)  (\S+)", text)
+    assert rates[0] == ("1", "0") and len(rates) == 11
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["backbone", "norm"])
+def test_what_is_frozen_does_not_move(tmp_path, what):
+    run(tmp_path / "free", train_steps=3, norm="bn")
+    run(tmp_path / "frozen", train_steps=3, norm="bn", freeze=what)
+    moved = {}
+    for name in ("free", "frozen"):
+        model = keras.saving.load_model(tmp_path / name / "model.keras")
+        moved[name] = {w.path: w.numpy() for w in model.weights}
+    config = make_config(norm="bn")
+    made = input_pipeline.make(config)
+    start = build.build(config, made, distribution.make(config)).model
+    for weight, end in zip(
+        start.weights, moved["frozen"].values(), strict=True
+    ):
+        is_norm = "norm" in weight.path
+        is_head = weight.path.startswith("logits")
+        stays = is_norm if what == "norm" else not is_head
+        assert np.array_equal(weight.numpy(), end) == stays, weight.path
+
+
+def test_freezing_everything_is_refused():
+    inputs = keras.Input((4, 4, 3))
+    only_norm = keras.Model(inputs, keras_norm.FRN()(inputs))
+    with pytest.raises(RecipeError, match="leaves nothing of .* to train"):
+        freeze.freeze(only_norm, "norm", lambda model: [])
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(RecipeError, match="has no such layer"):
+        freeze.freeze(plain, "norm", lambda model: [])
+
+
+def test_evaluation_takes_the_averages_when_asked(tmp_path):
+    flags = {"train_steps": 22, "learning_rate": 0.4, "norm": "bn"}
+    averaged, _ = run(tmp_path / "a", **flags, ema_decay=0.5)
+    kept, _ = run(tmp_path / "b", **flags, ema_decay=0.5, use_ema=False)
+    plain, _ = run(tmp_path / "c", **flags)
+    loss = "eval/loss"
+    assert kept["last"][loss] == pytest.approx(plain["last"][loss], rel=1e-5)
+    assert averaged["last"][loss] != pytest.approx(
+        plain["last"][loss], rel=1e-5
+    )
+    # The model that is saved is the model that was evaluated.
+    for folder, summary in (("a", averaged), ("c", plain)):
+        file = str(tmp_path / folder / "model.keras")
+        runner.run(
+            make_config(
+                workdir=str(tmp_path / f"{folder}2"),
+                mode="eval",
+                checkpoint=file,
+            )
+        )
+        found = json.loads((tmp_path / f"{folder}2" / "eval.json").read_text())
+        assert found[loss] == pytest.approx(summary["last"][loss], rel=1e-5)
+
+
+def test_any_save_can_be_evaluated(tmp_path):
+    flags = {"train_steps": 44, "keep": 3}
+    _, written = run(tmp_path, **flags)
+    save = tmp_path / "checkpoints" / "step_000000022.npz"
+    run(tmp_path, **flags, mode="eval", checkpoint=str(save))
+    found = json.loads((tmp_path / "eval.json").read_text())
+    expected = [row for row in written if row["step"] == 22][-1]
+    assert found["eval/loss"] == pytest.approx(expected["eval/loss"], rel=1e-6)
+    assert rows(tmp_path) == written
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("newest", "takes last, best, a save"),
+        ("gone.npz", "there is no such file"),
+        ("best", "there is no run in"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path, checkpoint, message):
+    with pytest.raises(RecipeError, match=message):
+        run(tmp_path, mode="eval", checkpoint=checkpoint)
+
+
+def test_a_file_of_other_classes_cannot_be_evaluated(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    flat = keras.layers.Flatten()(inputs)
+    path = tmp_path / "three.keras"
+    keras.Model(inputs, keras.layers.Dense(3)(flat)).save(path)
+    with pytest.raises(RecipeError, match="3 values .* has 10 classes"):
+        run(tmp_path / "run", mode="eval", checkpoint=str(path))
+
+
+def test_a_set_that_does_not_fill_a_batch_is_padded(tmp_path):
+    flags = {"global_batch_size": 1000, "drop_remainder": False}
+    _, written = run(tmp_path, **flags, train_epochs=2, train_steps=None)
+    assert [row["step"] for row in written if "train/loss" in row] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+def test_augmented_labels_train(tmp_path):
+    summary, _ = run(
+        tmp_path,
+        mixup=0.4,
+        cutmix=1.0,
+        color_jitter=0.2,
+        rand_augment=5,
+        label_smoothing=0.1,
+        dataset="fake",
+        global_batch_size=16,
+        train_steps=2,
+        mode="train",
+    )
+    assert np.isfinite(summary["last"]["train/loss"])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate"),
+    [("lamb", 0.4), ("adamw", 0.4), ("rmsprop", 0.04)],
+)
+def test_optimizers_train(tmp_path, optimizer, learning_rate):
+    flags = {"learning_rate": learning_rate, "schedule": "polynomial"}
+    run(tmp_path, **flags, optimizer=optimizer, train_steps=40, mode="train")
+    found = losses(tmp_path)
+    assert np.mean(found[-5:]) < 0.99 * np.mean(found[:5])
+
+
+def test_only_the_chief_gets_the_workdir(tmp_path):
+    config = make_config(workdir=str(tmp_path))
+    with run_dir.opened(config, Workers(("a:1", "b:1"), 1)) as other:
+        assert other.folder != tmp_path and other.folder.is_dir()
+        folder = other.folder
+    assert not folder.exists() and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
+    config = make_config(workdir=str(tmp_path))
+    run_dir.save(config)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["mixup"]
+    path.write_text(json.dumps(values))
+    run_dir.check(config)
+
+
+def test_tpu_without_one_says_so():
+    with pytest.raises(RecipeError, match="found no TPU"):
+        distribution.make(make_config(strategy="tpu", virtual_replicas=None))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"grad_accum_steps": 3}, "must divide the 32 images of a replica"),
+        ({"clip_norm": 1.0, "clip_value": 1.0}, "clipped in one way"),
+        ({"xla": True, "norm": "sync_bn"}, "cannot wait for other replicas"),
+        ({"strategy": "multi_worker"}, "TF_CONFIG"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_named(tmp_path, flags, message):
+    with pytest.raises(RecipeError, match=message):
+        run(tmp_path, **flags)
+
+
+@pytest.mark.parametrize("kind", [Config, DetectionConfig])
+def test_every_flag_is_tested_or_said_not_to_be(kind):
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    readme = (ROOT / "recipes" / "README.md").read_text()
+    table = readme.split("## What could not be tested")[1]
+    for field in dataclasses.fields(kind):
+        name = field.name
+        used = re.search(rf"--{name}\b|\b{name}=|\"{name}\":", tests)
+        assert used or f"`--{name}" in table, name

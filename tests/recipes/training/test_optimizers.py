@@ -1,0 +1,152 @@
+"""One step of every optimizer against its formula in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_norm
+from recipes.training import optimizers
+from recipes.training import weight_decay
+from tests.recipes.small_runs import make_config
+
+RATE = 0.1
+DECAY = 0.2
+NAMES = ["sgd", "lamb", "adamw", "rmsprop"]
+
+
+def build():
+    """A model whose own names hold the names of what must not decay."""
+    inputs = keras.Input((4,), name="x")
+    x = keras.layers.Dense(3, name="beta_gamma_dense")(inputs)
+    x = keras_norm.FRN(learned_epsilon="channel", activation="tlu", name="frn")(
+        x
+    )
+    x = keras.layers.Dense(2, name="tau")(x)
+    model = keras.Model(inputs, x, name="alphanet")
+    generator = np.random.default_rng(0)
+    for weight in model.trainable_variables:
+        weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def gradients(model):
+    generator = np.random.default_rng(1)
+    return [
+        generator.normal(size=weight.shape).astype("float32")
+        for weight in model.trainable_variables
+    ]
+
+
+def make(model, name, **flags):
+    config = make_config(optimizer=name, weight_decay=DECAY, **flags)
+    return optimizers.make(config, RATE, model.trainable_variables)
+
+
+def numpy_update(name, weight, gradient):
+    """What the first step takes from a weight, decay apart."""
+    square = np.square(gradient)
+    if name == "sgd":
+        return RATE * gradient
+    if name == "rmsprop":
+        return RATE * gradient / np.sqrt(0.1 * square + 1e-7)
+    # The moments are unbiased, after one step those of one gradient.
+    # Keras' AdamW adds epsilon to the root of the biased second one.
+    epsilon = {"adamw": 1e-7 / np.sqrt(1.0 - 0.999), "lamb": 1e-7}[name]
+    update = gradient / (np.sqrt(square) + epsilon)
+    if name == "lamb":
+        update *= np.linalg.norm(weight) / np.linalg.norm(update)
+    return RATE * update
+
+
+@pytest.mark.parametrize("norm_weight_decay", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_is_the_formula(name, norm_weight_decay):
+    model = build()
+    optimizer = make(model, name, norm_weight_decay=norm_weight_decay)
+    weights = model.trainable_variables
+    assert {w.name for w in weights} == {
+        *("kernel", "bias", "gamma", "beta", "tau", "learned_epsilon")
+    }
+    before = [w.numpy().astype(np.float64) for w in weights]
+    steps = gradients(model)
+    optimizer.apply(list(map(keras.ops.convert_to_tensor, steps)), weights)
+    for weight, start, gradient in zip(weights, before, steps, strict=True):
+        decays = name in ("adamw", "lamb") and (
+            norm_weight_decay or weight.name in ("kernel", "bias")
+        )
+        shrunk = start * (1.0 - RATE * DECAY) if decays else start
+        update = numpy_update(name, shrunk, gradient.astype(np.float64))
+        np.testing.assert_allclose(
+            weight.numpy(), shrunk - update, rtol=1e-5, err_msg=weight.path
+        )
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+def test_momentum_adds_up(name):
+    model = build()
+    optimizer = make(model, name, momentum=0.5)
+    weights = model.trainable_variables
+    before = weights[0].numpy()
+    steps = [keras.ops.ones(w.shape) for w in weights]
+    optimizer.apply(steps, weights)
+    optimizer.apply(steps, weights)
+    first = {"sgd": 1.0, "rmsprop": 1.0 / np.sqrt(0.1 + 1e-7)}[name]
+    second = {"sgd": 1.0, "rmsprop": 1.0 / np.sqrt(0.19 + 1e-7)}[name]
+    expected = before - RATE * (1.5 * first + second)
+    np.testing.assert_allclose(weights[0].numpy(), expected, rtol=1e-5)
+
+
+def test_a_weight_of_zero_moves_under_lamb():
+    model = build()
+    beta = next(w for w in model.trainable_variables if w.name == "beta")
+    beta.assign(np.zeros(beta.shape))
+    steps = [keras.ops.ones(w.shape) for w in model.trainable_variables]
+    make(model, "lamb").apply(steps, model.trainable_variables)
+    np.testing.assert_allclose(beta.numpy(), -RATE, rtol=1e-5)
+
+
+def test_spared_weights_have_the_very_name():
+    weights = build().trainable_variables
+    names = [w.path for w in weight_decay.spared(weights, False)]
+    assert names == [
+        "frn/gamma",
+        "frn/beta",
+        "frn/learned_epsilon",
+        "frn/tau",
+    ]
+    assert weight_decay.spared(weights, True) == []
+
+
+@pytest.mark.parametrize("name", weight_decay.DECOUPLED)
+def test_replicas_spare_the_same_weights(name):
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        model = build()
+        optimizer = make(model, name)
+        optimizer.build(model.trainable_variables)
+    weights = model.trainable_variables
+    before = [w.numpy() for w in weights]
+    zeros = [np.zeros(w.shape, "float32") for w in weights]
+
+    @tf.function
+    def step():
+        strategy.run(lambda: optimizer.apply(zeros, weights))
+
+    step()
+    for weight, start in zip(weights, before, strict=True):
+        is_spared = weight.name in weight_decay.NORM_WEIGHTS
+        expected = start if is_spared else start * (1.0 - RATE * DECAY)
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_optimizer_reloads(name):
+    optimizer = make(build(), name)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+    assert (optimizer.weight_decay is None) == (
+        name not in weight_decay.DECOUPLED
+    )
