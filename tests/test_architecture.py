@@ -31,6 +31,7 @@ ENTRY_POINTS = {"imagenet", "coco", "sweep", "compare"}
 INTERNALS = {
     "keras_norm/conversion/graph.py",
     "keras_norm/training/tf_internals.py",
+    "recipes/tf_internals.py",
 }
 MAX_MODULES = 20
 
@@ -128,7 +129,7 @@ def underscored(tree):
     """Yields `(name, line)` of private attributes that a module uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            if re.fullmatch(r"_[a-z]\w*", node.attr):
+            if re.fullmatch(r"_(?!getframe)[a-z]\w*", node.attr):
                 yield node.attr, node.lineno
 
 
