@@ -127,7 +127,7 @@ def train(detectors, folder, data_dir):
     """
     runs = plan(detectors, folder, data_dir)
     for run in runs:
-        run_dir.check(run.config)
+        run_dir.check_run_dir(run.config)
         run.config.folder.mkdir(parents=True, exist_ok=True)
     print("detection:", flush=True)
     for run in runs:

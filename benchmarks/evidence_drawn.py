@@ -31,5 +31,5 @@ def save(config, path):
     figure = visualization.draw(*columns, source.class_names)
     for axes, name in zip(figure.axes, names, strict=True):
         axes.title.set_text(f"{name} {axes.get_title()}")
-    with atomic_io.file(path) as place:
+    with atomic_io.atomic_file(path) as place:
         figure.savefig(place, dpi=DPI, pil_kwargs={"quality": QUALITY})

@@ -218,5 +218,5 @@ def _cost(table):
 
 
 def _save(figure, path):
-    with atomic_io.file(path) as place:
+    with atomic_io.atomic_file(path) as place:
         figure.savefig(place, dpi=DPI, metadata={"Software": None})

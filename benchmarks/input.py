@@ -31,7 +31,7 @@ from absl import flags  # noqa: E402
 from recipes.classification import datasets  # noqa: E402
 from recipes.classification import labelled  # noqa: E402
 from recipes.classification import preprocessing  # noqa: E402
-from recipes.config.base import Config  # noqa: E402
+from recipes.classification.config import Config  # noqa: E402
 from recipes.data.decode_errors import BadImages  # noqa: E402
 
 SIZE = 224

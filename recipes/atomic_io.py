@@ -1,14 +1,17 @@
-"""Files that are there whole or not at all, whenever a run is killed."""
+"""Atomic writes: a killed run leaves complete files and folders, or none."""
 
 import contextlib
 import os
+import pathlib
+import shutil
+import tempfile
 
 
 @contextlib.contextmanager
-def file(path):
-    """Yields a path to write to, which gets its name once that is done.
+def atomic_file(path):
+    """Yields a temporary path that is renamed to `path` on success.
 
-    Where it fails, what was there stays and nothing else.
+    On failure, a file that existed before stays, and nothing else.
 
     Args:
         path: Path of the file, which is replaced.
@@ -21,7 +24,46 @@ def file(path):
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_dir(path, replace=True):
+    """Yields a new temporary folder that is renamed to `path` on success.
+
+    On failure, a folder that existed before stays, and nothing else.
+
+    Args:
+        path: Path of the folder.
+        replace: If true, an existing folder is replaced, and the caller must be
+            the only process that writes it. Otherwise a folder that another
+            process completes first is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    former = path.with_name(f".{path.name}.former")
+    prefix = f".{path.name}.unfinished-"
+    if replace:
+        if former.exists() and not path.exists():
+            former.rename(path)  # Killed between the two renames below.
+        for killed in path.parent.glob(f"{prefix}*"):
+            shutil.rmtree(killed)
+    outer = tempfile.mkdtemp(prefix=prefix, dir=path.parent)
+    try:
+        # Unlike mkdtemp, mkdir gives the folder the user's usual permissions.
+        unfinished = pathlib.Path(outer) / path.name
+        unfinished.mkdir()
+        yield unfinished
+        if replace and path.exists():
+            shutil.rmtree(former, ignore_errors=True)
+            path.rename(former)
+        try:
+            unfinished.rename(path)
+        except OSError:
+            if replace or not path.is_dir():
+                raise
+        shutil.rmtree(former, ignore_errors=True)
+    finally:
+        shutil.rmtree(outer, ignore_errors=True)
+
+
 def write_text(path, text):
-    """Writes a text file, or leaves what was there."""
-    with file(path) as partial:
+    """Writes a text file atomically."""
+    with atomic_file(path) as partial:
         partial.write_text(text)

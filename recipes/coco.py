@@ -14,7 +14,7 @@ Examples:
   # Objects on further images, in the workdir's predict.csv and predict.json
   python recipes/coco.py --workdir=WORKDIR --mode=predict --images=FOLDER
 
-A run that was stopped goes on with the same command, or with --workdir alone.
+The same command, or --workdir alone, resumes a run that was stopped.
 Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
 model.keras, predictions.json and report.html.
 """
@@ -24,28 +24,43 @@ import pathlib
 import sys
 
 if __package__ in (None, ""):
-    # Run as a file: what is imported lies beside this folder, not in it.
+    # Run as a file: packages are imported from the parent of this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-# Without a GPU, TensorFlow reports as an error that it found none.
+# Without a GPU, TensorFlow logs an error that it found none.
 quiet = "2" if pathlib.Path("/dev/nvidiactl").exists() else "3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
+from absl import flags  # noqa: E402
+from absl import logging  # noqa: E402
 
-from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes import errors  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
-from recipes.training import runner  # noqa: E402
-
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.run_dir import run_dir  # noqa: E402
+from recipes.training import signals  # noqa: E402
 
 def run(config):
     """Runs a config and returns its `Result`."""
-    # TensorFlow takes seconds to import, which --help does not need.
+    # TensorFlow takes seconds to import: --help and flag errors come before.
     from recipes.detection.task import ObjectDetection
+    from recipes.training import runner
 
     return runner.run(config, ObjectDetection())
 
 
+def main(argv):
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    with errors.exit_on_error():
+        recipe_flags.reject_arguments(argv)
+        settings = recipe_flags.given_settings(flags.FLAGS, DetectionConfig)
+        config = run_dir.resolve_config(DetectionConfig, settings)
+        with signals.exit_on_interrupt(config):
+            run(config)
+
+
 if __name__ == "__main__":
-    recipe_flags.define(__doc__, DetectionConfig)
-    app.run(runner.main(DetectionConfig, run))
+    recipe_flags.define_flags(__doc__, DetectionConfig)
+    app.run(main)

@@ -1,18 +1,108 @@
-"""What a user can mend: shown as one line, without a stack trace."""
+"""Errors that a user can fix, which are shown as one line."""
 
+import contextlib
 import difflib
+import errno
+import os
+import sys
+
+# System errors of a disk that is full or read-only, and of unusable files.
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_CANNOT_USE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+    errno.EISDIR,
+)
 
 
 class RecipeError(Exception):
-    """A mistake in the flags, the data or the machine, and how to mend it."""
+    """A mistake in the flags, the data or the machine, and how to fix it."""
 
 
-def unknown(kind, name, choices):
-    """The error for a name that is not among the choices."""
-    choices = sorted(choices)
-    lowered = {choice.lower(): choice for choice in choices}
-    close = difflib.get_close_matches(name.lower(), lowered, 1, cutoff=0.5)
-    hint = f" Did you mean {lowered[close[0]]!r}?" if close else ""
+def one_line(error):
+    """Returns the message of an error on one line."""
+    return " ".join(str(error).split())
+
+
+def first_line(error, default="no reason given"):
+    """Returns the first line of an error's message."""
+    return str(error).strip().partition("\n")[0] or default
+
+
+def nearest_name(name, choices, cutoff=0.5):
+    """Returns the choice that is spelled most like a name, or None."""
+    by_lower_case = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, 1, cutoff)
+    return by_lower_case[close[0]] if close else None
+
+
+def unknown_name_error(kind, name, choices):
+    """Returns the error for a name that is not among the choices.
+
+    Args:
+        kind: Noun for what the name names, such as `"preset"`.
+        name: The unknown name.
+        choices: The known names.
+    """
+    nearest = nearest_name(name, choices)
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
     return RecipeError(
-        f"unknown {kind} {name!r}.{hint} There are: {', '.join(choices)}."
+        f"unknown {kind} {name!r}.{hint} There are: "
+        f"{', '.join(sorted(choices))}."
     )
+
+
+@contextlib.contextmanager
+def exit_on_error():
+    """Prints a `RecipeError` as one line and exits with status 1."""
+    try:
+        yield
+    except RecipeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def explain_disk_errors(describe_resumption=None):
+    """Turns errors of a full or unusable disk into a `RecipeError`.
+
+    Libraries wrap these errors in exceptions of their own, whose messages
+    contain the text of the system.
+
+    Args:
+        describe_resumption: `f()` returns a clause that says what the same
+            command does after the error, or None.
+    """
+    try:
+        yield
+    except RecipeError:
+        raise
+    except Exception as error:
+        reason = _disk_error(error)
+        if reason is None:
+            raise
+        advice = "Make room or choose another folder"
+        if describe_resumption is not None:
+            advice += f": {describe_resumption()}"
+        raise RecipeError(f"{reason}. {advice}.") from error
+
+
+def _disk_error(error):
+    text = str(error)
+    number = getattr(error, "errno", None)
+    filename = getattr(error, "filename", None)
+    for code in (*_CANNOT_WRITE, *_CANNOT_USE):
+        message = os.strerror(code)
+        if number == code and isinstance(error, OSError):
+            place = f"{filename}: " if filename else ""
+        elif code in _CANNOT_WRITE and message in text:
+            place = ""
+        else:
+            continue
+        failed = (
+            "cannot write" if code in _CANNOT_WRITE else "cannot use a file"
+        )
+        return f"{failed}: {place}{message}"
+    return None

@@ -17,7 +17,7 @@ Examples:
   # Labels of further ones, in runs/own/predict.csv and predict.json
   python recipes/imagenet.py --workdir=runs/own --mode=predict --images=FOLDER
 
-A run that was stopped goes on with the same command, or with --workdir alone.
+The same command, or --workdir alone, resumes a run that was stopped.
 Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
 model.keras and report.html.
 """
@@ -27,29 +27,45 @@ import pathlib
 import sys
 
 if __package__ in (None, ""):
-    # Run as a file: what is imported lies beside this folder, not in it.
+    # Run as a file: packages are imported from the parent of this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-# Without a GPU, TensorFlow reports as an error that it found none.
+# Without a GPU, TensorFlow logs an error that it found none.
 quiet = "2" if pathlib.Path("/dev/nvidiactl").exists() else "3"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
+from absl import flags  # noqa: E402
+from absl import logging  # noqa: E402
 
+from recipes import errors  # noqa: E402
+from recipes.classification.config import Config  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.config.base import Config  # noqa: E402
-from recipes.training import runner  # noqa: E402
+from recipes.run_dir import run_dir  # noqa: E402
+from recipes.training import signals  # noqa: E402
 
-recipe_flags.define(__doc__, Config)
+recipe_flags.define_flags(__doc__, Config)
 
 
 def run(config):
     """Runs a config and returns its `Result`."""
-    # TensorFlow takes seconds to import, which --help does not need.
+    # TensorFlow takes seconds to import: --help and flag errors come before.
     from recipes.classification.task import ImageClassification
+    from recipes.training import runner
 
     return runner.run(config, ImageClassification())
 
 
+def main(argv):
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    with errors.exit_on_error():
+        recipe_flags.reject_arguments(argv)
+        settings = recipe_flags.given_settings(flags.FLAGS, Config)
+        config = run_dir.resolve_config(Config, settings)
+        with signals.exit_on_interrupt(config):
+            run(config)
+
+
 if __name__ == "__main__":
-    app.run(runner.main(Config, run))
+    app.run(main)

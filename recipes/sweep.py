@@ -93,7 +93,7 @@ def help_text():
     )
 
 
-recipe_flags.define_settings(flags.FLAGS)
+recipe_flags.define_setting_flags(flags.FLAGS)
 help.define(help_text)
 
 
@@ -134,7 +134,7 @@ def _sweep(values):
 
     if not values.out:
         raise RecipeError("--out needs the name of a folder.")
-    given = recipe_flags.given(values)
+    given = recipe_flags.given_settings(values)
     axes = [grid.parse_axis(text) for text in values.vary]
     shares = shares_lib.make(values.jobs)
     folder = pathlib.Path(values.out).expanduser()

@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 
 import keras_norm_cli
-from recipes.config.base import Config
+from recipes.classification.config import Config
 from recipes.detection.config import DetectionConfig
 from recipes.training import weight_decay
 
@@ -108,7 +108,7 @@ def _require_detection(options):
 
     # Those of both programs cannot be defined in one process.
     values = flags.FlagValues()
-    recipe_flags.define_settings(values, DetectionConfig)
+    recipe_flags.define_setting_flags(values, DetectionConfig)
     assert values(["coco.py", *options]) == ["coco.py"]
     recipe_flags.to_config(values, DetectionConfig)
 

@@ -4,8 +4,6 @@ A header gives the command, what it reproduces, and the expected time and score
 where they are known; "not measured" says that nobody ran it to its end.
 """
 
-from recipes.errors import unknown
-
 _FRN_IMAGENET = {
     "dataset": "imagenet2012",
     "norm": "frn",
@@ -64,20 +62,3 @@ PRESETS = {
         "log_every_steps": 5,
     },
 }
-
-
-def get(name, presets=PRESETS):
-    """The changes that a preset makes; none for None.
-
-    Args:
-        name: Of the preset, or None.
-        presets: Dict of settings by name.
-
-    Raises:
-        RecipeError: for an unknown name.
-    """
-    if name is None:
-        return {}
-    if name not in presets:
-        raise unknown("preset", name, presets)
-    return {"preset": name, **presets[name]}

@@ -2,10 +2,11 @@
 
 import dataclasses
 
+from recipes.config.fields import DataSettings
+from recipes.config.fields import NetworkSettings
+from recipes.config.fields import RunSettings
+from recipes.config.setting import MAY_CHANGE
 from recipes.config.setting import setting
-from recipes.config.settings import DataSettings
-from recipes.config.settings import NetworkSettings
-from recipes.config.settings import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,8 @@ class ClassificationRunSettings(RunSettings):
         "accuracy",
         "The evaluation that chooses the best save.",
         choices=("accuracy", "top5_accuracy", "loss"),
+        on_resume=MAY_CHANGE,
+        affects_result=False,
     )
 
 

@@ -1,41 +1,38 @@
-"""The configuration of a run: what flags and presets say, checked once."""
+"""The base class of configs, and configs made from presets and flags."""
 
 import dataclasses
 import pathlib
 from typing import ClassVar
 
-from recipes.classification.presets import PRESETS
-from recipes.classification.settings import ClassificationDataSettings
-from recipes.classification.settings import ClassificationNetworkSettings
-from recipes.classification.settings import ClassificationRunSettings
-from recipes.config.setting import check
-from recipes.config.settings import DeviceSettings
-from recipes.config.training_settings import OptimizerSettings
-from recipes.config.training_settings import ScheduleSettings
+from recipes.config.setting import MAY_EXTEND
+from recipes.config.setting import check_value
+from recipes.config.setting import fields_by_resume_rule
 from recipes.errors import RecipeError
+from recipes.errors import unknown_name_error
 
 
 class RunConfig:
-    """What the config of a run is, whatever it trains.
+    """Base class of the configs of all training programs.
 
-    A kind of run is a frozen dataclass of this and of its groups of settings.
-    Each field is a flag of that name.
+    A program's config is a frozen dataclass that inherits from this class and
+    from its groups of settings. Each field is a flag of the same name.
 
     Attributes:
-        GROUPS: The groups, in the order of `--help`; the first line of each
-            docstring is its heading.
-        PRESETS: Dict of settings by name.
-        REFERENCE_BATCH: The global batch size that learning rates are given
-            for.
+        PROGRAM: Name of the entry point, such as `"imagenet"`.
+        GROUPS: The groups of settings, in the order of `--help`, which takes
+            the first line of each docstring as heading.
+        PRESETS: Dict from preset names to dicts of settings.
+        REFERENCE_BATCH: Global batch size that learning rates are given for.
     """
 
+    PROGRAM: ClassVar[str]
     GROUPS: ClassVar[tuple]
     PRESETS: ClassVar[dict]
     REFERENCE_BATCH: ClassVar[int]
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            check(field, getattr(self, field.name))
+            check_value(field, getattr(self, field.name))
         if self.convert_to is not None and self.init_model is None:
             raise RecipeError(
                 "--convert_to converts the model of --init_model: give that "
@@ -43,8 +40,9 @@ class RunConfig:
             )
         if self.activation != "auto" and self.init_model is not None:
             raise RecipeError(
-                "--activation is of a new --model; that of --init_model keeps "
-                f"its own. Received: activation={self.activation}"
+                "--activation applies to a new --model; the model of "
+                "--init_model keeps its own. "
+                f"Received: activation={self.activation}"
             )
         if (self.train_steps is None) == (self.train_epochs is None):
             raise RecipeError(
@@ -55,7 +53,7 @@ class RunConfig:
 
     @property
     def folder(self):
-        """The workdir as a path."""
+        """Path of the workdir."""
         if self.workdir is not None:
             return pathlib.Path(self.workdir).expanduser()
         dataset = self.dataset.replace(":", "-").replace("/", "-")
@@ -63,7 +61,7 @@ class RunConfig:
 
     @property
     def network(self):
-        """The names of the network and of its norm."""
+        """Tuple of the names of the network and its norm."""
         if self.init_model is None:
             return self.model, self.norm
         name = pathlib.Path(self.init_model).stem
@@ -71,67 +69,61 @@ class RunConfig:
 
     @property
     def peak_learning_rate(self):
-        """The learning rate by the linear scaling rule."""
+        """Learning rate after linear scaling with the batch size."""
         return self.learning_rate * self.batch_factor
 
     @property
     def batch_factor(self):
-        """What the linear scaling rule multiplies learning rates by."""
+        """Factor of the linear scaling rule for learning rates."""
         return self.global_batch_size / self.REFERENCE_BATCH
 
     @property
     def trains(self):
-        """Whether --mode is one that trains."""
+        """True if `--mode` trains."""
         return self.mode in ("train", "train_and_eval")
 
     @property
     def takes_whole_model(self):
-        """Whether --checkpoint is a model by itself, and no save of the run."""
+        """True if `--checkpoint` is a model file, not a run's checkpoint."""
         return not self.trains and self.checkpoint.endswith((".keras", ".h5"))
 
     def to_dict(self):
         return dataclasses.asdict(self)
 
 
-_GROUPS = (
-    ClassificationRunSettings,
-    ClassificationDataSettings,
-    ClassificationNetworkSettings,
-    ScheduleSettings,
-    OptimizerSettings,
-    DeviceSettings,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(RunConfig, *reversed(_GROUPS)):
-    """Everything that decides a run of `recipes/imagenet.py`."""
-
-    GROUPS: ClassVar[tuple] = _GROUPS
-    PRESETS: ClassVar[dict] = PRESETS
-    REFERENCE_BATCH: ClassVar[int] = 256
-
-
-_LENGTHS = frozenset({"train_steps", "train_epochs"})
-
-
-def make(preset, flags, kind=Config):
-    """The config: defaults, changed by a preset, changed by flags.
-
-    Args:
-        preset: Dict of field values.
-        flags: Dict of the field values that the user gave.
-        kind: The class of the config.
+def get_preset(config_class, name):
+    """Returns the settings of a preset; an empty dict for None.
 
     Raises:
-        RecipeError: for a value that cannot be.
+        RecipeError: if the preset is unknown.
     """
-    values = {**preset, **flags}
-    # A length replaces that of the other kind, where nothing as near says it.
-    for changes in (flags, preset):
-        given = {key for key in _LENGTHS if changes.get(key) is not None}
+    if name is None:
+        return {}
+    if name not in config_class.PRESETS:
+        raise unknown_name_error("preset", name, config_class.PRESETS)
+    return {"preset": name, **config_class.PRESETS[name]}
+
+
+def make_config(config_class, settings, preset=None):
+    """Returns a config: defaults, changed by a preset, changed by settings.
+
+    Args:
+        config_class: The config class.
+        settings: Dict of the settings that the user gave.
+        preset: Dict of settings that they take precedence over.
+
+    Raises:
+        RecipeError: if a value is illegal.
+    """
+    preset = preset or {}
+    values = {**preset, **settings}
+    # train_steps and train_epochs exclude each other: the one from the source
+    # of higher precedence unsets the other.
+    lengths = set(fields_by_resume_rule(config_class, MAY_EXTEND))
+    for source in (settings, preset):
+        given = {name for name in lengths if source.get(name) is not None}
         if given:
-            for key in _LENGTHS - given - set(flags):
-                values[key] = None
+            for name in lengths - given - set(settings):
+                values[name] = None
             break
-    return kind(**values)
+    return config_class(**values)

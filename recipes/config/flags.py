@@ -1,18 +1,19 @@
-"""Flags out of the fields of `Config`, and a `Config` out of flags."""
+"""Flags for the fields of a config class, and a `--help` that shows them."""
 
 import dataclasses
 import json
+import sys
+import textwrap
 import typing
 
+from absl import app
 from absl import flags
 
-from recipes.classification import presets
-from recipes.config import base as config_lib
-from recipes.config import help
-from recipes.config.base import Config
 from recipes.errors import RecipeError
-from recipes.run_dir import run_dir
-from recipes.training import length
+
+HELP_WIDTH = 80
+# The text that unsets an optional setting.
+NONE = "none"
 
 _DEFINE = {
     str: flags.DEFINE_string,
@@ -26,12 +27,10 @@ _PARSERS = {
     int: flags.IntegerParser,
     float: flags.FloatParser,
 }
-# The text that unsets an optional setting.
-NONE = "none"
 
 
 class _Unset:
-    """The value of a flag that was given as `none`: absl's None is no flag."""
+    """Value of a flag given as `none`; to absl, None is an absent flag."""
 
     def __repr__(self):
         return NONE
@@ -40,8 +39,8 @@ class _Unset:
 _UNSET = _Unset()
 
 
-class _OrNone(flags.ArgumentParser):
-    """Parses `none`, or what another parser does."""
+class _OptionalParser(flags.ArgumentParser):
+    """Parses `none`, and everything else with another parser."""
 
     def __init__(self, parser):
         self.parser = parser
@@ -54,54 +53,92 @@ class _OrNone(flags.ArgumentParser):
         return f"{self.parser.flag_type()} or {NONE}"
 
 
-def define(program, kind=Config):
-    """Defines one flag a field; without a value, so that presets can speak.
+class _HelpFlag(flags.BooleanFlag):
+    def __init__(self, make_text):
+        super().__init__(
+            "help", False, "Show this help.", "?", allow_override=True
+        )
+        self.make_text = make_text
+
+    def parse(self, arg):
+        if self._parse(arg):
+            footer = "--helpfull shows the flags of absl too."
+            print(f"{self.make_text().strip()}\n\n{footer}")
+            sys.exit(0)
+
+
+def define_flags(description, config_class):
+    """Defines all flags of a program, and its `--help`.
 
     Args:
-        program: What the program is, the head of its `--help`.
-        kind: The class of its config.
+        description: Text at the top of `--help`.
+        config_class: The config class of the program.
     """
-    define_settings(flags.FLAGS, kind)
-    # absl sorts flags by file; ours are sorted by what they are about.
-    help.define(lambda: help_text(program, kind))
+    define_setting_flags(flags.FLAGS, config_class)
+    define_help(lambda: program_help(description, config_class))
 
 
-def define_settings(values, kind=Config):
-    """Defines one flag a field of the config in absl's flag values."""
-    for field in dataclasses.fields(kind):
-        text = describe(field, kind)
+def define_setting_flags(flag_values, config_class):
+    """Defines one flag for each setting, without default values.
+
+    A flag that was not given must not hide the value of a preset.
+    """
+    for field in dataclasses.fields(config_class):
+        text = describe_flag(field, config_class)
         if is_optional(field):
-            parser = _OrNone(_PARSERS[_type(field)]())
+            parser = _OptionalParser(_PARSERS[_value_type(field)]())
             serializer = flags.ArgumentSerializer()
-            flags.DEFINE(parser, field.name, None, text, values, serializer)
+            flags.DEFINE(
+                parser, field.name, None, text, flag_values, serializer
+            )
         else:
-            define = _DEFINE[_type(field)]
-            define(field.name, None, text, flag_values=values)
+            define = _DEFINE[_value_type(field)]
+            define(field.name, None, text, flag_values=flag_values)
 
 
-def help_text(program, kind=Config):
-    """What `--help` shows of the program and of every flag.
+def define_help(make_text):
+    """Defines a `--help` that shows the program's own flags, without absl's.
 
     Args:
-        program: What the program is.
-        kind: The class of its config.
+        make_text: `f()` returns the text.
     """
-    lines = [program.strip()]
-    for group in kind.GROUPS:
+    app.define_help_flags()
+    flags.DEFINE_flag(_HelpFlag(make_text))
+
+
+def program_help(description, config_class):
+    """Returns the `--help` text, with flags grouped as in the config class."""
+    lines = [description.strip()]
+    for group in config_class.GROUPS:
         lines += ["", f"{group.__doc__.strip()}:"]
         for field in dataclasses.fields(group):
-            no = "[no]" if _type(field) is bool else ""
-            lines += help.entry(f"{no}{field.name}", describe(field, kind))
+            no = "[no]" if _value_type(field) is bool else ""
+            text = describe_flag(field, config_class)
+            lines += help_entry(f"{no}{field.name}", text)
     return "\n".join(lines)
 
 
-def describe(field, kind=Config):
-    """What a flag is, its choices and its default, in a line."""
+def help_entry(name, text):
+    """Returns the `--help` lines of a flag.
+
+    Args:
+        name: Name of the flag, without dashes.
+        text: Help text.
+    """
+    indent = " " * 6
+    text = textwrap.fill(
+        text, width=HELP_WIDTH, initial_indent=indent, subsequent_indent=indent
+    )
+    return [f"  --{name}", text]
+
+
+def describe_flag(field, config_class):
+    """Returns a flag's choices, help text and default on one line."""
     text = field.metadata["help"]
     if field.metadata["choices"]:
         text = f"{'|'.join(field.metadata['choices'])}. {text}"
     if field.name == "preset":
-        text += f" There are: {', '.join(kind.PRESETS)}."
+        text += f" There are: {', '.join(config_class.PRESETS)}."
     if is_optional(field):
         text += f" {NONE} unsets it."
     if field.default not in (None, dataclasses.MISSING):
@@ -109,67 +146,51 @@ def describe(field, kind=Config):
     return text
 
 
-def to_config(values, kind=Config):
-    """The config of the flags that were given.
+def given_settings(flag_values, config_class):
+    """Returns the settings that were given as flags, a dict.
 
-    Args:
-        values: absl's flag values.
-        kind: The class of the config.
+    A flag given as `none` has the value None.
 
     Raises:
-        RecipeError: for a value that cannot be.
-    """
-    settings = given(values, kind)
-    folder = settings.get("workdir")
-    of_no_run = {*run_dir.NOT_OF_THE_RUN, *length.FIELDS}
-    if folder is not None and set(settings) <= of_no_run:
-        # Nothing said of the run but its length: it is the one in the workdir,
-        # if any.
-        kept = run_dir.stored(folder, kind)
-        return config_lib.make(kept, settings, kind)
-    preset = presets.get(settings.get("preset"), kind.PRESETS)
-    return config_lib.make(preset, settings, kind)
-
-
-def given(values, kind=Config):
-    """The settings that were given as flags, by name; None for `none`.
-
-    Args:
-        values: absl's flag values.
-        kind: The class of the config that they are settings of.
-
-    Raises:
-        RecipeError: for arguments of the norm that are no JSON object.
+        RecipeError: if `--norm_kwargs` is not a JSON object.
     """
     settings = {
-        field.name: values[field.name].value
-        for field in dataclasses.fields(kind)
-        if values[field.name].value is not None
+        field.name: flag_values[field.name].value
+        for field in dataclasses.fields(config_class)
+        if flag_values[field.name].value is not None
     }
     settings = {
         name: None if value is _UNSET else value
         for name, value in settings.items()
     }
     if "norm_kwargs" in settings:
-        settings["norm_kwargs"] = _parse_json(settings["norm_kwargs"])
+        settings["norm_kwargs"] = _parse_json_object(settings["norm_kwargs"])
     return settings
 
 
+def reject_arguments(argv):
+    """Raises a `RecipeError` for command-line arguments that are not flags."""
+    if len(argv) > 1:
+        raise RecipeError(
+            f"unexpected argument {argv[1]!r}: every setting is a flag, see "
+            "--help."
+        )
+
+
 def is_optional(field):
-    """Whether None is a value of a field: its flag takes `none`."""
+    """Returns True if the field may be None, so that its flag takes `none`."""
     return type(None) in typing.get_args(field.type)
 
 
-def _type(field):
-    """The type of a field, out of `T`, `T | None` or `dict[...]`."""
-    arguments = typing.get_args(field.type)
-    origin = typing.get_origin(field.type)
-    if origin is dict:
+def _value_type(field):
+    """Returns T for the annotations `T` and `T | None`; dict for a dict."""
+    if typing.get_origin(field.type) is dict:
         return dict
+    arguments = typing.get_args(field.type)
     return arguments[0] if arguments else field.type
 
 
-def _parse_json(text):
+def _parse_json_object(text):
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

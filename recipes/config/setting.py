@@ -1,36 +1,88 @@
-"""One setting: a field of the config, and a flag of the same name."""
+"""One setting: a field of a config class, and the flag of the same name."""
 
 import dataclasses
 import typing
 
 from recipes.errors import RecipeError
-from recipes.errors import unknown
+from recipes.errors import unknown_name_error
+
+# What a later command in the same workdir may do with a setting.
+MUST_MATCH = "must_match"
+MAY_EXTEND = "may_extend"
+MAY_CHANGE = "may_change"
+PER_COMMAND = "per_command"
+_ON_RESUME = (MUST_MATCH, MAY_EXTEND, MAY_CHANGE, PER_COMMAND)
 
 
-def setting(default, help, choices=None, low=None, high=None):
-    """A field of a config.
+def setting(
+    default,
+    help,
+    choices=None,
+    low=None,
+    high=None,
+    on_resume=MUST_MATCH,
+    affects_result=True,
+):
+    """Returns a dataclass field for a setting.
 
     Args:
-        default: Its value where neither a preset nor a flag gives one.
-        help: What `--help` says of it.
-        choices: The values that it may have, or None.
-        low: The smallest number that it may be, or None.
-        high: The largest number that it may be, or None.
+        default: Value if neither a preset nor a flag sets it.
+        help: Help text of the flag.
+        choices: Tuple of legal values, or None.
+        low: Smallest legal number, or None.
+        high: Largest legal number, or None.
+        on_resume: Rule for a later command in the same workdir:
+            `"must_match"`: the value is part of the run and may not differ;
+            `"may_extend"`: training may be lengthened under some schedules;
+            `"may_change"`: the value may differ from command to command;
+            `"per_command"`: the same, and the value says what one command
+            does, so that a sweep sets it for its runs.
+        affects_result: Whether runs that differ in this setting alone may have
+            different metrics. Such runs are never averaged, except that
+            `seed` is what averages are taken over.
     """
-    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    if on_resume not in _ON_RESUME:
+        raise ValueError(
+            f"on_resume must be one of {_ON_RESUME}. "
+            f"Received: on_resume={on_resume!r}"
+        )
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "on_resume": on_resume,
+        "affects_result": affects_result,
+    }
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def are_values(values, kind):
-    """Whether a JSON value is a dict of settings, each of the type it has.
+def fields_that_affect_result(config_class):
+    """Returns the names of the settings whose value may change the metrics.
 
-    Args:
-        values: What a file holds.
-        kind: The class of the config.
+    `seed` is one of them: leave it out to group runs that are averaged.
     """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    return tuple(
+        field.name
+        for field in dataclasses.fields(config_class)
+        if field.metadata["affects_result"]
+    )
+
+
+def fields_by_resume_rule(config_class, *rules):
+    """Returns the names of the settings with one of the `on_resume` rules."""
+    return tuple(
+        field.name
+        for field in dataclasses.fields(config_class)
+        if field.metadata["on_resume"] in rules
+    )
+
+
+def are_settings(values, config_class):
+    """Returns True if a JSON value is a non-empty dict of typed settings."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
     if not isinstance(values, dict) or not values:
         return False
     return all(
@@ -39,24 +91,20 @@ def are_values(values, kind):
     )
 
 
-def _has_type(kind, value):
-    if typing.get_origin(kind) is dict:
+def _has_type(annotation, value):
+    if typing.get_origin(annotation) is dict:
         return isinstance(value, dict)
-    kinds = typing.get_args(kind) or (kind,)
-    if type(value) is int and float in kinds:
+    types = typing.get_args(annotation) or (annotation,)
+    if type(value) is int and float in types:
         return True
-    return type(value) in kinds
+    return type(value) in types
 
 
-def check(field, value):
-    """Refuses a value that the field cannot have.
-
-    Raises:
-        RecipeError: naming the flag and what it takes.
-    """
+def check_value(field, value):
+    """Raises a `RecipeError` for a value that the field cannot have."""
     choices = field.metadata["choices"]
     if choices is not None and value is not None and value not in choices:
-        raise unknown(f"--{field.name}", str(value), choices)
+        raise unknown_name_error(f"--{field.name}", str(value), choices)
     low, high = field.metadata["low"], field.metadata["high"]
     if value is None or low is None:
         return

@@ -4,7 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from recipes.config.base import RunConfig
-from recipes.config.settings import DeviceSettings
+from recipes.config.fields import DeviceSettings
 from recipes.detection.presets import PRESETS
 from recipes.detection.settings import DetectionDataSettings
 from recipes.detection.settings import DetectionLossSettings
@@ -27,6 +27,7 @@ _GROUPS = (
 class DetectionConfig(RunConfig, *reversed(_GROUPS)):
     """Everything that decides a run of `recipes/coco.py`."""
 
+    PROGRAM: ClassVar[str] = "coco"
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
     REFERENCE_BATCH: ClassVar[int] = 64

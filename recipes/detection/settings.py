@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from recipes.config.fields import DataSettings
+from recipes.config.fields import NetworkSettings
+from recipes.config.fields import OptimizerSettings
+from recipes.config.fields import RunSettings
+from recipes.config.fields import ScheduleSettings
+from recipes.config.setting import MAY_CHANGE
+from recipes.config.setting import PER_COMMAND
 from recipes.config.setting import setting
-from recipes.config.settings import DataSettings
-from recipes.config.settings import NetworkSettings
-from recipes.config.settings import RunSettings
-from recipes.config.training_settings import OptimizerSettings
-from recipes.config.training_settings import ScheduleSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,19 +20,25 @@ class DetectionRunSettings(RunSettings):
         "saved_model",
         "Of --mode=export; boxes are decoded and suppressed in the file.",
         choices=("saved_model", "onnx"),
+        on_resume=PER_COMMAND,
+        affects_result=False,
     )
     best_metric: str = setting(
         "AP",
         "The evaluation that chooses the best save.",
         choices=("AP", "AP50", "AP75"),
+        on_resume=MAY_CHANGE,
+        affects_result=False,
     )
     eval_train: bool = setting(
         False,
         "Evaluate on the training images too, as training_AP and so on: what "
         "was learned, beside what it is worth elsewhere.",
+        on_resume=MAY_CHANGE,
+        affects_result=False,
     )
     score_threshold: float = setting(
-        0.05, "Detections below that score are left out.", low=0, high=1
+        0.05, "Detections below that score are left out.", low=0, high=1, on_resume=MAY_CHANGE
     )
     nms_threshold: float = setting(
         0.5,
@@ -38,9 +46,10 @@ class DetectionRunSettings(RunSettings):
         "of the lower score is left out.",
         low=0,
         high=1,
+        on_resume=MAY_CHANGE,
     )
     max_detections: int = setting(
-        100, "Detections an image at most; COCO counts 100.", low=1
+        100, "Detections an image at most; COCO counts 100.", low=1, on_resume=MAY_CHANGE
     )
 
 

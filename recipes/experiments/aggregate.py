@@ -5,7 +5,7 @@ import json
 import shlex
 import statistics
 
-from recipes.config.base import Config
+from recipes.classification.config import Config
 from recipes.run_dir.run_dir import NOT_OF_THE_RUN
 
 # What a rerun in a workdir may change and which yet changes its values.

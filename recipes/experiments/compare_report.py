@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recipes import atomic_io
-from recipes.config.base import Config
+from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.experiments import aggregate as groups_lib
 from recipes.experiments import cautions
@@ -135,7 +135,7 @@ def write(groups, folder, faults=()):
     page = _page(groups, figure, faults)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_io.file(folder / "compare.png") as path:
+        with atomic_io.atomic_file(folder / "compare.png") as path:
             figure.savefig(path, dpi=200)
         atomic_io.write_text(folder / "compare.html", page)
     except OSError as error:

@@ -10,9 +10,9 @@ import shlex
 from absl import flags
 
 from recipes.classification import presets
+from recipes.classification.config import Config
 from recipes.config import base as config_lib
 from recipes.config import flags as recipe_flags
-from recipes.config.base import Config
 from recipes.errors import RecipeError
 from recipes.experiments.aggregate import flag
 from recipes.run_dir import run_dir
@@ -100,13 +100,13 @@ def _split(text):
 
 def _parse_flags(part, text):
     values = flags.FlagValues()
-    recipe_flags.define_settings(values)
+    recipe_flags.define_setting_flags(values)
     flags.DEFINE_integer(REPLICA_BATCH, None, "", 1, flag_values=values)
     try:
         left = values(["--vary", *shlex.split(part)])[1:]
         if left:
             raise ValueError(f"unexpected argument {left[0]!r}")
-        settings = recipe_flags.given(values)
+        settings = recipe_flags.given_settings(values)
     except (flags.Error, ValueError, RecipeError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"--vary={shlex.quote(text)}: {reason}") from error
@@ -160,7 +160,7 @@ def check_workdirs(cells):
     """
     for cell in cells:
         try:
-            run_dir.check(cell.config)
+            run_dir.check_run_dir(cell.config)
         except RecipeError as error:
             # Here --out decides where a run's files go.
             message = str(error).replace("--workdir", "--out")

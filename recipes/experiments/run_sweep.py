@@ -34,7 +34,7 @@ def run(cells, folder, shares, command, x=None):
             f"{folder} is the workdir of a run. Choose another --out."
         )
     grid.check_workdirs(cells)
-    with lock.held(folder, "sweep", "out"):
+    with lock.acquire_lock(folder, "sweep", "out"):
         jobs_lib.await_workdirs(cells)
         jobs = jobs_lib.make(cells)
         try:

@@ -223,5 +223,5 @@ def _text(group, value, factor, digits):
 
 
 def _save(figure, path):
-    with atomic_io.file(path) as place:
+    with atomic_io.atomic_file(path) as place:
         figure.savefig(place, dpi=130)

@@ -1,4 +1,4 @@
-"""The environment of a run: for its records, and as it was found after it."""
+"""The environment of a run: versions, command, memory and process state."""
 
 import contextlib
 import pathlib
@@ -13,13 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tensorflow.python.framework import config as tf_config
 
 import keras_norm
+from recipes import tf_internals
 
 
 def versions():
-    """Versions of what decides the numbers."""
+    """Returns the versions of the libraries that affect results."""
     return {
         "keras_norm": keras_norm.__version__,
         "keras": keras.__version__,
@@ -31,19 +31,19 @@ def versions():
 
 
 def command():
-    """The command line, as it can be typed again."""
+    """Returns the command line as it can be typed in a shell."""
     return shlex.join(["python", *sys.argv])
 
 
 def peak_memory_bytes():
-    """The most memory that was taken: of a GPU, or of the process on a CPU."""
+    """Returns the peak memory of a GPU, or of the process without GPUs."""
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         return max(
             tf.config.experimental.get_memory_info(f"GPU:{i}")["peak"]
             for i in range(len(gpus))
         )
-    # getrusage begins with the memory of the process that started this one.
+    # getrusage includes the peak memory of the parent process.
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
@@ -53,19 +53,23 @@ def peak_memory_bytes():
 
 
 @contextlib.contextmanager
-def prepared(config):
-    """Inside, TensorFlow is deterministic where the config asks for it.
+def configure_process(deterministic, seed):
+    """Makes TensorFlow deterministic on request, and restores global state.
 
-    Afterwards the dtype policy, Python's and NumPy's random generators and the
-    determinism of TensorFlow are as before the run. Keras and TensorFlow keep
-    the seed of the run: neither tells the one that it replaced.
+    On exit the dtype policy, the random generators of Python and NumPy and the
+    determinism of TensorFlow are restored. Keras and TensorFlow keep the seed
+    of the run: neither exposes the previous one.
+
+    Args:
+        deterministic: Whether to use deterministic operations.
+        seed: Random seed, set before operations become deterministic.
     """
     policy = keras.config.dtype_policy()
     python, numpy = random.getstate(), np.random.get_state()
-    was_deterministic = tf_config.is_op_determinism_enabled()
+    was_deterministic = tf_internals.is_op_determinism_enabled()
     try:
-        if config.deterministic:
-            keras.utils.set_random_seed(config.seed)
+        if deterministic:
+            keras.utils.set_random_seed(seed)
             tf.config.experimental.enable_op_determinism()
         yield
     finally:
@@ -73,4 +77,4 @@ def prepared(config):
         random.setstate(python)
         np.random.set_state(numpy)
         if not was_deterministic:
-            tf_config.disable_op_determinism()
+            tf_internals.disable_op_determinism()

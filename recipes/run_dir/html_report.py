@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs no other file."""
+"""The self-contained HTML report of a run."""
 
 import dataclasses
 import io
@@ -12,27 +12,27 @@ from recipes import atomic_io
 from recipes.run_dir import environment
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
-# One hue a split, the same in every figure.
+# Colors of the splits in all figures.
 COLORS = {"train": "#3b6fb6", "eval": "#c4572e"}
-# What is of a single batch.
+# Metrics of a single batch.
 NOISY = ("train/loss", "train/accuracy", "train/top5_accuracy")
-# From more values on, they are not marked.
-MANY = 40
-# A noisy curve is shown with its mean over that share of the run.
+# Curves with more points have no markers.
+MAX_MARKERS = 40
+# Noisy curves are averaged over this fraction of the run.
 SMOOTHING = 1 / 25
 
 
-def describe(task, result):
-    """The outcome in two lines, for the terminal."""
+def describe_result(task, result):
+    """Returns the result in two lines, for the terminal."""
     last, best = result.summary["last"], result.summary["best"]
     line = f"step {last.get('step', 0)}"
     if "train/loss" in last:
         line += f": training loss {last['train/loss']:.4f}"
-    outcome = task.describe_result(last, best, result.summary)
-    return "\n".join([line, outcome] if outcome else [line])
+    evaluation = task.describe_result(last, best, result.summary)
+    return "\n".join([line, evaluation] if evaluation else [line])
 
 
-def write(config, task, data, result, schedule):
+def write_report(config, task, data, result, schedule):
     """Writes report.html to the workdir and returns its path.
 
     Args:
@@ -46,12 +46,12 @@ def write(config, task, data, result, schedule):
         TEMPLATE.read_text(), autoescape=True, trim_blocks=True
     )
     page = template.render(
-        settings=settings(config),
-        defaults=defaults(config),
+        settings=changed_settings(config),
+        defaults=default_settings(config),
         title=f"{' with '.join(config.network)} on {config.dataset}",
         summary=result.summary,
         tiles=_tiles(task, result.summary),
-        figures=_figures(task, result.records),
+        figures=_figures(task, result.metrics_log),
         rule=schedule,
         pictures=task.report_pictures(config, data),
         versions=environment.versions(),
@@ -63,7 +63,7 @@ def write(config, task, data, result, schedule):
 
 
 def _tiles(task, summary):
-    """The figures that a reader looks for first, as name and text."""
+    """Returns the most important figures as (name, text) pairs."""
     last = summary["last"]
     tiles = list(task.report_tiles(last, summary["best"]))
     if "seconds" in summary:
@@ -79,8 +79,8 @@ def _tiles(task, summary):
     return tiles
 
 
-def settings(config):
-    """The settings that are not the defaults: name, value, who set it."""
+def changed_settings(config):
+    """Returns `(name, value, source)` of the settings that are not defaults."""
     changes = config.PRESETS.get(config.preset, {})
     return [
         (
@@ -92,13 +92,13 @@ def settings(config):
         )
         for field in dataclasses.fields(config)
         if (value := getattr(config, field.name)) is not None
-        and value != _default(field)
+        and value != _default_value(field)
     ]
 
 
-def defaults(config):
-    """The other settings, by name."""
-    changed = {name for name, *_ in settings(config)}
+def default_settings(config):
+    """Returns a dict of the settings that have their default values."""
+    changed = {name for name, *_ in changed_settings(config)}
     return {
         name: value
         for name, value in config.to_dict().items()
@@ -106,28 +106,28 @@ def defaults(config):
     }
 
 
-def _default(field):
+def _default_value(field):
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
-def _figures(task, records):
-    """Each panel as its heading and its curves, which are SVG text."""
-    return [(panel[0], _figure(panel, records)) for panel in task.panels]
+def _figures(task, metrics_log):
+    """Returns the panels as (heading, SVG text) pairs."""
+    return [(panel[0], _figure(panel, metrics_log)) for panel in task.panels]
 
 
-def _figure(panel, records):
-    """The curves of a panel as SVG text."""
+def _figure(panel, metrics_log):
+    """Returns the curves of a panel as SVG text."""
     label, factor, keys = panel
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for split, key in keys.items():
-        steps, values = records.series(key)
+        steps, values = metrics_log.series(key)
         values = [value * factor for value in values]
         if steps:
             _draw(axes, split, steps, values, key in NOISY)
-    # No value is below 0, around which nothing but zeros would be shown.
+    # No value is negative, but a curve of zeros would be drawn around 0.
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
     axes.set_xlabel("step")
     axes.set_ylabel(label)
@@ -144,8 +144,7 @@ def _draw(axes, split, steps, values, is_noisy):
     color = COLORS[split]
     width = max(round(len(values) * SMOOTHING), 1) if is_noisy else 1
     if width == 1:
-        # Evaluations are few.
-        marker = "." if len(values) <= MANY else None
+        marker = "." if len(values) <= MAX_MARKERS else None
         axes.plot(steps, values, color=color, label=split, marker=marker)
         return
     axes.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)

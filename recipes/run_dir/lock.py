@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""A lock that gives one process exclusive use of a folder."""
 
 import contextlib
 import errno
@@ -9,31 +9,32 @@ import platform
 from recipes.errors import RecipeError
 
 NAME = "lock"
-# Processes that fail remove their folder, which another may be making.
+# A process that fails may remove a folder while another one creates it.
 MAX_TRIES = 100
 
 
 @contextlib.contextmanager
-def held(folder, what, flag):
-    """Inside, no other process holds the lock of the folder.
+def acquire_lock(folder, what, flag):
+    """Holds the lock of a folder while the context is active.
 
-    The folder is made if it does not exist. If nothing but the lock is in it at
-    the end, the lock is removed, and with it every folder that was made.
+    The folder is created if it does not exist. If it holds nothing but the lock
+    at the end, the lock and every folder that was created are removed.
 
     Args:
         folder: Path of the folder.
-        what: What may work in it, such as `"run"`, for the message.
-        flag: The flag that names the folder, for the message.
+        what: Noun for the user of the folder, such as `"run"`, for messages.
+        flag: Name of the flag that sets the folder, for messages.
 
     Raises:
-        RecipeError: if another process holds it, or it cannot be written.
+        RecipeError: if another process holds the lock, or the folder cannot be
+            written.
     """
-    new = []
+    created = []
     try:
-        new += [p for p in (folder, *folder.parents) if not p.exists()]
-        lock = _take(folder, what, flag)
+        created += [p for p in (folder, *folder.parents) if not p.exists()]
+        lock = _acquire(folder, what, flag)
     except OSError as error:
-        _remove_empty(new)
+        _remove_empty(created)
         raise RecipeError(
             f"cannot write to {folder}: {error.strerror}. Choose another "
             f"--{flag}."
@@ -41,16 +42,16 @@ def held(folder, what, flag):
     try:
         yield
     finally:
-        # Before it is released: nobody else can hold it meanwhile.
+        # Before releasing the lock, so that no other process can hold it.
         with contextlib.suppress(OSError):
             if os.listdir(folder) == [NAME]:
                 (folder / NAME).unlink()
-                _remove_empty(new)
+                _remove_empty(created)
         os.close(lock)
 
 
-def is_held(folder):
-    """Whether a process holds the lock of the folder."""
+def is_locked(folder):
+    """Returns True if a process holds the lock of the folder."""
     try:
         with (folder / NAME).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,15 +62,15 @@ def is_held(folder):
     return False
 
 
-def _take(folder, what, flag):
-    """The descriptor of the lock, which is held."""
+def _acquire(folder, what, flag):
+    """Acquires the lock and returns its file descriptor."""
     path = folder / NAME
     for _ in range(MAX_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
-            continue  # A process that failed has just removed the folder.
+            continue  # A failed process has just removed the folder.
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(lock, path):
@@ -87,13 +88,13 @@ def _take(folder, what, flag):
             ) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                # An empty file that nobody needs.
+                # Do not leave an empty lock file on a full disk.
                 with contextlib.suppress(OSError):
                     path.unlink()
             os.close(lock)
             raise
-        os.close(lock)  # Its holder has removed it meanwhile.
-    raise FileNotFoundError(errno.ENOENT, f"{NAME} cannot be made in it")
+        os.close(lock)  # Its holder has removed the file meanwhile.
+    raise FileNotFoundError(errno.ENOENT, f"{NAME} cannot be created in it")
 
 
 def _is_at(descriptor, path):

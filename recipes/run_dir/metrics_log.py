@@ -1,121 +1,232 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, summary.json."""
+"""The metrics of a run: metrics.jsonl, summary.json and TensorBoard events."""
 
+import contextlib
 import json
 import math
 
-import tensorflow as tf
 from absl import logging
 
 from recipes import atomic_io
-from recipes.run_dir import run_files
+
+# Values of summary.json that are read back, and their types.
+_SUMMARY_TYPES = {
+    "last": dict,
+    "best": dict,
+    "bad_images": list,
+    "class_names": list,
+    "parameters": int,
+    "num_replicas": int,
+    "peak_memory_bytes": int | None,
+    "skipped_updates": int,
+    "seconds": int | float,
+}
 
 
-class Records:
-    """The rows of a run, each `step`, `epoch` and `split/metric` values.
+class MetricsLog:
+    """The metrics entries of a run: dicts of `step`, `epoch`, `split/metric`.
+
+    Nothing is written before the first entry is added.
 
     Args:
         workdir: Path of the run.
-        best_metric: The evaluation that counts: the lowest loss, or the
-            highest of another.
-        last_step: Rows after that step are dropped: they are of a part of the
-            run that was lost with a kill and will be run again. None keeps all.
-
-    Nothing is written before there is something to add.
+        best_metric: Evaluation metric that selects the best entry: the lowest
+            loss, or the highest value of another metric.
+        last_step: Entries of later steps are dropped: a killed run lost these
+            steps and repeats them. None keeps all entries.
     """
 
     def __init__(self, workdir, best_metric, last_step=None):
         self.events_folder = workdir / "events"
-        self.best_by = f"eval/{best_metric}"
+        self.best_key = f"eval/{best_metric}"
         self.path = workdir / "metrics.jsonl"
         self.summary_path = workdir / "summary.json"
-        rows, faults = run_files.read_rows(self.path)
+        entries, faults = read_metrics(self.path)
         for fault in faults:
             logging.warning("%s.", fault)
-        self.rows = [
-            row for row in rows if last_step is None or row["step"] <= last_step
+        self.entries = [
+            entry
+            for entry in entries
+            if last_step is None or entry["step"] <= last_step
         ]
         self._events = None
-        self._is_named = False
+        self._has_warned = False
 
     def drop(self, is_unwanted):
-        """Forgets the rows for which `is_unwanted(row)` is true."""
-        self.rows = [row for row in self.rows if not is_unwanted(row)]
+        """Drops the entries for which `is_unwanted(entry)` is true."""
+        self.entries = [e for e in self.entries if not is_unwanted(e)]
 
-    def _start(self):
-        """Writes the rows that stay, and opens the events."""
-        lines = [json.dumps(row) + "\n" for row in self.rows]
-        atomic_io.write_text(self.path, "".join(lines))
-        self._events = tf.summary.create_file_writer(str(self.events_folder))
-
-    def add(self, step, epoch, values):
-        """Writes a row; a value that is not finite becomes null, as in JSON."""
-        values = {
+    def add(self, step, epoch, metrics):
+        """Writes an entry. Values that are not finite become null in JSON."""
+        metrics = {
             name: value if math.isfinite(value) else None
-            for name, value in values.items()
+            for name, value in metrics.items()
         }
-        row = {"step": step, "epoch": round(epoch, 4), **values}
+        entry = {"step": step, "epoch": round(epoch, 4), **metrics}
         if self._events is None:
             self._start()
-        self.rows.append(row)
+        self.entries.append(entry)
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(entry) + "\n")
+        import tensorflow as tf
+
         with self._events.as_default(step=step):
-            for name, value in values.items():
+            for name, value in metrics.items():
                 if value is not None:
                     tf.summary.scalar(name, value)
         self._events.flush()
 
     def series(self, key):
-        """Steps and values of the rows that hold a value of the key."""
-        rows = [row for row in self.rows if row.get(key) is not None]
-        return [row["step"] for row in rows], [row[key] for row in rows]
+        """Returns the steps and values of the entries that have a value."""
+        entries = [e for e in self.entries if e.get(key) is not None]
+        return [e["step"] for e in entries], [e[key] for e in entries]
 
-    def evaluated(self, step):
-        """Whether there is an evaluation of the step."""
+    def has_evaluation(self, step):
+        """Returns True if the step has been evaluated."""
         return any(
-            row["step"] == step and self.best_by in row for row in self.rows
+            entry["step"] == step and self.best_key in entry
+            for entry in self.entries
         )
 
     def last(self):
-        """The newest value of every key, but for those that are not finite."""
+        """Returns the newest finite value of every key."""
         return {
             key: value
-            for row in self.rows
-            for key, value in row.items()
+            for entry in self.entries
+            for key, value in entry.items()
             if value is not None
         }
 
     def best(self):
-        """The row of the best evaluation; empty without an evaluation."""
-        rows = [row for row in self.rows if row.get(self.best_by) is not None]
-        sign = -1 if self.best_by == "eval/loss" else 1
-        return max(rows, key=lambda r: sign * r[self.best_by], default={})
+        """Returns the entry of the best evaluation; empty without any."""
+        entries = [e for e in self.entries if e.get(self.best_key) is not None]
+        sign = -1 if self.best_key == "eval/loss" else 1
+        return max(entries, key=lambda e: sign * e[self.best_key], default={})
 
     def earlier_summary(self):
-        """What summary.json holds by now; empty where there is none."""
-        summary, faults = run_files.read_summary(self.summary_path)
+        """Returns the content of summary.json; empty if it does not exist."""
+        summary, faults = read_summary(self.summary_path)
         for fault in faults:
-            if not self._is_named:
+            if not self._has_warned:
                 logging.warning("%s.", fault)
-            self._is_named = True
+            self._has_warned = True
         return summary
 
     def reopen(self):
-        """Says in summary.json that the run, if it had ended, goes on."""
+        """Marks a finished run as unfinished in summary.json."""
         summary = self.earlier_summary()
         if summary.pop("seconds", None) is not None:
             self._write_summary(summary)
 
-    def summarize(self, facts):
-        """Writes summary.json and returns what it holds.
+    def summarize(self, metadata):
+        """Writes summary.json and returns its content.
 
-        Facts of an earlier part of the run stay, unless given anew.
+        Values of an earlier summary stay unless `metadata` replaces them.
         """
         newest = {"last": self.last(), "best": self.best()}
-        summary = {**self.earlier_summary(), **newest, **facts}
+        summary = {**self.earlier_summary(), **newest, **metadata}
         self._write_summary(summary)
         return summary
+
+    def _start(self):
+        """Writes the entries that are kept and opens the event file."""
+        import tensorflow as tf
+
+        lines = [json.dumps(entry) + "\n" for entry in self.entries]
+        atomic_io.write_text(self.path, "".join(lines))
+        self._events = tf.summary.create_file_writer(str(self.events_folder))
 
     def _write_summary(self, summary):
         text = json.dumps(summary, indent=2) + "\n"
         atomic_io.write_text(self.summary_path, text)
+
+
+def read_metrics(path):
+    """Reads metrics.jsonl without its damaged lines.
+
+    An incomplete last line is left out silently: a kill interrupted it, and its
+    step is trained again.
+
+    Args:
+        path: Path of the file, which need not exist.
+
+    Returns:
+        `(entries, faults)`: a list of dicts, and a sentence about each damaged
+        line.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    entries, faults = [], []
+    for number, line in enumerate(lines, 1):
+        entry = _parse_json(line)
+        if is_metrics_entry(entry):
+            entries.append(entry)
+        elif line.strip() and number < len(lines):
+            faults.append(f"{path}: line {number} is damaged and left out")
+    return entries, faults
+
+
+def read_summary(path):
+    """Reads summary.json.
+
+    Args:
+        path: Path of the file, which need not exist.
+
+    Returns:
+        `(summary, faults)`: a dict, empty if the file does not exist or is
+        damaged, and a list with at most one sentence about damage.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    if not path.exists():
+        return {}, []
+    summary = _parse_json(path.read_bytes())
+    is_valid = isinstance(summary, dict) and all(
+        isinstance(summary[name], expected)
+        for name, expected in _SUMMARY_TYPES.items()
+        if name in summary
+    )
+    if not is_valid or not _are_numbers(summary.get("last", {})):
+        return {}, [f"{path} is damaged and ignored"]
+    return summary, []
+
+
+@contextlib.contextmanager
+def skip_if_damaged(path):
+    """Logs a warning instead of raising if a JSON file has unexpected content.
+
+    Args:
+        path: Path of the file that is read and shown inside the context.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        logging.warning("%s is damaged: the report leaves it out.", path)
+
+
+def is_metrics_entry(value):
+    """Returns True if a JSON value is an entry of metrics.jsonl."""
+    return (
+        isinstance(value, dict)
+        and type(value.get("step")) is int
+        and value.get("epoch") is not None
+        and _are_numbers(value)
+    )
+
+
+def _are_numbers(metrics):
+    """Returns True for numbers, and null for values that were not finite."""
+    return all(
+        value is None or type(value) in (int, float)
+        for value in metrics.values()
+    )
+
+
+def _parse_json(data):
+    """Returns the JSON value, or None if the data is not JSON."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

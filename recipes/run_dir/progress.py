@@ -6,21 +6,21 @@ from rich import progress
 from rich.console import Console
 from rich.table import Column
 
-# Share of the time that a step may wait for input before that is said.
-WAITS = 0.05
-# An input that by itself is that many times as fast as training does not limit
-# it: what a step waits then is chance.
+# Fraction of the step time spent waiting for input above which it is shown.
+MIN_INPUT_WAIT = 0.05
+# An input pipeline that alone is this many times as fast as training does not
+# limit it: steps then wait by chance.
 FAST_INPUT = 1.5
 
 
 class Progress:
-    """A line an epoch, and below them, on a terminal, a bar over all steps.
+    """Prints one line per epoch and, on a terminal, a bar over all steps.
 
     Args:
         task: The `Task` of the run.
         data: Its `Data`.
-        step: The step that it goes on from.
-        input_rate: Images a second of the input alone.
+        step: Step that training resumes from.
+        input_rate: Images per second of the input pipeline alone.
     """
 
     def __init__(self, task, data, step, input_rate):
@@ -36,7 +36,7 @@ class Progress:
             progress.MofNCompleteColumn(
                 table_column=Column(no_wrap=True, min_width=width)
             ),
-            # The one that a narrow terminal cuts.
+            # The only column that is cut on a narrow terminal.
             progress.TextColumn(
                 "{task.fields[values]}",
                 table_column=Column(no_wrap=True, overflow="ellipsis"),
@@ -52,7 +52,7 @@ class Progress:
         self._is_evaluated = False
 
     def __enter__(self):
-        self.row = self.bar.add_task(
+        self.bar_task = self.bar.add_task(
             "train",
             total=self.data.num_steps,
             completed=self.step,
@@ -65,24 +65,24 @@ class Progress:
     def __exit__(self, *error):
         self.bar.stop()
 
-    def move(self, step):
-        """Shows how far training is; fetches nothing."""
+    def update(self, step):
+        """Shows the current step, without fetching metrics."""
         self.step = step
-        self.bar.update(self.row, completed=step, epoch=self._epoch())
+        self.bar.update(self.bar_task, completed=step, epoch=self._epoch())
 
-    def show(self, values):
-        """Shows a row of the records."""
-        if "train/loss" in values:
-            self.training = self._describe(values)
-        evaluated = _of_split(values, "eval")
+    def show(self, metrics):
+        """Shows a metrics entry."""
+        if "train/loss" in metrics:
+            self.training = self._describe(metrics)
+        evaluated = _select_split(metrics, "eval")
         if evaluated:
             text = self.task.evaluation_progress.format(**evaluated)
             self.evaluation = f"  {text}"
             self._is_evaluated = True
-        self.bar.update(self.row, values=self.training + self.evaluation)
+        self.bar.update(self.bar_task, values=self.training + self.evaluation)
 
     def end_epoch(self):
-        """The line of an epoch, which stays above the bar."""
+        """Prints the line of an epoch above the bar."""
         line = (
             f"epoch {self._epoch()}  step {self.step}/"
             f"{self.data.num_steps}  {self.training}"
@@ -99,13 +99,13 @@ class Progress:
         done = math.ceil(self.step / self.data.steps_per_epoch)
         return f"{max(done, 1)}/{self.data.num_epochs}"
 
-    def _describe(self, values):
-        trained = _of_split(values, "train")
+    def _describe(self, metrics):
+        trained = _select_split(metrics, "train")
         text = self.task.training_progress.format(**trained)
         if "images_per_second" in trained:
             text += f"  {trained['images_per_second']:,.0f} images/s"
         waits = trained.get("input_wait", 0.0)
-        if waits > WAITS and self._input_limits(trained["images_per_second"]):
+        if waits > MIN_INPUT_WAIT and self._input_limits(trained["images_per_second"]):
             text += f"  waits {waits:.0%} for input"
         return text
 
@@ -113,9 +113,11 @@ class Progress:
         return self.input_rate < FAST_INPUT * rate
 
 
-def _of_split(values, split):
-    """The values of a split, by their names without it."""
-    parts = {name: name.partition("/") for name in values}
+def _select_split(metrics, split):
+    """Returns the metrics of a split, without its name in the keys."""
+    prefix = f"{split}/"
     return {
-        name: values[key] for key, (of, _, name) in parts.items() if of == split
+        key.removeprefix(prefix): value
+        for key, value in metrics.items()
+        if key.startswith(prefix)
     }

@@ -1,15 +1,12 @@
 """Runs as their workdirs tell them, without TensorFlow."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import statistics
 
-from recipes.config import setting
-from recipes.config.base import Config
 from recipes.errors import RecipeError
-from recipes.run_dir import run_dir as workdirs
+from recipes.run_dir import run_dir
 from recipes.run_dir import run_files
 
 
@@ -24,7 +21,8 @@ class Run:
         rows: List of what it wrote, in the order of steps: dicts of `step`,
             `epoch` and `split/metric` values, None where one was not finite.
         summary: Dict of summary.json; empty where there is none yet.
-        faults: Sentences on what of its files is damaged and was left out.
+        faults: Tuple of sentences on damaged files or entries left out.
+        config_class: The config class of its program.
     """
 
     folder: pathlib.Path
@@ -32,6 +30,7 @@ class Run:
     rows: list
     summary: dict
     faults: tuple = ()
+    config_class: type | None = None
 
     def series(self, key):
         """Epochs and values of the rows that hold a value of the key."""
@@ -86,8 +85,12 @@ class Run:
         return self.config["global_batch_size"] / statistics.median(rates)
 
 
-def load(workdir):
-    """The run of a workdir.
+def load(workdir, config_classes):
+    """Reads the run in a workdir.
+
+    Args:
+        workdir: Path of the folder.
+        config_classes: Config classes of the programs that may have run it.
 
     Raises:
         RecipeError: if there is no such folder, or no run in it.
@@ -95,17 +98,9 @@ def load(workdir):
     folder = pathlib.Path(workdir).expanduser()
     if not folder.is_dir():
         raise RecipeError(
-            f"there is no folder {folder}.{workdirs.similar(folder)}"
+            f"there is no folder {folder}.{run_dir.suggest_runs(folder)}"
         )
-    if not (folder / "config.json").exists():
-        raise RecipeError(
-            f"{folder} is no workdir of a run: it holds no config.json."
-        )
-    config = _read(folder / "config.json")
-    if not setting.are_values(config, Config):
-        raise RecipeError(
-            f"{folder / 'config.json'} is not a config of recipes/imagenet.py."
-        )
+    config_class, config = run_dir.read_config(folder, config_classes)
     try:
         summary, faults = run_files.read_summary(folder / "summary.json")
         rows, of_rows = run_files.read_rows(folder / "metrics.jsonl")
@@ -115,15 +110,17 @@ def load(workdir):
         ) from error
     # An evaluation of a run that was killed stands after steps without a save.
     rows = sorted(rows, key=lambda row: row["step"])
-    config = {**Config().to_dict(), **config}
-    return Run(folder, config, rows, summary, (*faults, *of_rows))
+    config = {**config_class().to_dict(), **config}
+    faults = (*faults, *of_rows)
+    return Run(folder, config, rows, summary, faults, config_class)
 
 
-def load_all(paths):
-    """The runs of workdirs, without those whose files cannot be read.
+def load_all(paths, config_classes):
+    """Reads the runs in workdirs, without those that cannot be read.
 
     Args:
         paths: Paths of their folders.
+        config_classes: Config classes of the programs that may have run them.
 
     Returns:
         `(runs, faults)`: a list of `Run`, at least one, and a sentence on each
@@ -135,9 +132,9 @@ def load_all(paths):
     runs, faults = [], []
     for workdir in paths:
         if not (pathlib.Path(workdir) / "config.json").exists():
-            load(workdir)
+            load(workdir, config_classes)
         try:
-            run = load(workdir)
+            run = load(workdir, config_classes)
         except RecipeError as error:
             faults.append(f"{error} The run is left out.")
             continue
@@ -181,13 +178,3 @@ def _workdirs(path):
         if "config.json" in files:
             subfolders.clear()
             yield pathlib.Path(folder)
-
-
-def _read(path):
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} is not of a run: it holds no JSON object.")
-    return values

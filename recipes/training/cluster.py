@@ -1,4 +1,4 @@
-"""The processes of a run on several machines, as TF_CONFIG names them."""
+"""Multi-worker training: the workers of TF_CONFIG and what they exchange."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ import re
 import numpy as np
 
 from recipes.errors import RecipeError
+from recipes.errors import first_line
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
@@ -18,11 +19,12 @@ _EXAMPLE = (
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """Which of the workers this process is.
+    """The workers of a run.
 
     Attributes:
-        addresses: `host:port` of every worker; empty for a single process.
-        index: Which of them this one is.
+        addresses: Tuple with the `host:port` of every worker; empty for a run
+            with a single process.
+        index: Index of this worker.
     """
 
     addresses: tuple = ()
@@ -30,18 +32,21 @@ class Workers:
 
     @property
     def is_chief(self):
-        """Whether this process writes the files of the run."""
+        """True if this process writes the files of the run."""
         return self.index == 0
 
 
-def find(config):
-    """The `Workers` of a run.
+def read_workers(strategy_name):
+    """Returns the `Workers` of a run.
+
+    Args:
+        strategy_name: Value of `--strategy`.
 
     Raises:
-        RecipeError: if `--strategy=multi_worker` finds no TF_CONFIG that names
-            the workers and this one.
+        RecipeError: if the strategy is `"multi_worker"` and TF_CONFIG does not
+            name the workers and this one.
     """
-    if config.strategy != "multi_worker":
+    if strategy_name != "multi_worker":
         return Workers()
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -62,11 +67,11 @@ def find(config):
     return Workers(tuple(addresses), index)
 
 
-class Broadcast:
-    """What the chief knows, on every worker.
+class ChiefBroadcast:
+    """Sends values of the chief to all workers.
 
     Args:
-        strategy: The strategy of the run.
+        strategy: The `tf.distribute` strategy of the run.
         workers: The `Workers`.
     """
 
@@ -76,27 +81,34 @@ class Broadcast:
 
     @property
     def is_needed(self):
-        """Whether there is more than one worker."""
+        """True if there is more than one worker."""
         return len(self.workers.addresses) > 1
 
     def array(self, array):
-        """The chief's array; the others give one of that shape and dtype."""
+        """Returns the chief's array.
+
+        Other workers pass an array of the same shape and dtype.
+        """
         if not self.is_needed:
             return array
-        # What collectives do not know travels as what they know.
+        # Collectives do not support small integers and booleans.
         wide = array.dtype if array.dtype.kind == "f" else np.int64
-        mine = array.astype(wide) if self.workers.is_chief else 0
-        return self._sum(np.zeros(array.shape, wide) + mine).astype(array.dtype)
+        own = array.astype(wide) if self.workers.is_chief else 0
+        return self._sum(np.zeros(array.shape, wide) + own).astype(array.dtype)
 
-    def facts(self, facts):
-        """The chief's dict, which JSON can hold; the others' is ignored."""
-        text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    def json(self, value):
+        """Returns the chief's JSON value; those of other workers are ignored.
+
+        Args:
+            value: A value that JSON can hold.
+        """
+        text = np.frombuffer(json.dumps(value).encode(), np.uint8)
         length = int(self.array(np.array(text.size)))
         text = np.resize(text, length) if not self.workers.is_chief else text
         return json.loads(self.array(text).tobytes())
 
     def any(self, flag):
-        """Whether the flag is set on any worker."""
+        """Returns True if the flag is set on any worker."""
         if not self.is_needed:
             return flag
         return bool(self._sum(np.array(float(flag), np.float32)) > 0)
@@ -104,14 +116,14 @@ class Broadcast:
     def _sum(self, array):
         import tensorflow as tf
 
-        def of_replica(context):
+        def value_on_replica(context):
             replicas = self.strategy.num_replicas_in_sync
             local = replicas // len(self.workers.addresses)
             is_first = context.replica_id_in_sync_group % local == 0
             return tf.constant(array if is_first else np.zeros_like(array))
 
         values = self.strategy.experimental_distribute_values_from_function(
-            of_replica
+            value_on_replica
         )
         total = self.strategy.reduce(
             tf.distribute.ReduceOp.SUM, values, axis=None
@@ -120,13 +132,13 @@ class Broadcast:
 
 
 def require_same_config(config, broadcast):
-    """Refuses workers that were started with other settings than the chief.
+    """Checks that all workers were started with the settings of the chief.
 
     Raises:
-        RecipeError: naming the settings.
+        RecipeError: naming the settings that differ.
     """
     own = {**config.to_dict(), "workdir": None, "data_dir": None}
-    chief = broadcast.facts(own)
+    chief = broadcast.json(own)
     differences = [
         f"{name} is {chief[name]!r} there and {value!r} here"
         for name, value in json.loads(json.dumps(own)).items()
@@ -140,8 +152,8 @@ def require_same_config(config, broadcast):
 
 
 @contextlib.contextmanager
-def watched(workers):
-    """Turns the end of another worker into a `RecipeError`."""
+def explain_lost_workers(workers):
+    """Turns errors after the loss of another worker into a `RecipeError`."""
     from tensorflow import errors
 
     try:
@@ -155,7 +167,7 @@ def watched(workers):
     ) as error:
         if len(workers.addresses) < 2:
             raise
-        reason = re.sub(r"\{\{.*?\}\}", "", str(error)).strip().splitlines()[0]
+        reason = first_line(re.sub(r"\{\{.*?\}\}", "", str(error)))
         raise RecipeError(
             f"worker {workers.index} of {len(workers.addresses)} lost another "
             f"one ({', '.join(workers.addresses)}): {reason}. Start all of "

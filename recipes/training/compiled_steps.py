@@ -1,64 +1,64 @@
-"""Steps that the devices run by themselves."""
+"""Compiled training steps, several of which run without returning to Python."""
 
 import tensorflow as tf
 
 from recipes.data import autotune
 
 
-class Steps:
-    """The compiled loops of a run.
+class CompiledSteps:
+    """The compiled training and evaluation steps of a run.
 
     Args:
         trainer: The `Trainer`, compiled.
         data: The `Data` of the run.
         strategy: The `tf.distribute` strategy.
-        is_timed: Whether steps measure how long they wait for input, which
-            TensorFlow refuses where it is to be deterministic.
-        loops: Whether a single step is run by the loop of many steps too, so
-            that only one of them is compiled.
+        is_timed: Whether steps measure how long they wait for input. This is
+            impossible with deterministic operations.
+        always_loops: Whether the compiled loop runs single steps as well, so
+            that only one function is compiled.
     """
 
-    def __init__(self, trainer, data, strategy, is_timed=True, loops=False):
+    def __init__(self, trainer, data, strategy, is_timed=True, always_loops=False):
         self.trainer = trainer
         self.data = data
         self.strategy = strategy
         self.is_timed = is_timed
-        self.loops = loops
-        # A loop on the device takes a little longer than its steps.
+        self.always_loops = always_loops
+        # A compiled loop takes slightly longer than its steps.
         self._train_one = tf.function(self._one_step, autograph=False)
         self._train = tf.function(self._many_steps, autograph=True)
-        self._evaluate = trainer.evaluation(self)
+        self._evaluate = trainer.make_evaluator(self)
 
-    def batches(self, first_step):
-        """The training batches from a step on, each replica's share of them."""
-        return self.distributed(
+    def training_batches(self, first_step):
+        """Returns an iterator over per-replica batches, starting at a step."""
+        return self.distribute(
             lambda context: self.data.train(first_step, context)
         )
 
     def train(self, batches, num_steps):
-        """Runs steps.
+        """Runs training steps.
 
         Args:
-            batches: What `batches` gave.
-            num_steps: How many.
+            batches: Iterator from `training_batches`.
+            num_steps: Number of steps.
 
         Returns:
-            `(values, waited)`: tensors on the device, the values of the last
-            step and the seconds for which the steps waited for input.
+            `(logs, waited)`: the metrics of the last step and the seconds for
+            which the steps waited for input, as tensors on the device.
         """
-        if num_steps == 1 and not self.loops:
+        if num_steps == 1 and not self.always_loops:
             return self._train_one(batches, [])
         return self._train(batches, tf.constant(num_steps, tf.int32))
 
     def evaluate(self):
-        """The values of an evaluation, a dict."""
+        """Evaluates and returns a dict of metrics."""
         return self._evaluate()
 
-    def distributed(self, make_dataset):
-        """Each replica's share of batches, one after the other.
+    def distribute(self, make_dataset):
+        """Returns an iterator over per-replica batches.
 
         Args:
-            make_dataset: `f(context)` gives them, as in `Data`.
+            make_dataset: `f(context)` returns a dataset, as in `Data`.
         """
         with autotune.off_on_devices():
             return iter(
@@ -66,18 +66,23 @@ class Steps:
             )
 
     def _many_steps(self, batches, num_steps):
-        values = {name: tf.zeros([]) for name in self.trainer.VALUES}
+        logs = {name: tf.zeros([]) for name in self.trainer.METRICS}
         waited = tf.zeros([], tf.float64)
         done = self._num_updates()
         for _ in tf.range(num_steps):
-            values, seconds = self._one_step(batches, [done])
+            logs, seconds = self._one_step(batches, [done])
             done = self._num_updates()
             waited += seconds
-        return values, waited
+        return logs, waited
 
     @tf.autograph.experimental.do_not_convert
     def _one_step(self, batches, before):
-        """Values of a step, and how long it waited from `before` on."""
+        """Returns a step's logs, and how long it waited for input.
+
+        Args:
+            batches: Iterator over batches.
+            before: Tensors after which waiting begins.
+        """
         with tf.control_dependencies(before):
             started = self._now()
         with tf.control_dependencies([started]):
@@ -88,24 +93,24 @@ class Steps:
 
         def train(batch):
             if self.is_timed:
-                # The step would otherwise start before the clock is read, and
-                # keep the cores busy: its own time would count as waiting.
+                # Otherwise the step starts before the clock is read and keeps
+                # the cores busy: its own time would count as waiting.
                 with tf.control_dependencies([arrived]):
                     batch = tf.nest.map_structure(tf.identity, batch)
             return self.trainer.train_step(batch)
 
-        logs = self.strategy.run(train, (batch,))
-        # The same on every replica.
-        values = {
+        per_replica = self.strategy.run(train, (batch,))
+        # Logs are equal on all replicas.
+        logs = {
             name: tf.reshape(
-                self.strategy.experimental_local_results(logs[name])[0], []
+                self.strategy.experimental_local_results(per_replica[name])[0], []
             )
-            for name in self.trainer.VALUES
+            for name in self.trainer.METRICS
         }
-        return values, waited
+        return logs, waited
 
     def _num_updates(self):
-        """Number of the updates, known once the one of the step is made."""
+        """Returns the number of updates, available after the step's update."""
         return tf.identity(self.trainer.optimizer.iterations.value)
 
     def _now(self):

@@ -1,23 +1,28 @@
-"""Devices and replicas."""
+"""The distribution strategy of a run: devices and replicas."""
+
+import pathlib
 
 import tensorflow as tf
 
+from recipes import tf_internals
 from recipes.errors import RecipeError
+from recipes.errors import first_line
 
-# Seconds from one look at the other workers to the next: a run ends within a
-# minute of the end of one of them.
+# Seconds from one health check of the other workers to the next: a run ends
+# within a minute after one of them.
 HEALTH_CHECK_INTERVAL = 10
+NVIDIA_DEVICE = pathlib.Path("/dev/nvidiactl")
 
 
-def make(config):
-    """The `tf.distribute` strategy of a run.
+def make_strategy(config):
+    """Returns the `tf.distribute` strategy of a run.
 
-    Call it before anything else touches TensorFlow: a CPU can be split, and
-    workers find each other, only until then.
+    Must be called before anything else uses TensorFlow: after that the CPU
+    cannot be split, and workers cannot connect to each other.
 
     Raises:
-        RecipeError: if there are too few devices, or the global batch cannot be
-            split evenly.
+        RecipeError: if there are too few devices, or a batch cannot be split
+            evenly.
     """
     if config.strategy == "multi_worker":
         strategy = _multi_worker(config)
@@ -36,11 +41,11 @@ def make(config):
             f"--eval_batch_size={config.eval_batch_size} cannot be split "
             f"evenly over {replicas} replicas: choose a multiple of {replicas}."
         )
-    share = config.global_batch_size // replicas
-    if share % config.grad_accum_steps:
+    replica_batch_size = config.global_batch_size // replicas
+    if replica_batch_size % config.grad_accum_steps:
         raise RecipeError(
             f"--grad_accum_steps={config.grad_accum_steps} must divide the "
-            f"{share} images of a replica (--global_batch_size="
+            f"{replica_batch_size} images of a replica (--global_batch_size="
             f"{config.global_batch_size} over {replicas} replicas)."
         )
     return strategy
@@ -52,15 +57,15 @@ def _one_machine(config):
     devices = _devices(config)
     if config.strategy == "one_device":
         return tf.distribute.OneDeviceStrategy(devices[0])
-    # The default reduction breaks on several CPU devices as soon as a second
-    # strategy lives in the process.
+    # The default reduction fails on several CPU devices if the process has a
+    # second strategy.
     on_cpu = "CPU" in devices[0]
     reduction = tf.distribute.ReductionToOneDevice() if on_cpu else None
     return tf.distribute.MirroredStrategy(devices, reduction)
 
 
 def _multi_worker(config):
-    """One replica a GPU of every worker, or one a worker without any."""
+    """Returns a strategy with one replica per GPU, or per worker without GPUs."""
     for flag in ("num_replicas", "virtual_replicas"):
         if getattr(config, flag) is not None:
             raise RecipeError(
@@ -75,18 +80,18 @@ def _multi_worker(config):
         raise RecipeError(
             f"--strategy=multi_worker could not start: {error}"
         ) from error
-    strategy.extended._check_health_interval = HEALTH_CHECK_INTERVAL
+    tf_internals.set_health_check_interval(strategy, HEALTH_CHECK_INTERVAL)
     return strategy
 
 
 def _tpu():
-    """Every TPU core that this machine knows of. Nobody has run it yet."""
+    """Returns a strategy for all TPU cores. Untested."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(
             f"--strategy=tpu found no TPU: {reason}. On a TPU VM, TPU_NAME "
             "must name it, or be local."
@@ -104,8 +109,8 @@ def _devices(config):
         "GPU"
     ):
         kind = "GPU"
-    there = len(tf.config.list_logical_devices(kind))
-    default = {"CPU": config.virtual_replicas or 1, "GPU": there}[kind]
+    available = len(tf.config.list_logical_devices(kind))
+    default = {"CPU": config.virtual_replicas or 1, "GPU": available}[kind]
     wanted = config.num_replicas or default
     if config.strategy == "one_device":
         if wanted > 1 and config.num_replicas:
@@ -114,11 +119,11 @@ def _devices(config):
                 f"Received: --num_replicas={config.num_replicas}"
             )
         wanted = 1
-    if wanted > there:
+    if wanted > available:
         hint = " (--virtual_replicas splits a CPU)" if kind == "CPU" else ""
         raise RecipeError(
-            f"{wanted} replicas need as many devices, and there are {there} of "
-            f"kind {kind}{hint}."
+            f"{wanted} replicas need as many devices, and {available} of kind "
+            f"{kind} are available{hint}."
         )
     return [f"{kind}:{i}" for i in range(wanted)]
 
@@ -129,9 +134,61 @@ def _split_cpu(num_devices):
     try:
         tf.config.set_logical_device_configuration(cpu, devices)
     except RuntimeError as error:
-        # TensorFlow is running already, with devices that may do.
+        # TensorFlow is initialized already, perhaps with enough devices.
         if len(tf.config.list_logical_devices("CPU")) < num_devices:
             raise RecipeError(
                 "the CPU can be split only before TensorFlow starts. "
                 f"Received: --virtual_replicas={num_devices}"
             ) from error
+
+
+def describe_devices(strategy):
+    """Returns a line about the devices of a strategy.
+
+    Examples are `1 CPU as 2 replicas; TensorFlow sees no GPU` and `2 GPUs
+    (NVIDIA H100)`.
+
+    Args:
+        strategy: The `tf.distribute` strategy of the run.
+    """
+    replicas = strategy.num_replicas_in_sync
+    used = [
+        tf.DeviceSpec.from_string(name)
+        for name in strategy.extended.worker_devices
+    ]
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return _format_count(replicas, "TPU core")
+    gpus = tf.config.list_physical_devices("GPU")
+    if used[0].device_type == "GPU":
+        text = f"{_format_count(len(used), 'GPU')} ({_gpu_names(gpus[: len(used)])})"
+        if len(used) < len(gpus):
+            text += f" of {len(gpus)}"
+    else:
+        text = "1 CPU" + (f" as {len(used)} replicas" * (len(used) > 1))
+        text += f"; {_explain_cpu(gpus)}"
+    workers = replicas // len(used)
+    return text if workers == 1 else f"{workers} workers, each {text}"
+
+
+def _explain_cpu(gpus):
+    if gpus:
+        return f"{_format_count(len(gpus), 'GPU')} ({_gpu_names(gpus)}) not used"
+    if NVIDIA_DEVICE.exists():
+        return (
+            "TensorFlow sees no GPU, although there is one: "
+            "pip install 'tensorflow[and-cuda]'"
+        )
+    return "TensorFlow sees no GPU"
+
+
+def _gpu_names(gpus):
+    """Returns the distinct names of GPUs."""
+    names = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "?")
+        for gpu in gpus
+    ]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _format_count(number, noun):
+    return f"{number} {noun}{'s' * (number > 1)}"

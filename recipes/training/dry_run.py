@@ -1,30 +1,34 @@
-"""What a run would do, as text."""
+"""`--dry_run`: a description of a run without training."""
 
 import textwrap
 
-from recipes.data import input_pipeline as data_lib
+from recipes.data import input_pipeline
 from recipes.training import schedules
 
-# Learning rates are shown at so many steps.
+# Number of steps for which the learning rate is shown.
 NUM_RATES = 11
-WIDTH = 40
+BAR_WIDTH = 40
 
 
 def describe(config, data, trainer, strategy):
-    """The settings, the sizes, the learning rates and the speed of the input.
+    """Returns the settings, sizes, learning rates and input speed as text.
 
     Args:
-        config: A `Config`.
+        config: The config of the run.
         data: Its `Data`.
         trainer: Its `Trainer`.
-        strategy: Its strategy.
+        strategy: Its `tf.distribute` strategy.
     """
     replicas = strategy.num_replicas_in_sync
     weights = trainer.model.trainable_variables
     trainable = sum(weight.shape.num_elements() for weight in weights)
-    share = config.global_batch_size // replicas
-    parts = config.grad_accum_steps
-    accumulated = f", in {parts} parts of {share // parts}" if parts > 1 else ""
+    replica_batch_size = config.global_batch_size // replicas
+    accumulated = ""
+    if config.grad_accum_steps > 1:
+        accumulated = (
+            f", in {config.grad_accum_steps} microbatches of "
+            f"{replica_batch_size // config.grad_accum_steps}"
+        )
     settings = "\n".join(
         f"  --{name}={value}"
         for name, value in config.to_dict().items()
@@ -45,7 +49,7 @@ def describe(config, data, trainer, strategy):
                 f"{data.num_classes} classes"
             ),
             (
-                f"replicas       {replicas}, each {share} images a step"
+                f"replicas       {replicas}, each {replica_batch_size} images a step"
                 f"{accumulated}"
             ),
             (
@@ -54,15 +58,15 @@ def describe(config, data, trainer, strategy):
             ),
             "learning rate",
             textwrap.indent(_rates(config, data), "  "),
-            f"input alone    {data_lib.measure_rate(data):,.0f} images/s",
+            f"input alone    {input_pipeline.measure_rate(data):,.0f} images/s",
             "dry run: nothing was trained",
         ]
     )
 
 
 def _rates(config, data):
-    """A line a step: its learning rate as a number and as a bar."""
-    rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
+    """Returns lines with learning rates, as numbers and as bars."""
+    rate = schedules.make_schedule(config, data.num_steps, data.steps_per_epoch)
     last = data.num_steps - 1
     steps = sorted(
         {round(i * last / (NUM_RATES - 1)) for i in range(NUM_RATES)}
@@ -71,6 +75,6 @@ def _rates(config, data):
     highest = max(values) or 1.0
     return "\n".join(
         f"step {step + 1:>8,}  {value:<10.4g} "
-        f"{'#' * round(WIDTH * value / highest)}".rstrip()
+        f"{'#' * round(BAR_WIDTH * value / highest)}".rstrip()
         for step, value in zip(steps, values, strict=True)
     )

@@ -1,38 +1,129 @@
-"""The training loop: steps, and what happens where they stop."""
+"""The training loop, and the schedule of logging, evaluation and checkpoints."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import time
 
 from keras_norm.training import NonFiniteError
 from recipes.errors import RecipeError
+from recipes.run_dir import run_dir
 from recipes.run_dir.progress import Progress
-from recipes.training import checkpoints
 from recipes.training import schedules
-from recipes.training import stops
-from recipes.training.preemption import Preempted
 from recipes.training.profiling import Profile
+from recipes.training.signals import Preempted
 
 
-class Training:
+@dataclasses.dataclass(frozen=True)
+class StepSchedule:
+    """Schedule of logging, evaluation, checkpoints and profiling.
+
+    Attributes:
+        config: The config of the run.
+        data: The `Data` of the run.
+        profile: First and last step of the profile; zeros for no profile.
+    """
+
+    config: object
+    data: object
+    profile: tuple
+
+    def next_stop(self, step):
+        """Returns the step after which Python takes over again."""
+        stops = [
+            step + self.config.steps_per_execution,
+            self.data.num_steps,
+            _multiple_after(step, self.config.log_every_steps),
+            _multiple_after(step, self.data.steps_per_epoch),
+        ]
+        if step < 1:
+            stops.append(1)
+        for every in (
+            self.config.save_every_steps,
+            self.config.eval_every_steps,
+        ):
+            if every:
+                stops.append(_multiple_after(step, every))
+        first, last = self.profile
+        stops += [stop for stop in (first - 1, last) if stop > step]
+        return min(stops)
+
+    def logs_after(self, step):
+        """Returns True if the metrics of the step are logged.
+
+        This includes the first step and the last step of each epoch.
+        """
+        is_due = step % self.config.log_every_steps == 0
+        return step == 1 or is_due or self.ends_epoch(step)
+
+    def ends_epoch(self, step):
+        return step % self.data.steps_per_epoch == 0 or self.is_last(step)
+
+    def evaluates_after(self, step):
+        if self.config.mode != "train_and_eval":
+            return False
+        if self.is_last(step):
+            return True
+        if self.config.eval_every_steps:
+            return step % self.config.eval_every_steps == 0
+        every = self.config.eval_every_epochs * self.data.steps_per_epoch
+        return step % every == 0
+
+    def saves_after(self, step):
+        # Every evaluated step has a checkpoint, so that the best one exists.
+        if self.evaluates_after(step) or self.is_last(step):
+            return True
+        if self.config.save_every_steps:
+            return step % self.config.save_every_steps == 0
+        return self.ends_epoch(step)
+
+    def is_last(self, step):
+        return step == self.data.num_steps
+
+
+def make_step_schedule(config, data):
+    """Returns the `StepSchedule` of a run.
+
+    Raises:
+        RecipeError: if `--profile_steps` is not a pair of steps.
+    """
+    if config.profile_steps is None:
+        return StepSchedule(config, data, (0, 0))
+    try:
+        first, last = map(int, config.profile_steps.split(","))
+    except ValueError:
+        first, last = 0, 0
+    if not 1 <= first <= last:
+        raise RecipeError(
+            "--profile_steps takes two steps, the first and the last, such as "
+            f"10,20. Received: profile_steps={config.profile_steps}"
+        )
+    return StepSchedule(config, data, (first, last))
+
+
+def _multiple_after(step, period):
+    return (step // period + 1) * period
+
+
+class TrainingLoop:
     """Trains from one step to the last.
 
-    Nothing is fetched from the devices but where `Stops` says so.
+    Metrics stay on the devices until the `StepSchedule` asks for them.
 
     Args:
-        config: The `Config` of the run.
+        config: The config of the run.
         task: Its `Task`.
         data: Its `Data`.
-        steps: Its `Steps`.
-        records: Its `Records`.
-        save: `f(step, seconds)` saves.
-        broadcast: Its `Broadcast`.
-        step: The step that it goes on from.
-        seconds: How long earlier parts of the run took.
-        begin: `f()` is called after the first step, the first thing that writes
-            to the workdir.
-        input_rate: Images a second of the input alone.
+        steps: Its `CompiledSteps`.
+        metrics_log: Its `MetricsLog`.
+        save: `f(step, seconds)` writes a checkpoint.
+        broadcast: Its `ChiefBroadcast`.
+        step: Step to resume from.
+        seconds: Training time before that step.
+        on_start: `f()` is called after the first step, before anything is
+            written to the workdir.
+        input_rate: Images per second of the input pipeline alone.
     """
 
     def __init__(
@@ -41,12 +132,12 @@ class Training:
         task,
         data,
         steps,
-        records,
+        metrics_log,
         save,
         broadcast,
         step,
         seconds,
-        begin=lambda: None,
+        on_start=lambda: None,
         input_rate=math.inf,
     ):
         self.config = config
@@ -54,135 +145,143 @@ class Training:
         self.data = data
         self.steps = steps
         self.trainer = steps.trainer
-        self.records = records
+        self.metrics_log = metrics_log
         self.save = save
         self.broadcast = broadcast
         self.step = step
         self.seconds_before = seconds
-        self.begin = begin
+        self.on_start = on_start
         self.input_rate = input_rate
-        self.rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
-        self.stops = stops.make(config, data)
+        self.learning_rate = schedules.make_schedule(
+            config, data.num_steps, data.steps_per_epoch
+        )
+        self.schedule = make_step_schedule(config, data)
         self._timed_step, self._timed_at, self._waited = None, None, []
 
     @property
     def seconds(self):
-        """How long the run took, earlier parts included."""
+        """Training time, including the time before the run was resumed."""
         return self.seconds_before + time.perf_counter() - self._started
 
     def run(self, preemption):
-        """Trains to the end.
+        """Trains to the last step.
 
         Args:
-            preemption: A `Preemption`, entered after the first step: before it
-                there is nothing to save.
+            preemption: A `Preemption`. It is entered after the first step:
+                before that there is nothing to save.
 
         Raises:
-            Preempted: after a save, where that was asked.
-            RecipeError: if a loss or gradient is not finite, or nothing can
-                be saved.
+            Preempted: after saving a checkpoint, if a signal arrived.
+            RecipeError: if a loss or gradient is not finite, or a checkpoint
+                cannot be written.
         """
         self._started = time.perf_counter()
-        batches = self.steps.batches(self.step)
-        folder = self.records.events_folder
+        batches = self.steps.training_batches(self.step)
+        folder = self.metrics_log.events_folder
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(
                 Progress(self.task, self.data, self.step, self.input_rate)
             )
-            profile = stack.enter_context(Profile(self.stops.profile, folder))
+            profile = stack.enter_context(
+                Profile(self.schedule.profile, folder)
+            )
             is_first = True
-            while not self.stops.is_last(self.step):
-                profile.move(self.step)
-                end = self.stops.next(self.step)
-                values, waited = self.steps.train(batches, end - self.step)
-                self.step = end
+            while not self.schedule.is_last(self.step):
+                profile.update(self.step)
+                stop = self.schedule.next_stop(self.step)
+                logs, waited = self.steps.train(batches, stop - self.step)
+                self.step = stop
                 self._waited.append(waited)
-                progress.move(end)
+                progress.update(stop)
                 if is_first:
-                    self._start(values, progress)
+                    self._start_run(logs, progress)
                     stack.enter_context(preemption)
                     is_first = False
-                self._stop(values, progress)
-                self._heed(preemption)
+                self._finish_step(logs, progress)
+                self._exit_if_preempted(preemption)
 
-    def _start(self, values, progress):
-        """What the first steps of this process come to: the run is sound."""
-        row = self._row(values)
+    def _start_run(self, logs, progress):
+        """Checks the first step, then lets the run write to its workdir."""
+        metrics = self._training_metrics(logs)
         self._raise_if_not_finite()
-        self.begin()
-        progress.show(row)
+        self.on_start()
+        progress.show(metrics)
 
-    def _stop(self, values, progress):
+    def _finish_step(self, logs, progress):
+        """Logs, evaluates and saves as scheduled."""
         step = self.step
-        ends_epoch = self.stops.ends_epoch(step)
-        if self.stops.logs(step) or ends_epoch or self.stops.saves(step):
+        logs_now = self.schedule.logs_after(step)
+        saves_now = self.schedule.saves_after(step)
+        if logs_now or saves_now:
             self._raise_if_not_finite()
-        if self.stops.logs(step):
-            row = self._row(values)
-            self._write(row)
-            progress.show(row)
-        if self.stops.evaluates(step):
-            row = self.evaluate()
-            progress.show(row)
-        if ends_epoch:
+        if logs_now:
+            metrics = self._training_metrics(logs)
+            self._log(metrics)
+            progress.show(metrics)
+        if self.schedule.evaluates_after(step):
+            progress.show(self.evaluate())
+        if self.schedule.ends_epoch(step):
             progress.end_epoch()
-        if self.stops.saves(step):
+        if saves_now:
             self.save(step, self.seconds)
-            self._restart_clock()
+            self._restart_timer()
 
     def evaluate(self):
-        """Evaluates, writes the row and returns it."""
-        values = self.steps.evaluate()
-        row = {f"eval/{name}": value for name, value in values.items()}
-        self._write(row)
-        self._restart_clock()
-        return row
+        """Evaluates, logs the metrics and returns them."""
+        metrics = self.steps.evaluate()
+        metrics = {f"eval/{name}": value for name, value in metrics.items()}
+        self._log(metrics)
+        self._restart_timer()
+        return metrics
 
-    def _restart_clock(self):
-        """From here on it is training time again."""
+    def _restart_timer(self):
+        """Starts to measure the time of training steps."""
         self._timed_step, self._waited = self.step, []
         self._timed_at = time.perf_counter()
 
-    def _row(self, values):
-        row = {
-            f"train/{name}": float(values[name]) for name in self.trainer.VALUES
+    def _training_metrics(self, logs):
+        metrics = {
+            f"train/{name}": float(logs[name]) for name in self.trainer.METRICS
         }
-        done = int(self.trainer.optimizer.iterations.numpy())
-        row["train/learning_rate"] = float(self.rate(max(done - 1, 0)))
+        num_updates = int(self.trainer.optimizer.iterations.numpy())
+        metrics["train/learning_rate"] = float(
+            self.learning_rate(max(num_updates - 1, 0))
+        )
         waited = sum(float(seconds) for seconds in self._waited)
         if self._timed_at is not None and self._timed_step < self.step:
             seconds = time.perf_counter() - self._timed_at
-            images = (self.step - self._timed_step) * (
+            num_images = (self.step - self._timed_step) * (
                 self.data.global_batch_size
             )
-            row["train/images_per_second"] = images / seconds
+            metrics["train/images_per_second"] = num_images / seconds
             if self.steps.is_timed:
-                row["train/input_wait"] = min(waited / seconds, 1.0)
-        self._restart_clock()
-        return row
+                metrics["train/input_wait"] = min(waited / seconds, 1.0)
+        self._restart_timer()
+        return metrics
 
-    def _write(self, row):
+    def _log(self, metrics):
         epoch = self.step / self.data.steps_per_epoch
-        self.records.add(self.step, epoch, row)
+        self.metrics_log.add(self.step, epoch, metrics)
 
     def _raise_if_not_finite(self):
         try:
             self.trainer.raise_if_not_finite()
         except NonFiniteError as error:
+            newest = run_dir.describe_newest_checkpoint(self.config.folder)
             raise RecipeError(
                 f"{error}. Lower --learning_rate, lengthen --warmup_epochs or "
                 "set --clip_global_norm; --nan_policy=skip leaves such updates "
-                f"out.{checkpoints.earlier(self.config.folder)}"
+                f"out.{newest}"
             ) from error
 
-    def _heed(self, preemption):
-        asked = preemption.number is not None
+    def _exit_if_preempted(self, preemption):
+        is_preempted = preemption.number is not None
         if self.broadcast.is_needed:
-            # All workers ask each other at the same steps.
-            if not self.stops.logs(self.step):
+            # All workers exchange this at the same steps.
+            if not self.schedule.logs_after(self.step):
                 return
-            asked = self.broadcast.any(asked)
-        if asked and not self.stops.is_last(self.step):
+            is_preempted = self.broadcast.any(is_preempted)
+        if is_preempted and not self.schedule.is_last(self.step):
             self._raise_if_not_finite()
             self.save(self.step, self.seconds)
             number = preemption.number or signal.SIGTERM

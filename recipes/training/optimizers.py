@@ -1,33 +1,34 @@
-"""Update rules by name, with the weight decay that is theirs."""
+"""Optimizers by name, with decoupled weight decay where they have it."""
 
 import keras
 
-from recipes.training import weight_decay
+from recipes.training.trainer import DECOUPLED_DECAY
+from recipes.training.trainer import weights_without_decay
 
 
-def make(config, rate, weights):
-    """The optimizer of a run, not built yet.
+def make_optimizer(config, rate, weights):
+    """Returns the optimizer of a run, not yet built.
 
-    AdamW and LAMB decay by themselves: at a step with learning rate `rate` the
-    weight first becomes `w - rate * weight_decay * w`, then the update follows.
-    That is AdamW as published. For LAMB it is a departure of Keras: the paper
-    adds `weight_decay * w` to the update before it takes the trust ratio
-    `|w| / |update|`, here the ratio knows nothing of the decay. Keras gives
-    every weight a trust ratio, those of norms included; it is 1 where the
-    weight or the update is zero.
+    AdamW and LAMB use decoupled weight decay: a step with learning rate `rate`
+    first computes `w - rate * weight_decay * w`, then applies the update. This
+    is AdamW as published. Keras' LAMB departs from the paper, which adds
+    `weight_decay * w` to the update before it computes the trust ratio
+    `|w| / |update|`; in Keras the ratio does not include the decay. Keras
+    applies a trust ratio to every weight, including the weights of norms. The
+    ratio is 1 if the weight or the update is zero.
 
-    SGD and RMSprop have no decay of their own: the trainer adds its gradient.
+    For SGD and RMSprop, the trainer adds the gradient of the decay.
 
     Args:
-        config: A `Config`.
+        config: A `RunConfig`.
         rate: The learning rate, a number or a schedule.
         weights: List of the trainable weights of the model.
     """
     optimizer = _OPTIMIZERS[config.optimizer](config, rate)
-    if config.optimizer in weight_decay.DECOUPLED:
-        # By identity: Keras looks for names anywhere in a weight's name.
+    if config.optimizer in DECOUPLED_DECAY:
+        # By identity: Keras matches names anywhere in a weight's name.
         optimizer.exclude_from_weight_decay(
-            var_list=weight_decay.spared(weights, config.norm_weight_decay)
+            var_list=weights_without_decay(weights, config.norm_weight_decay)
         )
     return optimizer
 

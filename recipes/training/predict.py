@@ -11,27 +11,28 @@ from rich import progress
 from rich.console import Console
 
 from recipes import atomic_io
+from recipes.data import dataset_summary
 from recipes.data import image_folder
-from recipes.data import input_pipeline as data_lib
-from recipes.data import inventory
+from recipes.data import input_pipeline
 from recipes.data.decode_errors import BadImages
-from recipes.data.ignored_files import counted
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import format_count
+from recipes.data.ignored_files import join_names
 from recipes.errors import RecipeError
 from recipes.models import model_metadata
 from recipes.run_dir import run_dir
-from recipes.run_dir import run_files
+from recipes.run_dir.metrics_log import read_summary
 
-CSV, JSON = "predict.csv", "predict.json"
+CSV_FILE, JSON_FILE = "predict.csv", "predict.json"
+# Number of images left out that the message names.
 NUM_LISTED = 5
 
 
-def check(config):
-    """Checks a run that predicts, before anything is written.
+def check_images(config):
+    """Checks `--images` before anything is written.
 
     Raises:
-        RecipeError: if there is no run, or are no images; for another run, if
-            it is given images to predict.
+        RecipeError: if `--images` does not fit `--mode`, the images do not
+            exist, or there is no run to predict with.
     """
     if (config.mode == "predict") != (config.images is not None):
         raise RecipeError(
@@ -40,31 +41,32 @@ def check(config):
         )
     if config.mode != "predict":
         return
-    if not config.takes_whole_model and not run_dir.stored(
+    if not config.takes_whole_model and not run_dir.stored_settings(
         config.folder, type(config)
     ):
         raise RecipeError(
-            f"--mode=predict: {run_dir.missing(config.folder)} Give the "
-            "--workdir of a run, or a --checkpoint that is a .keras file."
+            f"--mode=predict: {run_dir.describe_missing_run(config.folder)} "
+            "Give the --workdir of a run, or a --checkpoint that is a .keras "
+            "file."
         )
     path = pathlib.Path(config.images).expanduser()
     if not os.path.exists(path):
         raise RecipeError(
-            f"--images={image_folder.printable(path)}: there is no such file "
-            "or folder."
+            f"--images={image_folder.printable(path)}: the file or folder does "
+            "not exist."
         )
 
 
 def open_images(config, task, num_replicas):
-    """The `Data` of the images of a config, as its evaluation examples.
+    """Returns `Data` with the images of `--images` as evaluation examples.
 
     Raises:
-        RecipeError: if there is no image, or the run does not say its classes.
+        RecipeError: if there are no images, or the class names are unknown.
     """
     root = pathlib.Path(config.images).expanduser()
     paths, notes = [os.fspath(root)], ""
     if root.is_dir():
-        paths, notes = image_folder.images_below(root)
+        paths, notes = image_folder.find_images(root)
     shown = image_folder.printable(root)
     if not paths:
         endings = ", ".join(image_folder.IMAGE_ENDINGS)
@@ -73,56 +75,61 @@ def open_images(config, task, num_replicas):
             f"{f'; {notes}' if notes else ''}."
         )
     print(
-        inventory.describe_images(shown, len(paths), [notes] if notes else [])
+        dataset_summary.describe_images(
+            shown, len(paths), [notes] if notes else []
+        )
     )
-    source = task.open_images(_facts(config, task), paths)
+    source = task.open_images(_read_metadata(config, task), paths)
     bad_images = BadImages(config.images, "skip")
-    maker = task.image_examples(config, source, bad_images)
-    wanted = config.eval_batch_size or config.global_batch_size
-    # A few images do not fill a batch, but each replica must have one.
-    needed = -(-len(paths) // num_replicas) * num_replicas
-    size = min(wanted, needed)
-    return data_lib.without_training(config, source, maker, bad_images, size)
+    reader = task.image_examples(config, source, bad_images)
+    batch_size = config.eval_batch_size or config.global_batch_size
+    # Few images do not fill a batch, but each replica must get at least one.
+    fewest = -(-len(paths) // num_replicas) * num_replicas
+    return input_pipeline.make_prediction_data(
+        config, source, reader, bad_images, min(batch_size, fewest)
+    )
 
 
-def _facts(config, task):
-    """What a run's summary.json says of its data, see `inventory.facts`."""
-    path = config.folder / "summary.json"
-    facts, _ = run_files.read_summary(path)
-    if "class_names" not in facts:
-        # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.facts(task.open_source(config))
+def _read_metadata(config, task):
+    """Returns the dataset metadata of the run or of the model file."""
+    metadata, _ = read_summary(config.folder / "summary.json")
+    if "class_names" not in metadata:
+        # Unfinished runs and runs of earlier versions: ask the dataset.
+        metadata = dataset_summary.class_metadata(task.open_source(config))
     if config.takes_whole_model:
-        own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
-        facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}
-    return facts
+        path = pathlib.Path(config.checkpoint).expanduser()
+        of_model = model_metadata.read_metadata(path)
+        if "class_names" in of_model:
+            metadata = {**metadata, "class_names": of_model["class_names"]}
+    return metadata
 
 
-def write(config, task, steps, step, is_chief):
-    """Predicts all images and writes the two files.
+def write_predictions(config, task, steps, step, is_chief):
+    """Predicts all images and writes predict.csv and predict.json.
 
     Args:
         config: The config of the run.
-        steps: Its `Steps`, whose evaluation examples are the images.
-        step: The step that the weights are of.
-        is_chief: Whether this worker writes.
+        task: Its `Task`.
+        steps: Its `CompiledSteps`, whose evaluation examples are the images.
+        step: Step of the checkpoint.
+        is_chief: Whether this worker writes the files.
 
     Returns:
-        What was written, in lines.
+        A message about the files.
     """
     data = steps.data
-    names = data.source.class_names
+    class_names = data.source.class_names
     split = data.source.evaluation
     root = pathlib.Path(config.images).expanduser()
     folder = root if root.is_dir() else root.parent
     entries, left_out = [], []
-    for row in _rows(config, task, steps, is_chief):
-        i = int(row["indices"])
+    for outputs in _predict(config, task, steps, is_chief):
+        i = int(outputs["indices"])
         path = os.path.relpath(split.path(i), folder)
-        # A name that is no text is as in messages.
+        # File names need not be valid text.
         image = os.fsencode(path).decode("utf-8", "replace")
-        if row["weights"]:
-            entry = task.prediction_entry(config, names, row)
+        if outputs["weights"]:
+            entry = task.prediction_entry(config, class_names, outputs)
             entries.append({"image": image, **entry})
         else:
             reason = data.bad_images.reason(split.name(i))
@@ -131,7 +138,7 @@ def write(config, task, steps, step, is_chief):
         "images": image_folder.printable(root),
         "checkpoint": config.checkpoint,
         "step": step,
-        "class_names": list(names),
+        "class_names": list(class_names),
         "predictions": entries,
         "left_out": left_out,
     }
@@ -140,18 +147,18 @@ def write(config, task, steps, step, is_chief):
     return _describe(config, content)
 
 
-def _rows(config, task, steps, is_chief):
-    """What is found of every image, in their order, as dicts of arrays."""
+def _predict(config, task, steps, is_chief):
+    """Yields the outputs for each image in order, as dicts of arrays."""
     data, strategy = steps.data, steps.strategy
 
-    def run(batch):
-        found = strategy.run(
+    def predict_batch(batch):
+        outputs = strategy.run(
             lambda b: task.predict_batch(config, steps.trainer, b), (batch,)
         )
-        return {k: strategy.gather(v, axis=0) for k, v in found.items()}
+        return {k: strategy.gather(v, axis=0) for k, v in outputs.items()}
 
-    compiled = tf.function(run, autograph=False)
-    batches = steps.distributed(data.evaluation)
+    compiled = tf.function(predict_batch, autograph=False)
+    batches = steps.distribute(data.evaluation)
     console = Console()
     with progress.Progress(
         progress.TextColumn("predicting"),
@@ -163,22 +170,23 @@ def _rows(config, task, steps, is_chief):
     ) as bar:
         shown = bar.add_task("predict", total=data.num_eval)
         for _ in range(data.num_eval_batches):
-            found = {k: v.numpy() for k, v in compiled(next(batches)).items()}
-            # Those that fill the last batch have no number.
-            rows = np.flatnonzero(found["indices"] >= 0)
-            for row in rows:
-                yield {name: values[row] for name, values in found.items()}
-            bar.advance(shown, len(rows))
+            outputs = compiled(next(batches))
+            outputs = {k: v.numpy() for k, v in outputs.items()}
+            # Padding of the last batch has negative indices.
+            examples = np.flatnonzero(outputs["indices"] >= 0)
+            for i in examples:
+                yield {name: values[i] for name, values in outputs.items()}
+            bar.advance(shown, len(examples))
 
 
 def _write_files(folder, task, content):
-    with atomic_io.file(folder / CSV) as path:
+    with atomic_io.atomic_file(folder / CSV_FILE) as path:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(task.prediction_columns)
             for entry in content["predictions"]:
                 writer.writerows(task.prediction_rows(entry))
-    with atomic_io.file(folder / JSON) as path:
+    with atomic_io.atomic_file(folder / JSON_FILE) as path:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
 
@@ -192,9 +200,9 @@ def _describe(config, content):
             for each in left_out
         ]
         lines.append(
-            f"left out {counted(len(left_out), 'image')}: "
-            f"{listed(reasons, NUM_LISTED)}"
+            f"left out {format_count(len(left_out), 'image')}: "
+            f"{join_names(reasons, NUM_LISTED)}"
         )
-    files = f"{config.folder / CSV} and {JSON}"
-    lines.append(f"predicted {counted(number, 'image')}, see {files}")
+    files = f"{config.folder / CSV_FILE} and {JSON_FILE}"
+    lines.append(f"predicted {format_count(number, 'image')}, see {files}")
     return "\n".join(lines)

@@ -1,17 +1,17 @@
-"""The TensorBoard profile of some steps, ended however training ends."""
+"""TensorBoard profile of some training steps."""
 
 import tensorflow as tf
 
 
 class Profile:
-    """Inside, profiles the steps from the first to the last.
+    """Context manager that profiles the steps from the first to the last.
 
-    TensorFlow has one profiler a process: what leaves it running makes the next
-    run fail.
+    TensorFlow has one profiler per process. It must be stopped however training
+    ends, or the next run fails.
 
     Args:
-        steps: First and last step; zeros for none.
-        folder: Path of the TensorBoard events.
+        steps: First and last step; zeros for no profile.
+        folder: Folder of the TensorBoard events.
     """
 
     def __init__(self, steps, folder):
@@ -25,8 +25,8 @@ class Profile:
     def __exit__(self, *error):
         self._stop()
 
-    def move(self, step):
-        """Starts or stops after that step."""
+    def update(self, step):
+        """Starts or stops the profiler after a step."""
         if step >= self.last:
             self._stop()
         elif step >= self.first - 1 and not self._is_running:

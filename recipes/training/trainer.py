@@ -1,22 +1,37 @@
-"""What training is to any task: the step, its decay, its averages."""
+"""Base trainer: weight decay, weight averages and gradient handling."""
 
 import contextlib
 
 import tensorflow as tf
 
 from keras_norm.training import ReplicaModel
-from recipes.training import weight_decay
+
+# Weights of norms and TLUs. Weight decay would pull them towards the minimum
+# that they start from, or towards a scale of zero.
+NORM_WEIGHTS = (
+    "gamma",
+    "beta",
+    "tau",
+    "alpha",
+    "learned_epsilon",
+    "center_weight",
+    "scale_weight",
+    "scale_bias",
+)
+# Optimizers that apply the decay to the weight itself. For the others, the
+# decay is a gradient, `decay * w`.
+DECOUPLED_DECAY = ("adamw", "lamb")
 
 
 class Trainer(ReplicaModel):
-    """A model under training, with exact numbers on any replicas.
+    """A model under training, with exact results on any number of replicas.
 
-    Training logs are the values of the step itself, over all replicas. Weight
-    decay of SGD and RMSprop is a gradient `decay * w`, as in the papers' SGD;
-    it is in no logged loss.
+    Training logs are the metrics of the step itself, over all replicas. With
+    SGD and RMSprop, weight decay is a gradient `decay * w`, as in the papers'
+    SGD; it is not part of the logged loss.
 
-    A task says in a subclass what the loss of some rows is (`part_loss`), what
-    a step logs (`VALUES`), and how it is evaluated (`evaluation`).
+    Subclasses define the loss of a microbatch (`part_loss`), the names of the
+    logged metrics (`METRICS`) and the evaluation (`make_evaluator`).
 
     Args:
         model: Functional model.
@@ -24,8 +39,8 @@ class Trainer(ReplicaModel):
         pads: Whether training batches may hold examples of weight 0.
     """
 
-    # Names of what a step logs.
-    VALUES = ("loss",)
+    # Names of the metrics that a training step logs.
+    METRICS = ("loss",)
 
     def __init__(self, model, config, pads):
         super().__init__(
@@ -42,29 +57,33 @@ class Trainer(ReplicaModel):
         self.pads = pads
         self.uses_averages = config.use_ema
         self.decay = config.weight_decay
-        if config.optimizer in weight_decay.DECOUPLED:
+        if config.optimizer in DECOUPLED_DECAY:
             self.decay = 0.0
         weights = model.trainable_variables
-        spared = weight_decay.spared(weights, config.norm_weight_decay)
-        spared = {id(weight) for weight in spared}
-        self.decaying = [w for w in weights if id(w) not in spared]
+        excluded = {
+            id(weight)
+            for weight in weights_without_decay(
+                weights, config.norm_weight_decay
+            )
+        }
+        self.decayed_weights = [w for w in weights if id(w) not in excluded]
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)
-        # A save is of all variables, before the first step too.
+        # Checkpoints hold all variables, also before the first step.
         self.optimizer.build(self.passes.trainable)
 
-    def evaluation(self, steps):
-        """`f()` evaluates and gives a dict of values, to be overridden.
+    def make_evaluator(self, steps):
+        """Returns `f()` that evaluates and returns a dict of metrics.
 
         Args:
-            steps: The `Steps` that evaluate.
+            steps: The `CompiledSteps` to evaluate with.
         """
         raise NotImplementedError
 
     def train_step(self, batch):
         inputs, targets, weights = batch
-        # Without weights there is no sum of them to wait for.
+        # Without weights, no sum of weights has to be reduced over replicas.
         return super().train_step(
             (inputs, targets, weights if self.pads else None)
         )
@@ -85,22 +104,34 @@ class Trainer(ReplicaModel):
         return contextlib.nullcontext()
 
     def penalty(self):
-        """Half the squared norm of what decays, and the layers' own losses."""
+        """Returns the L2 penalty plus the losses of the layers."""
         penalty = tf.add_n([0.0, *self.model.losses])
-        if self.decay and self.decaying:
+        if self.decay and self.decayed_weights:
             penalty += self.decay * tf.add_n(
                 [
                     tf.nn.l2_loss(tf.convert_to_tensor(weight.value))
-                    for weight in self.decaying
+                    for weight in self.decayed_weights
                 ]
             )
         return penalty
 
 
-def mean(values, weights):
-    """The mean of `(N,)` values by their weights, which may be None."""
+def weighted_mean(values, weights):
+    """Returns the mean of `(N,)` values. `weights` may be None."""
     if weights is None:
         return tf.reduce_mean(values)
     return tf.math.divide_no_nan(
         tf.reduce_sum(values * weights), tf.reduce_sum(weights)
     )
+
+
+def weights_without_decay(weights, norm_weight_decay):
+    """Returns the weights that are excluded from weight decay.
+
+    Args:
+        weights: List of the trainable weights of a model.
+        norm_weight_decay: Whether to apply decay to norms and TLUs as well.
+    """
+    if norm_weight_decay:
+        return []
+    return [weight for weight in weights if weight.name in NORM_WEIGHTS]

@@ -13,9 +13,9 @@ if keras.backend.backend() != "tensorflow":
     pytest.skip("the recipes run on TensorFlow", allow_module_level=True)
 pytest.importorskip("tensorflow_datasets")
 
+from recipes.classification.config import Config  # noqa: E402
 from recipes.config import base as config_lib  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.config.base import Config  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.experiments import aggregate  # noqa: E402
@@ -58,7 +58,7 @@ def example(field):
 
 def parse(kind, *arguments):
     values = flags.FlagValues()
-    recipe_flags.define_settings(values, kind)
+    recipe_flags.define_setting_flags(values, kind)
     values(["program", *arguments])
     return recipe_flags.to_config(values, kind)
 
@@ -119,31 +119,31 @@ def test_none_is_kept_and_compared(program, field, monkeypatch, tmp_path):
     monkeypatch.setitem(kind.PRESETS, "full", preset_of(field))
     place = f"--workdir={tmp_path}"
     config = parse(kind, "--preset=full", *unset(field), place)
-    run_dir.check(config)
-    run_dir.save(config)
+    run_dir.check_run_dir(config)
+    run_dir.write_config(config)
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored[field.name] is None
     assert parse(kind, place) == config
-    run_dir.check(parse(kind, "--preset=full", *unset(field), place))
+    run_dir.check_run_dir(parse(kind, "--preset=full", *unset(field), place))
     other = parse(kind, "--preset=full", place)
     if field.name in run_dir.NOT_OF_THE_RUN:
-        run_dir.check(other)
+        run_dir.check_run_dir(other)
         # And it may be unset later, by the flag alone.
-        run_dir.save(other)
+        run_dir.write_config(other)
         assert getattr(parse(kind, place), field.name) == example(field)
         assert getattr(parse(kind, place, *unset(field)), field.name) is None
     else:
         message = f"{field.name} is None there and {example(field)!r} now"
         with pytest.raises(RecipeError, match=message):
-            run_dir.check(other)
+            run_dir.check_run_dir(other)
 
 
 @pytest.mark.parametrize(("program", "field"), OPTIONAL, ids=ids(OPTIONAL))
 def test_help_says_so(program, field):
     kind = KINDS[program]
-    assert "none unsets it" in recipe_flags.describe(field, kind)
+    assert "none unsets it" in recipe_flags.describe_flag(field, kind)
     assert "none unsets it" in " ".join(
-        recipe_flags.help_text("", kind)
+        recipe_flags.program_help("", kind)
         .partition(f"--{field.name}\n")[2]
         .partition("\n  --")[0]
         .split()
@@ -153,7 +153,7 @@ def test_help_says_so(program, field):
 @pytest.mark.parametrize(("program", "field"), REQUIRED, ids=ids(REQUIRED))
 def test_what_is_not_optional_has_no_none(program, field):
     kind = KINDS[program]
-    assert "unsets" not in recipe_flags.describe(field, kind)
+    assert "unsets" not in recipe_flags.describe_flag(field, kind)
     try:
         config = parse(kind, f"--{field.name}=none")
     except (flags.Error, RecipeError) as error:

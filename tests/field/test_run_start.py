@@ -139,7 +139,7 @@ def test_a_run_that_works_keeps_its_workdir(tmp_path):
     def hold():
         from recipes.run_dir import lock
 
-        with lock.held(tmp_path / "run", "run", "workdir"):
+        with lock.acquire_lock(tmp_path / "run", "run", "workdir"):
             started.set()
             may_end.wait(60)
 

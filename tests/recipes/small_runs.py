@@ -20,7 +20,7 @@ TINY = {
 
 
 def make_config(**flags):
-    return config_lib.make({}, {**TINY, **flags})
+    return config_lib.make_config(Config, {**TINY, **flags})
 
 
 def run(workdir, **flags):

@@ -7,8 +7,8 @@ from absl import flags
 import keras_norm
 from recipes import imagenet  # noqa: F401, defines the flags
 from recipes.classification import presets
+from recipes.classification.config import Config
 from recipes.config import flags as recipe_flags
-from recipes.config.base import Config
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from recipes.run_dir import run_dir
@@ -25,7 +25,7 @@ def parse(*arguments):
 def parse_coco(*arguments):
     """As `parse`, of recipes/coco.py, whose flags have the same names."""
     values = flags.FlagValues()
-    recipe_flags.define_settings(values, DetectionConfig)
+    recipe_flags.define_setting_flags(values, DetectionConfig)
     values(["coco.py", *arguments])
     return recipe_flags.to_config(values, DetectionConfig)
 
@@ -44,7 +44,7 @@ def test_flags_change_a_preset_which_changes_the_defaults():
 @pytest.mark.parametrize("kind", PARSERS)
 def test_every_field_is_a_flag(kind):
     values = flags.FlagValues()
-    recipe_flags.define_settings(values, kind)
+    recipe_flags.define_setting_flags(values, kind)
     fields = dataclasses.fields(kind)
     assert {field.name for field in fields} <= set(values)
     for field in fields:
@@ -87,8 +87,8 @@ def test_the_papers_detectors(batch_size, base):
 
 def test_the_workdir_alone_is_enough_to_name_its_detector(tmp_path):
     config = parse_coco("--preset=trees", f"--workdir={tmp_path}")
-    run_dir.check(config)
-    run_dir.save(config)
+    run_dir.check_run_dir(config)
+    run_dir.write_config(config)
     again = parse_coco(f"--workdir={tmp_path}", "--mode=eval")
     assert again == dataclasses.replace(config, mode="eval")
     with pytest.raises(RecipeError, match="is not a config of this program"):
@@ -141,25 +141,25 @@ def test_a_bad_value_is_one_line_that_says_so(arguments, message):
 
 def test_the_config_in_the_workdir_is_the_run(tmp_path):
     config = Config(workdir=str(tmp_path), norm="rbn")
-    run_dir.check(config)
-    run_dir.save(config)
+    run_dir.check_run_dir(config)
+    run_dir.write_config(config)
     kept = json.loads((tmp_path / "config.json").read_text())
     assert kept == config.to_dict()
-    run_dir.check(dataclasses.replace(config, mode="eval"))
+    run_dir.check_run_dir(dataclasses.replace(config, mode="eval"))
     other = dataclasses.replace(config, norm="frn", seed=1)
     message = "seed is 0 there and 1 now; norm is 'rbn' there and 'frn' now"
     with pytest.raises(RecipeError, match=message):
-        run_dir.check(other)
+        run_dir.check_run_dir(other)
 
 
 def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
     config = parse("--preset=digits", "--norm=rbn", f"--workdir={tmp_path}")
-    run_dir.check(config)
-    run_dir.save(config)
+    run_dir.check_run_dir(config)
+    run_dir.write_config(config)
     again = parse(f"--workdir={tmp_path}", "--mode=eval")
     assert again == dataclasses.replace(config, mode="eval")
     with pytest.raises(RecipeError, match="norm is 'rbn' there and 'gn' now"):
-        run_dir.check(
+        run_dir.check_run_dir(
             parse("--preset=digits", "--norm=gn", f"--workdir={tmp_path}")
         )
     assert parse(f"--workdir={tmp_path / 'new'}").norm == Config().norm
@@ -171,7 +171,7 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
     with pytest.raises(RecipeError, match="config.json is not a config"):
         parse(f"--workdir={tmp_path}")
     with pytest.raises(RecipeError, match="config.json is not a config"):
-        run_dir.check(Config(workdir=str(tmp_path)))
+        run_dir.check_run_dir(Config(workdir=str(tmp_path)))
 
 
 def test_help_names_every_norm():
@@ -183,7 +183,7 @@ def test_a_workdir_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     config = Config(workdir=str(tmp_path / "file" / "run"))
     with pytest.raises(RecipeError, match="cannot write to the workdir"):
-        run_dir.check(config)
+        run_dir.check_run_dir(config)
 
 
 def test_the_default_workdir_tells_runs_apart():

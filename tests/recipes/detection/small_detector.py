@@ -68,7 +68,7 @@ def arguments(**flags):
 
 
 def make_config(**flags):
-    return config_lib.make({}, {**TINY, **flags}, DetectionConfig)
+    return config_lib.make_config(DetectionConfig, {**TINY, **flags})
 
 
 def run_only(workdir, **flags):

@@ -2,7 +2,7 @@
 
 import json
 
-from recipes.config.base import Config
+from recipes.classification.config import Config
 
 
 def write(folder, rows=(), summary=None, **settings):

@@ -28,7 +28,7 @@ from recipes.config import flags as recipe_flags  # noqa: E402
 
 def main(argv):
     values = flags.FlagValues()
-    recipe_flags.define_settings(values)
+    recipe_flags.define_setting_flags(values)
     values(argv)
     config = recipe_flags.to_config(values)
     folder = config.folder

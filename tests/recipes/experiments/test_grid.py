@@ -32,9 +32,9 @@ def typed(command):
         check=True,
     )
     values = flags.FlagValues()
-    recipe_flags.define_settings(values)
+    recipe_flags.define_setting_flags(values)
     values(["imagenet.py", *done.stdout.split("\0")[:-1]])
-    return recipe_flags.given(values)
+    return recipe_flags.given_settings(values)
 
 
 # What is varied
@@ -308,7 +308,7 @@ def test_commands_run_as_they_are_typed():
 def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
     (cell,) = cells(tmp_path, "--norm=bn", momentum=0.5)
     grid.check_workdirs([cell])
-    run_dir.save(cell.config)
+    run_dir.write_config(cell.config)
     grid.check_workdirs([cell])
     (other,) = cells(tmp_path, "--norm=bn", momentum=0.9)
     with pytest.raises(RecipeError, match="momentum is 0.5 there") as caught:

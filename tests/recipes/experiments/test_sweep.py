@@ -357,7 +357,7 @@ def test_interrupts_are_noted_and_handlers_put_back():
 @pytest.mark.usefixtures("standin")
 def test_a_folder_is_of_one_sweep_at_a_time(tmp_path):
     tmp_path.joinpath("norm=bn").mkdir()
-    with lock.held(tmp_path, "sweep", "out"):
+    with lock.acquire_lock(tmp_path, "sweep", "out"):
         message = f"in use by another sweep .process {os.getpid()}"
         with pytest.raises(RecipeError, match=message) as caught:
             run(tmp_path, "--norm=bn")
@@ -626,7 +626,7 @@ def test_a_stopped_sweep_of_the_program_goes_on_to_the_same_numbers(tmp_path):
 def test_files_of_the_report_are_whole(tmp_path, monkeypatch):
     # As those of a run: what is there is never half of it.
     names = []
-    write = atomic_io.file
+    write = atomic_io.atomic_file
 
     def noted(path):
         names.append(path.name)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_norm
-from recipes.config.base import Config
+from recipes.classification.config import Config
 from recipes.data import input_pipeline
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
@@ -246,12 +246,12 @@ def test_only_the_chief_gets_the_workdir(tmp_path):
 
 def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    run_dir.save(config)
+    run_dir.write_config(config)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
     del values["mixup"]
     path.write_text(json.dumps(values))
-    run_dir.check(config)
+    run_dir.check_run_dir(config)
 
 
 def test_tpu_without_one_says_so():
