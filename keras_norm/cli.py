@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm.conversion import inventory
+from keras_norm.conversion import inspect_model
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
@@ -54,7 +54,7 @@ def main(options):
 
 def _inspect(options):
     model = _load(options, require_built=False)
-    report = inventory.take(model)
+    report = inspect_model.take(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
@@ -146,7 +146,7 @@ def _describe(model, report):
         "batch_normalizations": [
             _facts(entry)
             for entry in report.entries
-            if inventory.is_batch_norm(entry)
+            if inspect_model.is_batch_norm(entry)
         ],
         "normalizations": [_facts(entry) for entry in report.entries],
     }

@@ -12,9 +12,9 @@ from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import report
-from keras_norm.conversion import selection
-from keras_norm.conversion import soundness
-from keras_norm.conversion import survey
+from keras_norm.conversion import select_layers
+from keras_norm.conversion import invalid_weights
+from keras_norm.conversion import find_layers
 from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
@@ -47,12 +47,12 @@ def make(model, norm, include, exclude, policy, fresh):
     """
     activations.check_policy(policy, new_layer.name_of(norm))
     _require_graph(model)
-    graphs, found = survey.find(model, layer_predicates.is_batch_norm)
+    graphs, found = find_layers.find(model, layer_predicates.is_batch_norm)
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to convert."
         )
-    picked = selection.select(
+    picked = select_layers.select(
         [(f.path, f.layer) for f in found], include, exclude
     )
     layers, transfers, entries = {}, {}, []
@@ -220,9 +220,9 @@ def notes(model, graphs):
         for prefix, part in graphs
         if not graph.keeps_class(part)
     ]
-    faults = soundness.find_faults(model)
+    faults = invalid_weights.find_faults(model)
     if faults:
-        found.append(f"{model.name} is broken: {soundness.advice(faults)}")
+        found.append(f"{model.name} is broken: {invalid_weights.advice(faults)}")
     if getattr(model, "compiled", False):
         found.append(
             f"{model.name} is compiled; compile the result for its training."

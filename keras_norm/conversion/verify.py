@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_norm.conversion import graph
-from keras_norm.conversion import soundness
+from keras_norm.conversion import invalid_weights
 from keras_norm.conversion.report import Comparison
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
@@ -37,10 +37,10 @@ def verify(source, converted, report, inputs=None):
             outputs differ, if weights or outputs are NaN or infinite, or the
             models cannot be called.
     """
-    faults = soundness.find_faults(source)
+    faults = invalid_weights.find_faults(source)
     if faults:
         raise ConversionError(
-            f"{source.name!r} cannot be verified: {soundness.advice(faults)}"
+            f"{source.name!r} cannot be verified: {invalid_weights.advice(faults)}"
         )
     _check_sizes(source, NUM_SAMPLES if inputs is None else _length(inputs))
     named = {"random": _random_inputs(source)}

@@ -7,8 +7,8 @@ adds up over examples. A function of one number a batch does not.
 import keras
 import tensorflow as tf
 
-from keras_norm.training import additivity
-from keras_norm.training import laws
+from keras_norm.training import infer_reductions
+from keras_norm.training import reductions
 from keras_norm.training.collectives import all_reduce_sum
 
 
@@ -29,7 +29,7 @@ class OfBatch:
             return value
         rows = tf.shape(keras.tree.flatten(y_pred)[0])[0]
         value = tf.where(rows > 0, tf.cast(value, tf.float32), 0.0)
-        if self.law == laws.SUM:
+        if self.law == reductions.SUM:
             return all_reduce_sum([value])[0]
         rows = tf.cast(rows, tf.float32)
         return tf.math.divide_no_nan(*all_reduce_sum([value * rows, rows]))
@@ -64,8 +64,8 @@ def adapt(compiled, y, y_pred, weights, slices):
 
 
 def _adapt(metric, data, slices):
-    batches = [additivity.sliced(data, which) for which in slices]
-    rows = additivity.count_rows(data)
+    batches = [infer_reductions.sliced(data, which) for which in slices]
+    rows = infer_reductions.count_rows(data)
     if isinstance(metric, keras.metrics.MeanMetricWrapper):
         if isinstance(metric._fn, OfBatch):
             return
@@ -74,9 +74,9 @@ def _adapt(metric, data, slices):
             for y, y_pred, _ in batches
         ]
         if len(values[0].shape) == 0:
-            law = additivity.law(*values, rows)
+            law = infer_reductions.law(*values, rows)
             if law is None:
-                raise laws.error(f"the metric `{metric.name}`")
+                raise reductions.error(f"the metric `{metric.name}`")
             metric._fn = OfBatch(metric._fn, law)
             return
     if rows == 1 or any(v.aggregation != "sum" for v in metric.variables):
@@ -85,5 +85,5 @@ def _adapt(metric, data, slices):
     whole, first, rest = (
         metric.stateless_update_state(empty, *batch) for batch in batches
     )
-    if not all(map(additivity.adds_up, whole, first, rest)):
-        raise laws.error(f"the metric `{metric.name}`")
+    if not all(map(infer_reductions.adds_up, whole, first, rest)):
+        raise reductions.error(f"the metric `{metric.name}`")

@@ -6,20 +6,20 @@ import keras
 
 from keras_norm.training import clipping
 from keras_norm.training import microbatches as parts_lib
-from keras_norm.training import network as network_lib
+from keras_norm.training import model_checks as network_lib
 from keras_norm.training import optimizer_adapter as optimizer_lib
-from keras_norm.training.batches import for_single_batches
+from keras_norm.training.single_batches import for_single_batches
 from keras_norm.training.ema import Averages
-from keras_norm.training.files import NetworkFiles
+from keras_norm.training.save_and_load import NetworkFiles
 from keras_norm.training.forward_backward import LocalPass
 from keras_norm.training.nonfinite import Guard
 from keras_norm.training.nonfinite import check_policy
 from keras_norm.training.nonfinite import computes_in_float16
 from keras_norm.training.nonfinite import halting
-from keras_norm.training.objective import Objective
+from keras_norm.training.global_loss import Objective
 from keras_norm.training.step import ReplicaStep
 from keras_norm.training.step_variables import StepVariables
-from keras_norm.training.terms import TermLoss
+from keras_norm.training.loss_terms import TermLoss
 
 
 @keras.saving.register_keras_serializable(package="keras_norm")

@@ -5,7 +5,7 @@ from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion import report
-from keras_norm.conversion import survey
+from keras_norm.conversion import find_layers
 from keras_norm.layers.tlu import TLU
 
 OTHER = "not batch normalization"
@@ -24,11 +24,11 @@ def take(model):
         normalization that it does not reach; all others are kept with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = survey.find(model, layer_predicates.is_norm)
+        graphs, found = find_layers.find(model, layer_predicates.is_norm)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = survey.inside("", model, layer_predicates.is_norm, reason)
+        found = find_layers.inside("", model, layer_predicates.is_norm, reason)
     behind = _activations(graphs)
     return report.ConversionReport(
         model=model.name,

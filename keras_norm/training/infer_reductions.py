@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_norm.training import terms as terms_lib
-from keras_norm.training.laws import MEAN
-from keras_norm.training.laws import SUM
-from keras_norm.training.laws import Laws
-from keras_norm.training.laws import error
+from keras_norm.training import loss_terms as terms_lib
+from keras_norm.training.reductions import MEAN
+from keras_norm.training.reductions import SUM
+from keras_norm.training.reductions import Laws
+from keras_norm.training.reductions import error
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 

@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
-from keras_norm.training import additivity
-from keras_norm.training import laws as laws_lib
+from keras_norm.training import infer_reductions
+from keras_norm.training import reductions as laws_lib
 from keras_norm.training import microbatches as parts_lib
-from keras_norm.training import terms as terms_lib
+from keras_norm.training import loss_terms as terms_lib
 from keras_norm.training.collectives import packed_sum
 
 
@@ -45,8 +45,8 @@ class Objective:
             return
         _, _, weights = keras.utils.unpack_x_y_sample_weight(shares[0])
         if laws_lib.key(weights) not in self._laws:
-            data = parts_lib.first_examples(shares, additivity.NUM_EXAMPLES)
-            laws = additivity.find_laws(self.owner, *data)
+            data = parts_lib.first_examples(shares, infer_reductions.NUM_EXAMPLES)
+            laws = infer_reductions.find_laws(self.owner, *data)
             self._laws[laws_lib.key(weights)] = laws
 
     def _laws_for(self, weights):

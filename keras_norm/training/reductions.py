@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_norm.training import terms as terms_lib
+from keras_norm.training import loss_terms as terms_lib
 
 # The law of a number: of the batch it is the mean over examples of those of
 # the parts, or their sum.
