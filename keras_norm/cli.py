@@ -54,11 +54,11 @@ def main(options):
 
 def _inspect(options):
     model = _load(options, require_built=False)
-    report = inspect_model.take(model)
+    report = inspect_model.inspect_model(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
-        report_table.show_model(model, report, _console())
+        report_table.print_model(model, report, _console())
 
 
 def _convert(options):
@@ -93,7 +93,7 @@ def _convert(options):
     if options.json:
         print(report.to_json())
     else:
-        report_table.show(report, _console())
+        report_table.print_report(report, _console())
     if not options.plan:
         _say(
             f"wrote {options.out}: import keras_norm before "

@@ -29,7 +29,7 @@ def check_policy(policy, norm_name):
         )
 
 
-def cap_of_threshold(operation, policy, has_own):
+def threshold_cap(operation, policy, has_own):
     """The cap of the TLU that takes a ReLU's place; None if the ReLU stays.
 
     Args:
@@ -45,7 +45,7 @@ def cap_of_threshold(operation, policy, has_own):
     return cap
 
 
-def sources(tensor, is_norm=layer_predicates.is_batch_norm):
+def find_source_norms(tensor, is_norm=layer_predicates.is_batch_norm):
     """The normalizations whose outputs a tensor is made of.
 
     Looks back through additions of branches, dropout, and the outputs of
@@ -63,7 +63,7 @@ def sources(tensor, is_norm=layer_predicates.is_batch_norm):
         if id(current) in seen:
             continue
         seen.add(id(current))
-        node, index = graph.producer(current)
+        node, index = graph.producing_node(current)
         operation = graph.operation(node)
         inputs = graph.input_tensors(node)
         if is_norm(operation):

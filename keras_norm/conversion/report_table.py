@@ -17,7 +17,7 @@ from keras_norm.errors import printable
 STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 
 
-def show(report, console):
+def print_report(report, console):
     """Prints a report: the table, then what holds for the whole model."""
     table = _table(
         "batch normalization", "becomes", "activation", "weights", "function"
@@ -33,7 +33,7 @@ def show(report, console):
     _print(console, table, lines)
 
 
-def show_model(model, report, console):
+def print_model(model, report, console):
     """Prints the normalization layers of a model.
 
     Args:

@@ -11,7 +11,7 @@ from keras_norm.conversion import report
 
 
 @dataclasses.dataclass(frozen=True)
-class Call:
+class ActivationCall:
     """A call of an activation behind batch normalization, or of any ReLU."""
 
     path: str
@@ -30,7 +30,7 @@ class Call:
         return id(self.operation), id(before)
 
 
-def find_calls(graphs, layers, norm, policy):
+def find_activation_calls(graphs, layers, norm, policy):
     """Every call of an activation, and what is to become of it.
 
     Args:
@@ -47,12 +47,12 @@ def find_calls(graphs, layers, norm, policy):
             was = layer_predicates.activation_name(operation)
             if was is None:
                 continue
-            before, direct = activations.sources(graph.input_tensors(node)[0])
+            before, direct = activations.find_source_norms(graph.input_tensors(node)[0])
             cap = None
             if any(id(layer) in layers for layer in before):
-                cap = activations.cap_of_threshold(operation, policy, has_own)
+                cap = activations.threshold_cap(operation, policy, has_own)
             calls.append(
-                Call(
+                ActivationCall(
                     path=prefix + operation.name,
                     operation=operation,
                     node=node,
@@ -65,7 +65,7 @@ def find_calls(graphs, layers, norm, policy):
     return calls
 
 
-def make(graphs, calls, norm):
+def make_thresholds(graphs, calls, norm):
     """New activation by the id of the node it takes the place of."""
     uses = collections.defaultdict(set)
     for call in calls:
@@ -91,7 +91,7 @@ def make(graphs, calls, norm):
     return thresholds
 
 
-def behind(layer, calls):
+def activation_entries(layer, calls):
     """What `report.Entry.activations` says of a batch normalization."""
     return tuple(
         report.Activation(call.path, call.was, _becomes(call.cap))
@@ -100,7 +100,7 @@ def behind(layer, calls):
     )
 
 
-def hints(calls, layers, norm, policy):
+def activation_hints(calls, layers, norm, policy):
     """What another `activation` would do for FRN, at most one sentence.
 
     Args:

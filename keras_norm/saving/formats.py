@@ -24,7 +24,7 @@ VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
-class Staged:
+class PreparedFile:
     """A file that Keras is to load.
 
     Attributes:
@@ -37,7 +37,7 @@ class Staged:
     num_values: int | None
 
 
-def stage(source, folder, unsafe, notes, modules=()):
+def prepare_file(source, folder, unsafe, notes, modules=()):
     """A file as Keras can load it, checked before Keras sees it.
 
     Args:
@@ -73,22 +73,22 @@ def stage(source, folder, unsafe, notes, modules=()):
         )
     if old:
         config_checks.check_depth(config, name)
-        config = keras2_files.mend(config, notes)
+        config = keras2_files.upgrade_config(config, notes)
     if unsafe:
         notes.append(f"Python code in {name} was allowed to run (unsafe).")
         num_values = None
     else:
-        config_checks.check(config, name, modules)
+        config_checks.check_config(config, name, modules)
     suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
     if not old and path.suffix in suffixes:
-        return Staged(path, num_values)
+        return PreparedFile(path, num_values)
     copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
     if old:
         write = _write_hdf5 if is_hdf5 else _write_archive
         write(path, copy, json.dumps(config))
     else:
         _link(path, copy)
-    return Staged(copy, num_values)
+    return PreparedFile(copy, num_values)
 
 
 def _is_hdf5(path, name):
@@ -127,14 +127,14 @@ def _read_hdf5(path, name, unsafe):
             f"{name} holds no model, at most weights: load them into the model "
             "with model.load_weights, then save it whole, as .keras"
         )
-    config = zip_checks.parse(text, "model_config", name)
+    config = zip_checks.parse_json(text, "model_config", name)
     return config, _checked_version(version, name), num_values
 
 
 def _read_archive(path, name, unsafe):
     with zipfile.ZipFile(path) as archive:
         if not unsafe:
-            zip_checks.check(archive, path.stat().st_size, name)
+            zip_checks.check_archive(archive, path.stat().st_size, name)
         # A checksum counts only once all of a member was read.
         damaged = archive.testzip()
         if damaged:
@@ -197,7 +197,7 @@ def _write_hdf5(path, copy, config):
 def _write_archive(path, copy, config):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
         new.writestr(zip_checks.CONFIG, config)
-        for name in zip_checks.needed(old):
+        for name in zip_checks.keras_members(old):
             if name != zip_checks.CONFIG:
                 with old.open(name) as source, new.open(name, "w") as target:
                     shutil.copyfileobj(source, target)

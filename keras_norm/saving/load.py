@@ -62,7 +62,7 @@ def load_model(
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                staged = formats.stage(source, folder, unsafe, notes, modules)
+                staged = formats.prepare_file(source, folder, unsafe, notes, modules)
                 with _limits(source, staged):
                     model = keras.saving.load_model(
                         staged.path, compile=False, safe_mode=not unsafe
@@ -82,7 +82,7 @@ def load_model(
 def _limits(source, staged):
     if staged.num_values is None:
         return contextlib.nullcontext()
-    return load_limits.guarded(repr(source), staged.num_values)
+    return load_limits.limit_loading(repr(source), staged.num_values)
 
 
 def check_target(path, overwrite=False):

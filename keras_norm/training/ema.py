@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_norm import values
 
 
-class Averages:
+class MovingAverages:
     """One average a float variable of a model, over the steps.
 
     With `d = min(decay, (1 + step) / (10 + step))`:

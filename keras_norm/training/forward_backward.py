@@ -5,12 +5,12 @@ import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.sums import Sums
+from keras_norm.training.sums import ReplicaSums
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
 
-class LocalPass:
+class ForwardBackward:
     """Loss, gradients and new state of a model on a replica's share.
 
     Nothing is assigned: weights and state go in as tensors and come out, so
@@ -121,7 +121,7 @@ class LocalPass:
             )
             if id(variable) in self._moved
         ]
-        return Sums(
+        return ReplicaSums(
             loss,
             values,
             moved,
@@ -195,7 +195,7 @@ def _synchronized_layers(model):
         return []
     return [
         layer.name
-        for layer in graph.family(model)
+        for layer in graph.all_layers(model)
         if getattr(layer, "synchronized", False)
     ]
 

@@ -11,7 +11,7 @@ from keras_norm.training import loss_terms as terms_lib
 from keras_norm.training.collectives import packed_sum
 
 
-class Objective:
+class GlobalLoss:
     """The loss of a `ReplicaModel` on parts of the batch.
 
     With `total_p / divisor_p` the value that Keras gives for a part, that of
@@ -44,13 +44,13 @@ class Objective:
         if not self.is_split:
             return
         _, _, weights = keras.utils.unpack_x_y_sample_weight(shares[0])
-        if laws_lib.key(weights) not in self._laws:
+        if laws_lib.weights_key(weights) not in self._laws:
             data = parts_lib.first_examples(shares, infer_reductions.NUM_EXAMPLES)
-            laws = infer_reductions.find_laws(self.owner, *data)
-            self._laws[laws_lib.key(weights)] = laws
+            laws = infer_reductions.infer_reductions(self.owner, *data)
+            self._laws[laws_lib.weights_key(weights)] = laws
 
     def _laws_for(self, weights):
-        return self._laws.get(laws_lib.key(weights), laws_lib.UNKNOWN)
+        return self._laws.get(laws_lib.weights_key(weights), laws_lib.UNKNOWN)
 
     def divisors(self, parts):
         """What losses divide by, where examples do not say it.
@@ -100,13 +100,13 @@ class Objective:
             return self._whole(x, y, y_pred, weights)
         terms = self._terms(y, y_pred, weights)
         laws = self._laws_for(weights)
-        added = laws_lib.summed(added, laws, laws.added)
-        regularization = laws_lib.regularization(self.owner)
-        laws_lib.check(terms, [*added, *regularization])
+        added = laws_lib.sum_added_losses(added, laws, laws.added)
+        regularization = laws_lib.regularization_losses(self.owner)
+        laws_lib.check_terms(terms, [*added, *regularization])
         objective = loss = tf.zeros([])
         values = {}
         for index, term in enumerate(terms):
-            rate = laws_lib.rate(index, term, laws, share)
+            rate = laws_lib.loss_factor(index, term, laws, share)
             value = slope = term.value * rate
             if term.kind == terms_lib.UNREDUCED:
                 slope = term.total * share["exists"]
@@ -132,17 +132,17 @@ class Objective:
             _, loss, values = self._whole(part.x, part.y, y_pred, part.weights)
             return loss, values, part.rows
         terms = self._terms(part.y, y_pred, part.weights)
-        regularization = laws_lib.regularization(owner)
+        regularization = laws_lib.regularization_losses(owner)
         added = owner.losses
         added = added[: len(added) - len(regularization)]
         laws = self._laws_for(part.weights)
-        added = laws_lib.summed(added, laws, laws.added_by_layer)
-        laws_lib.check(terms, [*added, *regularization])
+        added = laws_lib.sum_added_losses(added, laws, laws.added_by_layer)
+        laws_lib.check_terms(terms, [*added, *regularization])
         pairs = [
-            laws_lib.pair(i, term, laws, part) for i, term in enumerate(terms)
+            laws_lib.total_and_divisor(i, term, laws, part) for i, term in enumerate(terms)
         ]
         pairs += [
-            laws_lib.scalar_pair(value, law, part)
+            laws_lib.scalar_total_and_divisor(value, law, part)
             for value, law in zip(added, laws.added_by_layer, strict=True)
         ]
         rows, *sums = packed_sum(

@@ -12,7 +12,7 @@ from keras_norm.training import reductions
 from keras_norm.training.collectives import all_reduce_sum
 
 
-class OfBatch:
+class BatchMetricFunction:
     """A metric function of one number a batch, the same on every replica.
 
     Args:
@@ -35,7 +35,7 @@ class OfBatch:
         return tf.math.divide_no_nan(*all_reduce_sum([value * rows, rows]))
 
 
-def adapt(compiled, y, y_pred, weights, slices):
+def adapt_metrics(compiled, y, y_pred, weights, slices):
     """Makes metrics right on several replicas.
 
     Args:
@@ -64,20 +64,20 @@ def adapt(compiled, y, y_pred, weights, slices):
 
 
 def _adapt(metric, data, slices):
-    batches = [infer_reductions.sliced(data, which) for which in slices]
-    rows = infer_reductions.count_rows(data)
+    batches = [infer_reductions.slice_examples(data, which) for which in slices]
+    rows = infer_reductions.count_examples(data)
     if isinstance(metric, keras.metrics.MeanMetricWrapper):
-        if isinstance(metric._fn, OfBatch):
+        if isinstance(metric._fn, BatchMetricFunction):
             return
         values = [
             metric._fn(y, y_pred, **metric._fn_kwargs)
             for y, y_pred, _ in batches
         ]
         if len(values[0].shape) == 0:
-            law = infer_reductions.law(*values, rows)
+            law = infer_reductions.infer_reduction(*values, rows)
             if law is None:
-                raise reductions.error(f"the metric `{metric.name}`")
-            metric._fn = OfBatch(metric._fn, law)
+                raise reductions.reduction_error(f"the metric `{metric.name}`")
+            metric._fn = BatchMetricFunction(metric._fn, law)
             return
     if rows == 1 or any(v.aggregation != "sum" for v in metric.variables):
         return
@@ -86,4 +86,4 @@ def _adapt(metric, data, slices):
         metric.stateless_update_state(empty, *batch) for batch in batches
     )
     if not all(map(infer_reductions.adds_up, whole, first, rest)):
-        raise reductions.error(f"the metric `{metric.name}`")
+        raise reductions.reduction_error(f"the metric `{metric.name}`")

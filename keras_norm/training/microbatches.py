@@ -12,7 +12,7 @@ from keras_norm.training.tf_internals import set_masks
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Microbatch:
     """Some rows of a replica's share.
 
     Attributes:
@@ -49,7 +49,7 @@ class Part:
         return outputs
 
 
-def split(data, num_parts):
+def split_batch(data, num_parts):
     """The share in parts, each of at least one row.
 
     A row of zeros is added where a part would have none: convolutions fail on
@@ -81,7 +81,7 @@ def split(data, num_parts):
     return [_static(*part) for part in _slices(data, rows, num_parts)]
 
 
-def local_shares(strategy, batch):
+def local_batches(strategy, batch):
     """The shares of a batch that this worker's replicas have, in a list.
 
     Args:
@@ -114,7 +114,7 @@ def first_examples(batches, num_examples):
     return keras.tree.map_structure(joined, *data)
 
 
-def shares(parts, sizes, divisors, counts_state):
+def microbatch_fractions(parts, sizes, divisors, counts_state):
     """What each part counts for of the global batch.
 
     Args:
@@ -189,7 +189,7 @@ def _slices(data, rows, num_parts):
 def _static(x, y, weights):
     rows = _first(x).shape[0]
     weights = _each(lambda t: tf.cast(t, tf.float32), weights)
-    return Part(x, y, weights, _present(weights), rows)
+    return Microbatch(x, y, weights, _present(weights), rows)
 
 
 def _filled(x, y, weights):
@@ -203,7 +203,7 @@ def _filled(x, y, weights):
     x, y, weights, present = _each(
         lambda t: _padded(t, missing), (x, y, weights, present)
     )
-    return Part(x, y, weights, present, tf.cast(rows, tf.float32))
+    return Microbatch(x, y, weights, present, tf.cast(rows, tf.float32))
 
 
 def _present(weights):

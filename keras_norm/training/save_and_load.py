@@ -10,7 +10,7 @@ import numpy as np
 GROUP = "replica_model"
 
 
-class NetworkFiles:
+class NetworkSaving:
     """Saves and exports the network in place of the model around it."""
 
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):

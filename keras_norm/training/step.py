@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_norm.training import clipping
 from keras_norm.training import microbatches as parts_lib
-from keras_norm.training.apply_updates import commit
+from keras_norm.training.apply_updates import apply_updates
 from keras_norm.training.collectives import all_reduce_sum
 from keras_norm.training.collectives import for_every_worker
 
@@ -53,12 +53,12 @@ class ReplicaStep:
 
     def train_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        parts = parts_lib.split(data, self.passes.num_parts)
+        parts = parts_lib.split_batch(data, self.passes.num_parts)
         is_own = self.has_own_loss
         divisors = [{} for _ in parts]
         if not is_own:
             divisors = self.objective.divisors(parts)
-        shares, total, state_total = parts_lib.shares(
+        shares, total, state_total = parts_lib.microbatch_fractions(
             parts,
             [self.part_size(part) for part in parts],
             divisors,
@@ -76,9 +76,9 @@ class ReplicaStep:
         if scale is not None:
             gradients = [g / scale for g in gradients]
         verdict = self.guard.judge(loss, gradients)
-        gradients = clipping.clip(gradients, **self._limits())
+        gradients = clipping.clip_gradients(gradients, **self._limits())
         tf.distribute.get_replica_context().merge_call(
-            functools.partial(commit, self),
+            functools.partial(apply_updates, self),
             args=(gradients, state, local.other_state, verdict),
         )
         if is_own or total is None:
@@ -87,7 +87,7 @@ class ReplicaStep:
 
     def test_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = parts_lib.split(data, 1)
+        (part,) = parts_lib.split_batch(data, 1)
         with self.inference_weights():
             y_pred = self.model(part.x, training=False)
             if self.has_own_loss:
@@ -100,7 +100,7 @@ class ReplicaStep:
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = parts_lib.split((x, None, None), 1)
+        (part,) = parts_lib.split_batch((x, None, None), 1)
         with self.inference_weights():
             return part.without_added(self.model(part.x, training=False))
 

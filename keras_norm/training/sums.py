@@ -9,7 +9,7 @@ from keras_norm.training.collectives import packed_sum
 
 
 @dataclasses.dataclass(frozen=True)
-class Sums:
+class ReplicaSums:
     """What a replica adds to the sums over all replicas.
 
     Attributes:

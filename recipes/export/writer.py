@@ -64,10 +64,10 @@ def write(config, network, facts, check):
 
 
 def _require_sound(network):
-    faults = invalid_weights.find_faults(network)
+    faults = invalid_weights.find_invalid_weights(network)
     if faults:
         raise RecipeError(
-            f"{network.name} cannot be exported: {invalid_weights.advice(faults)}"
+            f"{network.name} cannot be exported: {invalid_weights.describe_invalid_weights(faults)}"
         )
 
 
