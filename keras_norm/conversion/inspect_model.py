@@ -1,11 +1,11 @@
 """The normalization layers of any model, for `keras-norm inspect`."""
 
 from keras_norm.conversion import activations
+from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion import report
-from keras_norm.conversion import find_layers
 from keras_norm.layers.tlu import TLU
 
 OTHER = "not batch normalization"
@@ -28,7 +28,9 @@ def inspect_model(model):
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = find_layers.find_inner_layers("", model, layer_predicates.is_norm, reason)
+        found = find_layers.find_inner_layers(
+            "", model, layer_predicates.is_norm, reason
+        )
     behind = _activations(graphs)
     return report.ConversionReport(
         model=model.name,

@@ -82,7 +82,10 @@ def make_layer(batch_norm, norm, fresh=False):
     if not isinstance(norm, registry.Norm):
         return _call_function(norm, batch_norm)
     try:
-        kwargs = {**_carried(batch_norm, norm, fresh), **identity_kwargs(batch_norm)}
+        kwargs = {
+            **_carried(batch_norm, norm, fresh),
+            **identity_kwargs(batch_norm),
+        }
         return norm.layer(axis=batch_norm.axis, **kwargs)
     except (TypeError, ValueError) as error:
         raise ConversionError(

@@ -8,14 +8,13 @@ import warnings
 import keras
 
 from keras_norm.conversion import activations
+from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
+from keras_norm.conversion import invalid_weights
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import report
 from keras_norm.conversion import select_layers
-from keras_norm.conversion import invalid_weights
-from keras_norm.conversion import find_layers
-from keras_norm.conversion import thresholds
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
@@ -47,7 +46,9 @@ def make_plan(model, norm, include, exclude, policy, fresh):
     """
     activations.check_policy(policy, new_layer.norm_name(norm))
     _require_graph(model)
-    graphs, found = find_layers.find_layers(model, layer_predicates.is_batch_norm)
+    graphs, found = find_layers.find_layers(
+        model, layer_predicates.is_batch_norm
+    )
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to convert."
@@ -62,12 +63,12 @@ def make_plan(model, norm, include, exclude, policy, fresh):
             entry = _replace(item, norm, fresh, layers, transfers)
         entries.append(entry)
     _warn_of_single_channels(found, layers)
-    calls = thresholds.find_activation_calls(graphs, layers, norm, policy)
-    hints = thresholds.activation_hints(calls, layers, norm, policy)
-    made = thresholds.make_thresholds(graphs, calls, norm)
+    calls = activations.find_activation_calls(graphs, layers, norm, policy)
+    hints = activations.activation_hints(calls, layers, norm, policy)
+    made = activations.make_thresholds(graphs, calls, norm)
     entries = [
         dataclasses.replace(
-            entry, activations=thresholds.activation_entries(item.layer, calls)
+            entry, activations=activations.activation_entries(item.layer, calls)
         )
         if item.node is not None
         else entry
@@ -155,7 +156,9 @@ def _replace(item, norm, fresh, layers, transfers):
             f"{type(layer).__name__} cannot take the place of {item.path!r}: "
             f"{one_line(error)}"
         ) from error
-    plan_weights = weights.plan_initialization if fresh else weights.plan_transfer
+    plan_weights = (
+        weights.plan_initialization if fresh else weights.plan_transfer
+    )
     transfer = plan_weights(item.layer, layer)
     layers[id(item.layer)] = layer
     transfers[id(item.layer)] = transfer
@@ -199,7 +202,9 @@ def _warn_of_single_channels(found, layers):
         item.path
         for item in found
         if id(item.layer) in layers
-        and _has_one_channel_a_group(layers[id(item.layer)], input_shape(item.node))
+        and _has_one_channel_a_group(
+            layers[id(item.layer)], input_shape(item.node)
+        )
     ]
     if not narrow:
         return
@@ -222,7 +227,9 @@ def model_notes(model, graphs):
     ]
     faults = invalid_weights.find_invalid_weights(model)
     if faults:
-        found.append(f"{model.name} is broken: {invalid_weights.describe_invalid_weights(faults)}")
+        found.append(
+            f"{model.name} is broken: {invalid_weights.describe_invalid_weights(faults)}"
+        )
     if getattr(model, "compiled", False):
         found.append(
             f"{model.name} is compiled; compile the result for its training."

@@ -132,7 +132,9 @@ def copy_weights(old, new):
             f"Received: shapes {shapes[0]}, now {shapes[1]}"
         )
     values_lib.copy(old.variables, new.variables)
-    for theirs, ours in zip(graph.all_layers(old), graph.all_layers(new), strict=True):
+    for theirs, ours in zip(
+        graph.all_layers(old), graph.all_layers(new), strict=True
+    ):
         _copy_own_state(theirs, ours)
 
 

@@ -65,7 +65,9 @@ def check_config(config, name, modules=()):
         _check_calls(value, name)
         _check_sequence(value, name)
         num_objects += 1
-        num_layers += keras_internals.is_model_class(cls) and issubclass(cls, keras.Operation)
+        num_layers += keras_internals.is_model_class(cls) and issubclass(
+            cls, keras.Operation
+        )
         if num_objects > MAX_OBJECTS or num_layers > MAX_LAYERS:
             raise ConversionError(
                 f"{name} is refused: its config has more than {MAX_LAYERS:,} "

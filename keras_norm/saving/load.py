@@ -62,7 +62,9 @@ def load_model(
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                staged = formats.prepare_file(source, folder, unsafe, notes, modules)
+                staged = formats.prepare_file(
+                    source, folder, unsafe, notes, modules
+                )
                 with _limits(source, staged):
                     model = keras.saving.load_model(
                         staged.path, compile=False, safe_mode=not unsafe

@@ -10,7 +10,9 @@ OPTIMIZER_NAMES = {
 }
 
 
-def clip_gradients(gradients, clip_norm=None, clip_global_norm=None, clip_value=None):
+def clip_gradients(
+    gradients, clip_norm=None, clip_global_norm=None, clip_value=None
+):
     """The gradients, clipped in at most one way.
 
     Args:

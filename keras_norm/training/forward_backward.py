@@ -1,11 +1,14 @@
 """Forward and backward pass of one replica, without a side effect."""
 
+import dataclasses
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.sums import ReplicaSums
+from keras_norm.training.collectives import packed_sum
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
@@ -211,3 +214,46 @@ def _joined(outputs):
 
 def _concat(*tensors):
     return None if tensors[0] is None else tf.concat(tensors, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicaSums:
+    """What a replica adds to the sums over all replicas.
+
+    Attributes:
+        loss: The loss, times what the share counts for.
+        values: Dict of other scalars, the same.
+        float_state: State of layers after the pass, the same.
+        other_state: Counters and random seeds after the pass, as they are.
+        gradients: Gradients of `loss` times the loss scale.
+        y_pred: Outputs of the model, or None where no metric wants them.
+    """
+
+    loss: Any
+    values: dict
+    float_state: list
+    other_state: list
+    gradients: list
+    y_pred: Any
+
+    def over_replicas(self, padding=None):
+        """Loss, values and state of the global batch, in one message.
+
+        Args:
+            padding: None, or `(total, variables)` where the batch may be
+                nothing but padding, of which nothing is learned: its size and
+                the variables whose state it is.
+        """
+        names = list(self.values)
+        loss, *small = packed_sum(
+            [self.loss, *self.values.values(), *self.float_state]
+        )
+        values = dict(zip(names, small, strict=False))
+        state = small[len(names) :]
+        if padding is not None:
+            total, variables = padding
+            state = [
+                tf.where(total > 0, new, old.value)
+                for new, old in zip(state, variables, strict=True)
+            ]
+        return loss, values, state

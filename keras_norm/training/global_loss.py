@@ -5,9 +5,9 @@ import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.training import infer_reductions
-from keras_norm.training import reductions as laws_lib
-from keras_norm.training import microbatches as parts_lib
 from keras_norm.training import loss_terms as terms_lib
+from keras_norm.training import microbatches as parts_lib
+from keras_norm.training import reductions as laws_lib
 from keras_norm.training.collectives import packed_sum
 
 
@@ -45,7 +45,9 @@ class GlobalLoss:
             return
         _, _, weights = keras.utils.unpack_x_y_sample_weight(shares[0])
         if laws_lib.weights_key(weights) not in self._laws:
-            data = parts_lib.first_examples(shares, infer_reductions.NUM_EXAMPLES)
+            data = parts_lib.first_examples(
+                shares, infer_reductions.NUM_EXAMPLES
+            )
             laws = infer_reductions.infer_reductions(self.owner, *data)
             self._laws[laws_lib.weights_key(weights)] = laws
 
@@ -139,7 +141,8 @@ class GlobalLoss:
         added = laws_lib.sum_added_losses(added, laws, laws.added_by_layer)
         laws_lib.check_terms(terms, [*added, *regularization])
         pairs = [
-            laws_lib.total_and_divisor(i, term, laws, part) for i, term in enumerate(terms)
+            laws_lib.total_and_divisor(i, term, laws, part)
+            for i, term in enumerate(terms)
         ]
         pairs += [
             laws_lib.scalar_total_and_divisor(value, law, part)

@@ -45,7 +45,9 @@ def infer_reductions(owner, x, y, weights):
     laws = _laws_of_added(owner, x, added, slices, rows)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if owner._compile_metrics is not None and replicas > 1:
-        metrics.adapt_metrics(owner._compile_metrics, y, y_pred, weights, slices)
+        metrics.adapt_metrics(
+            owner._compile_metrics, y, y_pred, weights, slices
+        )
     order = [laws[index] for index in by_layer]
     return Reductions(kinds, scalars, laws, order)
 
@@ -111,7 +113,9 @@ def _measured(owner, y, y_pred, weights, slices):
         return [[] for _ in slices]
     return [
         owner._compile_loss.terms(
-            slice_examples(y, which), slice_examples(y_pred, which), slice_examples(weights, which)
+            slice_examples(y, which),
+            slice_examples(y_pred, which),
+            slice_examples(weights, which),
         )
         for which in slices
     ]
@@ -134,7 +138,8 @@ def _laws_of_added(owner, x, added, slices, rows):
         return []
     first, rest = (_forward(owner, slice_examples(x, s))[1] for s in slices[1:])
     laws = [
-        infer_reduction(*values, rows) for values in zip(added, first, rest, strict=True)
+        infer_reduction(*values, rows)
+        for values in zip(added, first, rest, strict=True)
     ]
     if None in laws:
         raise reduction_error("what a layer adds by `add_loss`")

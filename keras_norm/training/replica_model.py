@@ -8,18 +8,18 @@ from keras_norm.training import clipping
 from keras_norm.training import microbatches as parts_lib
 from keras_norm.training import model_checks as network_lib
 from keras_norm.training import optimizer_adapter as optimizer_lib
-from keras_norm.training.single_batches import support_single_batches
 from keras_norm.training.ema import MovingAverages
-from keras_norm.training.save_and_load import NetworkSaving
 from keras_norm.training.forward_backward import ForwardBackward
+from keras_norm.training.global_loss import GlobalLoss
+from keras_norm.training.loss_terms import TermLoss
 from keras_norm.training.nonfinite import NonFiniteGuard
 from keras_norm.training.nonfinite import check_nan_policy
 from keras_norm.training.nonfinite import computes_in_float16
 from keras_norm.training.nonfinite import with_stop_callback
-from keras_norm.training.global_loss import GlobalLoss
+from keras_norm.training.save_and_load import NetworkSaving
+from keras_norm.training.single_batches import support_single_batches
 from keras_norm.training.step import ReplicaStep
-from keras_norm.training.step_variables import StepVariables
-from keras_norm.training.loss_terms import TermLoss
+from keras_norm.training.step import StepVariables
 
 
 @keras.saving.register_keras_serializable(package="keras_norm")
@@ -187,7 +187,9 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         Raises:
             NonFiniteError: under `nan_policy="stop"`, at the end of an epoch.
         """
-        return super().fit(*args, callbacks=with_stop_callback(callbacks), **kwargs)
+        return super().fit(
+            *args, callbacks=with_stop_callback(callbacks), **kwargs
+        )
 
     def make_train_function(self, force=False):
         is_new = self.train_function is None or force
@@ -203,13 +205,17 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
                     self.optimizer.build(self.passes.trainable)
         super().make_train_function(force)
         if is_new:
-            self.train_function = support_single_batches(self, self.train_function)
+            self.train_function = support_single_batches(
+                self, self.train_function
+            )
 
     def make_test_function(self, force=False):
         is_new = self.test_function is None or force
         super().make_test_function(force)
         if is_new:
-            self.test_function = support_single_batches(self, self.test_function)
+            self.test_function = support_single_batches(
+                self, self.test_function
+            )
 
     def inference_weights(self):
         """A scope in which the model computes with what it infers with."""

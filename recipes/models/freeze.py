@@ -40,7 +40,9 @@ def freeze(model, what, head):
         frozen = [layer for layer in layers if isinstance(layer, _NORMS)]
     else:
         kept = {
-            id(part) for layer in head(model) for part in graph.all_layers(layer)
+            id(part)
+            for layer in head(model)
+            for part in graph.all_layers(layer)
         }
         frozen = [layer for layer in layers if id(layer) not in kept]
     if not frozen:

@@ -228,10 +228,16 @@ def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
 def test_errors_reach_no_terminal_as_they_are(folder, capfd):
     made = hostile_files.Files(folder)
     edits = {
-        "class": hostile_files.insert(hostile_files.layer(EVIL, "keras.layers")),
+        "class": hostile_files.insert(
+            hostile_files.layer(EVIL, "keras.layers")
+        ),
         "module": hostile_files.insert(hostile_files.layer("X", EVIL)),
-        "argument": hostile_files.put(*hostile_files.CONV, "config", EVIL, value=1),
-        "name": hostile_files.put(*hostile_files.CONV, "config", "name", value=f"{EVIL}/"),
+        "argument": hostile_files.put(
+            *hostile_files.CONV, "config", EVIL, value=1
+        ),
+        "name": hostile_files.put(
+            *hostile_files.CONV, "config", "name", value=f"{EVIL}/"
+        ),
     }
     for name, edit in edits.items():
         path = folder / f"{name}{EVIL.replace('/', '')}.keras"

@@ -16,8 +16,8 @@ from keras import layers
 
 import keras_norm
 from keras_norm.errors import ConversionError
-from keras_norm.saving import load_limits
 from keras_norm.saving import load as files_lib
+from keras_norm.saving import load_limits
 from tests.conversion import keras2_files
 from tests.field import hostile_files
 from tests.field.hostile_files import LAYERS
@@ -52,7 +52,13 @@ def run(folder, *names, timeout=120):
     for part in "files", "temporary":
         (folder / part).mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.field.hostile_files", folder / "files", *names],
+        [
+            sys.executable,
+            "-m",
+            "tests.field.hostile_files",
+            folder / "files",
+            *names,
+        ],
         cwd=ROOT,
         env={
             **os.environ,
@@ -115,7 +121,9 @@ def test_a_config_that_is_none_is_damaged(name, results):
 def test_sizes_are_compared_with_what_is_stored(name, results):
     # 3 x 3 x 3 values a filter; the file has 216 in its kernel, and 40 more.
     line = results[name]["errors"]
-    assert f"{27 * hostile_files.HUGE:,} values or more, and it stores 256" in line
+    assert (
+        f"{27 * hostile_files.HUGE:,} values or more, and it stores 256" in line
+    )
 
 
 # True expansions: gigabytes of zeros in files of a few megabytes.
@@ -511,7 +519,9 @@ def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
             "config": {"seed": None},
         }
 
-    keras2_files.write_hdf5(tmp_path / "model.h5", hostile_files.model(), edit=edit)
+    keras2_files.write_hdf5(
+        tmp_path / "model.h5", hostile_files.model(), edit=edit
+    )
     loaded, _ = files_lib.load_model(tmp_path / "model.h5")
     assert loaded.layers[1].activation is keras.activations.relu
 

@@ -249,5 +249,7 @@ def test_an_added_loss_of_the_whole_batch_is_refused():
 
 def test_on_one_device_in_one_part_every_loss_is_keras():
     expected = replica_checks.in_keras(dense, (X, Y), loss="dice")
-    ours = replica_checks.on_replicas(dense, (X, Y), num_replicas=1, loss="dice")
+    ours = replica_checks.on_replicas(
+        dense, (X, Y), num_replicas=1, loss="dice"
+    )
     replica_checks.assert_same(ours, expected)
