@@ -227,9 +227,8 @@ def model_notes(model, graphs):
     ]
     faults = invalid_weights.find_invalid_weights(model)
     if faults:
-        found.append(
-            f"{model.name} is broken: {invalid_weights.describe_invalid_weights(faults)}"
-        )
+        description = invalid_weights.describe_invalid_weights(faults)
+        found.append(f"{model.name} is broken: {description}")
     if getattr(model, "compiled", False):
         found.append(
             f"{model.name} is compiled; compile the result for its training."

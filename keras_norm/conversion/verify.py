@@ -39,8 +39,9 @@ def verify_conversion(source, converted, report, inputs=None):
     """
     faults = invalid_weights.find_invalid_weights(source)
     if faults:
+        description = invalid_weights.describe_invalid_weights(faults)
         raise ConversionError(
-            f"{source.name!r} cannot be verified: {invalid_weights.describe_invalid_weights(faults)}"
+            f"{source.name!r} cannot be verified: {description}"
         )
     _check_sizes(source, NUM_SAMPLES if inputs is None else _length(inputs))
     named = {"random": _random_inputs(source)}

@@ -40,10 +40,10 @@ def apply_updates(model, strategy, gradients, state, other_state, verdict):
             strict=True,
         ):
             update(variable, lambda old, new: new, value)
-        model.averages.record(update, model.guard.step.value)
+        model.averages.update(update, model.guard.step.value)
         return 0
 
-    model.guard.record(update, verdict)
+    model.guard.update(update, verdict)
     if verdict.applies is None:
         apply()
         return

@@ -22,7 +22,7 @@ class ForwardBackward:
     Args:
         owner: The `ReplicaModel`, for its loss.
         model: The model that is trained.
-        num_parts: Parts that a share is computed in, one after the other.
+        num_microbatches: Microbatches per step, computed one after the other.
         xla: Whether the pass is compiled.
 
     Raises:
@@ -30,15 +30,15 @@ class ForwardBackward:
             synchronize where the pass is to be compiled.
     """
 
-    def __init__(self, owner, model, num_parts, xla):
-        if num_parts < 1:
+    def __init__(self, owner, model, num_microbatches, xla):
+        if num_microbatches < 1:
             raise ValueError(
                 "`accumulation_steps` must be at least 1. Received: "
-                f"accumulation_steps={num_parts}"
+                f"accumulation_steps={num_microbatches}"
             )
         self.owner = owner
         self.model = model
-        self.num_parts = num_parts
+        self.num_microbatches = num_microbatches
         self.trainable = model.trainable_variables
         trained = {id(variable) for variable in self.trainable}
         state = [v for v in model.variables if id(v) not in trained]
@@ -59,7 +59,7 @@ class ForwardBackward:
             self._compute_part = tf.function(
                 self._compute, jit_compile=True, autograph=False
             )
-        elif num_parts > 1 and not synchronized:
+        elif num_microbatches > 1 and not synchronized:
             # A function that is not inlined is traced once for all parts.
             self._compute_part = tf.function(
                 self._compute,
@@ -109,7 +109,7 @@ class ForwardBackward:
             if outputs_of_part is not None:
                 y_pred, masks = outputs_of_part
                 set_masks(y_pred, masks)
-                outputs_of_part = part.without_added(y_pred)
+                outputs_of_part = part.remove_padding(y_pred)
             outputs.append(outputs_of_part)
             if sums is not None:
                 new = keras.tree.map_structure(tf.add, sums, new)
@@ -149,7 +149,7 @@ class ForwardBackward:
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)
                 self._require_no_more_variables()
-                objective, loss, logged = self.owner.weighed_loss(
+                objective, loss, logged = self.owner.weighted_loss(
                     x, y, y_pred, weights, list(scope.losses), share
                 )
                 state = [
@@ -236,7 +236,7 @@ class ReplicaSums:
     gradients: list
     y_pred: Any
 
-    def over_replicas(self, padding=None):
+    def reduce_over_replicas(self, padding=None):
         """Loss, values and state of the global batch, in one message.
 
         Args:

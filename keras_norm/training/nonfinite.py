@@ -72,7 +72,7 @@ class NonFiniteGuard:
             self.loss_scale = create("loss_scale", "float32", INITIAL_SCALE)
             self.good_steps = create("good_steps", "int64", 0)
 
-    def expect(self, num_gradients, replace):
+    def resize(self, num_gradients, replace):
         """Takes another number of gradients from now on.
 
         Args:
@@ -89,7 +89,7 @@ class NonFiniteGuard:
             return None
         return tf.convert_to_tensor(self.loss_scale.value)
 
-    def judge(self, loss, gradients):
+    def check(self, loss, gradients):
         """The `Verdict` on a loss and the gradients of all replicas."""
         if self.policy is None and self.loss_scale is None:
             return StepVerdict(None, None, None, None)
@@ -108,7 +108,7 @@ class NonFiniteGuard:
             applies = ~overflows
         return StepVerdict(flags, applies, overflows, is_bad)
 
-    def record(self, update, verdict):
+    def update(self, update, verdict):
         """Notes a step.
 
         Args:

@@ -114,7 +114,7 @@ def regularization_losses(owner):
 def scalar_total_and_divisor(value, law, part):
     if law == SUM:
         return value * part.exists, _one()
-    rows = tf.cast(part.rows, tf.float32)
+    rows = tf.cast(part.num_examples, tf.float32)
     return value * rows, rows
 
 

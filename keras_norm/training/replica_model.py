@@ -5,9 +5,9 @@ import warnings
 import keras
 
 from keras_norm.training import clipping
-from keras_norm.training import microbatches as parts_lib
-from keras_norm.training import model_checks as network_lib
-from keras_norm.training import optimizer_adapter as optimizer_lib
+from keras_norm.training import microbatches as microbatches_lib
+from keras_norm.training import model_checks
+from keras_norm.training import optimizer_adapter
 from keras_norm.training.ema import MovingAverages
 from keras_norm.training.forward_backward import ForwardBackward
 from keras_norm.training.global_loss import GlobalLoss
@@ -104,7 +104,7 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         name=None,
     ):
         super().__init__(name=name or f"{model.name}_on_replicas")
-        network_lib.check_model(model)
+        model_checks.check_model(model)
         self.model = model
         self.built = True
         self.clipping = {
@@ -127,13 +127,13 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         self.guard = None
         self.averages = MovingAverages(ema_decay)
         self.objective = GlobalLoss(self)
-        if network_lib.is_built(model):
-            self._make_lists()
+        if model_checks.is_built(model):
+            self._prepare_training()
 
-    def _make_lists(self):
+    def _prepare_training(self):
         """Takes what is trainable now, as Keras does in `compile`."""
         settings = self.settings
-        network_lib.check_layers(self.model)
+        model_checks.check_layers(self.model)
         with self.distribute_strategy.scope():
             passes = self.passes = ForwardBackward(
                 self,
@@ -144,14 +144,15 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
             num_gradients = 1 + len(passes.trainable)
             if self.guard is None:
                 self.guard = NonFiniteGuard(
-                    self._create,
+                    self._create_step_variable,
                     settings["nan_policy"],
                     scales_loss=computes_in_float16(self.model),
                     num_gradients=num_gradients,
                 )
-            self.guard.expect(num_gradients, self._replace)
-            self.averages.follow(
-                self._create, [*passes.trainable, *passes.float_state]
+            self.guard.resize(num_gradients, self._replace_step_variable)
+            self.averages.track(
+                self._create_step_variable,
+                [*passes.trainable, *passes.float_state],
             )
 
     @property
@@ -174,12 +175,12 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         kwargs.update(jit_compile=False, auto_scale_loss=False)
         with self.distribute_strategy.scope():
             super().compile(*args, **kwargs)
-        optimizer_lib.check_optimizer(self.optimizer)
+        optimizer_adapter.check_optimizer(self.optimizer)
         clipping.check_limits(self._limits())
         self._compile_loss = TermLoss.of(self._compile_loss)
         self.objective = GlobalLoss(self)
-        if network_lib.is_built(self.model):
-            self._make_lists()
+        if model_checks.is_built(self.model):
+            self._prepare_training()
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`.
@@ -194,7 +195,7 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
     def make_train_function(self, force=False):
         is_new = self.train_function is None or force
         if is_new:
-            self._make_lists()
+            self._prepare_training()
             if not self.passes.trainable:
                 warnings.warn(
                     "The model does not have any trainable weights.",
@@ -219,11 +220,11 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
 
     def inference_weights(self):
         """A scope in which the model computes with what it infers with."""
-        return self.averages.in_their_place()
+        return self.averages.scope()
 
     def averaged(self):
         """A context in which the model's variables hold their averages."""
-        return self.averages.assigned()
+        return self.averages.swapped_in()
 
     def raise_if_not_finite(self):
         """Raises `NonFiniteError` of the first step that was not finite.
@@ -242,11 +243,11 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         # Keras adds up the shares of a batch to look at it, which must be even.
         strategy, shares = self.distribute_strategy, [data_batch]
         if iterator is not None:
-            batch = parts_lib.first_batch(iterator)
-            shares = parts_lib.local_batches(strategy, batch)
+            batch = microbatches_lib.first_batch(iterator)
+            shares = microbatches_lib.local_batches(strategy, batch)
         with strategy.scope():
             self._symbolic_build(data_batch=shares[0])
             if self.guard is None:
-                self._make_lists()
+                self._prepare_training()
             if not self.has_own_loss:
-                self.objective.look_at(shares)
+                self.objective.infer_reductions(shares)

@@ -55,7 +55,7 @@ class NetworkSaving:
         """
         with self.distribute_strategy.scope():
             self.model.load_weights(filepath, skip_mismatch, **kwargs)
-            self.averages.start_again()
+            self.averages.reset()
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.passes.trainable)
             if not str(filepath).endswith(".weights.h5"):

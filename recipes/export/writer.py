@@ -66,9 +66,8 @@ def write(config, network, facts, check):
 def _require_sound(network):
     faults = invalid_weights.find_invalid_weights(network)
     if faults:
-        raise RecipeError(
-            f"{network.name} cannot be exported: {invalid_weights.describe_invalid_weights(faults)}"
-        )
+        description = invalid_weights.describe_invalid_weights(faults)
+        raise RecipeError(f"{network.name} cannot be exported: {description}")
 
 
 def worst(differences):
