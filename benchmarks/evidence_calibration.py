@@ -46,7 +46,7 @@ def measure(config):
         config.folder / "model.keras", compile=False
     )
     images = []
-    for batch, _, _ in data_lib.make(config).evaluation():
+    for batch, _, _ in data_lib.make_data(config).evaluation():
         images.append(np.asarray(batch))
         if sum(map(len, images)) >= NUM_IMAGES:
             break

@@ -66,7 +66,7 @@ def contenders(images):
         name=str,
     )
     source = datasets.Source(0, NUM_CHANNELS, split, split, "inception")
-    preparation = preprocessing.training(config, source)
+    preparation = preprocessing.training_preprocessing(config, source)
     bad_images = BadImages("the benchmark", config.on_bad_image)
 
     def index_and_seed(i):
@@ -74,7 +74,9 @@ def contenders(images):
 
     def train(i):
         index, seed = index_and_seed(i)
-        return labelled.fetch(split, index, preparation, seed, bad_images)
+        return labelled.read_example(
+            split, index, preparation, seed, bad_images
+        )
 
     def unguarded(i):
         index, seed = index_and_seed(i)

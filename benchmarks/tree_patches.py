@@ -101,9 +101,9 @@ def split(found, height):
 def write(wheel, out):
     """Makes the folders trees and trees_elsewhere; counts by place."""
     with zipfile.ZipFile(wheel) as archive:
-        photo, boxes = deepforest.read(archive, PHOTO)
+        photo, boxes = deepforest.read_photo(archive, PHOTO)
         train, validation = split(cut(photo, boxes), photo.shape[0])
-        elsewhere = cut(*deepforest.read(archive, ELSEWHERE))
+        elsewhere = cut(*deepforest.read_photo(archive, ELSEWHERE))
     parts = {
         "trees/train": balanced(train),
         "trees/validation": balanced(validation),

@@ -25,7 +25,7 @@ CELL, LONGEST_NAME, LETTER = 32, 24, 7
 BLUE = (59, 111, 182)
 
 
-def page(config, data):
+def render_evaluation(config, data):
     """HTML: what the newest evaluation says, or nothing without one.
 
     Args:
@@ -33,7 +33,7 @@ def page(config, data):
         data: Its `Data`.
     """
     with run_files.left_out_if_damaged(config.folder / per_class.FILE):
-        return _page(per_class.read(config.folder), data)
+        return _page(per_class.read_class_metrics(config.folder), data)
     return ""
 
 
@@ -156,8 +156,10 @@ def _picture(split, index):
     image, _ = split.read(tf.constant(index, tf.int64))
     try:
         if image.dtype == tf.string:
-            turn = 1 if split.path is None else exif.orientation(image)
-            pixels = image_files.upright(image_files.decode(image, 3), turn)
+            turn = 1 if split.path is None else exif.read_orientation(image)
+            pixels = image_files.rotate_upright(
+                image_files.decode(image, 3), turn
+            )
         else:
             pixels = image
     except tf.errors.OpError:

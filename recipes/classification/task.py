@@ -15,15 +15,15 @@ from recipes.task import Task
 
 def _network(config, data):
     if config.init_model is None:
-        return classifiers.make(
+        return classifiers.make_classifier(
             config.model,
-            norms.of(config),
+            norms.get_norm(config),
             data.image_shape,
             data.num_classes,
         )
-    model, notes = pretrained.load(
+    model, notes = pretrained.load_classifier(
         config.init_model,
-        norms.to_convert_to(config),
+        norms.get_conversion_norm(config),
         data.image_shape,
         data.num_classes,
         config.precision,
@@ -44,12 +44,14 @@ def _trainer(model, config, data, pads):
 
 
 def _mixer(config, source, pipeline):
-    return mixup.mixer(config, source.num_classes, pipeline)
+    return mixup.make_mixup(config, source.num_classes, pipeline)
 
 
 def _export(config, data, model):
     names = data.source.class_names
-    return export.describe(export.write(config, model, names))
+    return export.describe_export(
+        export.export_classifier(config, model, names)
+    )
 
 
 def _outcome(last, best, summary):
@@ -88,8 +90,8 @@ def _both(name):
 
 TASK = Task(
     open_source=datasets.open_source,
-    training_examples=labelled.training,
-    evaluation_examples=labelled.evaluation,
+    training_examples=labelled.training_examples,
+    evaluation_examples=labelled.evaluation_examples,
     mixer=_mixer,
     network=_network,
     head=_head,
@@ -106,6 +108,6 @@ TASK = Task(
     outcome=_outcome,
     evaluated=_evaluated,
     tiles=_tiles,
-    pictures=confusion_matrix.page,
+    pictures=confusion_matrix.render_evaluation,
     predictor=predict_labels,
 )

@@ -108,8 +108,10 @@ class Counted:
         folder, source = self.classifier.config.folder, self.steps.data.source
         if folder.is_dir():
             names = source.class_names
-            counted = per_class.count(rows, names, source.evaluation.name)
-            per_class.write(folder, counted)
+            counted = per_class.compute_class_metrics(
+                rows, names, source.evaluation.name
+            )
+            per_class.write_class_metrics(folder, counted)
 
     def _add_batch(self, batch, totals):
         strategy = self.steps.strategy

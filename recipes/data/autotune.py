@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
 
-def off(dataset):
+def without_autotune(dataset):
     """The dataset, not tuned."""
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -33,7 +33,7 @@ def off_on_devices():
         return
 
     def create_untuned(*args, **kwargs):
-        return off(create(*args, **kwargs))
+        return without_autotune(create(*args, **kwargs))
 
     setattr(multi_device_iterator_ops, name, create_untuned)
     try:

@@ -8,19 +8,19 @@ files, so that example `i` is what it would be when read by its number.
 import tensorflow as tf
 
 # Of pixels, all examples of a set together: CIFAR-10 has 184 MB.
-MAX_BYTES = 2**28
-CHUNK = 1024
+MAX_BYTES_IN_MEMORY = 2**28
+DECODE_BATCH = 1024
 
 
-def fits(shape, num_examples):
+def fits_in_memory(shape, num_examples):
     """Whether so many uint8 images of that shape are kept in memory."""
     if None in shape:
         return False
     height, width, num_channels = shape
-    return height * width * num_channels * num_examples <= MAX_BYTES
+    return height * width * num_channels * num_examples <= MAX_BYTES_IN_MEMORY
 
 
-def load(files, parse, shape):
+def load_decoded(files, parse, shape):
     """Images uint8 `(n, height, width, channels)` and labels int64 `(n,)`.
 
     Args:
@@ -40,7 +40,7 @@ def load(files, parse, shape):
 
     records = tf.data.TFRecordDataset([str(file) for file in files])
     chunks = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(
-        CHUNK
+        DECODE_BATCH
     )
     try:
         parts = list(chunks)

@@ -10,7 +10,7 @@ from recipes.classification import datasets
 
 
 @dataclasses.dataclass(frozen=True)
-class Maker:
+class ExampleMaker:
     """Makes examples `(inputs, targets, weight)` in a graph.
 
     Attributes:
@@ -24,7 +24,7 @@ class Maker:
     blank: Callable
 
 
-def training(source, config, steps_per_epoch, bad_images):
+def training_example(source, config, steps_per_epoch, bad_images):
     """`f(step, row)` gives the training example of that row, in a graph.
 
     Args:
@@ -43,7 +43,7 @@ def training(source, config, steps_per_epoch, bad_images):
         seed = tf.random.fold_in(seed, place)
 
         def make_shuffled():
-            index = datasets.shuffled(
+            index = datasets.shuffled_index(
                 place, split.num_examples, config.seed, epoch
             )
             return maker.make(split, index, seed)
@@ -53,7 +53,7 @@ def training(source, config, steps_per_epoch, bad_images):
     return example
 
 
-def evaluation(source, config, batch_size, split, bad_images):
+def evaluation_example(source, config, batch_size, split, bad_images):
     """`f(step, row)` gives the evaluation example of that row, in a graph.
 
     Args:
@@ -64,10 +64,10 @@ def evaluation(source, config, batch_size, split, bad_images):
         bad_images: The `BadImages` of the run.
     """
     maker = task.of(config).evaluation_examples(config, source, bad_images)
-    return evaluated(maker, getattr(source, split), batch_size)
+    return example_in_order(maker, getattr(source, split), batch_size)
 
 
-def evaluated(maker, split, batch_size):
+def example_in_order(maker, split, batch_size):
     """`f(step, row)` gives the example of a split in that row, in a graph."""
     seed = tf.zeros(2, tf.int64)
 

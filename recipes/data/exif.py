@@ -8,16 +8,16 @@ bytes: tag, type, count, value.
 import tensorflow as tf
 
 # How far EXIF is looked for; a WebP may have it at its end.
-NUM_BYTES = 2**17
+EXIF_SEARCH_BYTES = 2**17
 # What stands before the header. Nonzero bytes above 127 are no pattern of RE2.
-MARKS = r"(?s)^\C*?(?:Exif\x00\x00|eXIf|EXIF\C{4}(?:Exif\x00\x00)?)"
+EXIF_START = r"(?s)^\C*?(?:Exif\x00\x00|eXIf|EXIF\C{4}(?:Exif\x00\x00)?)"
 # Bytes of the header that are looked at.
-HEADER = 2**16
-ENTRY = 12
-TAG, SHORT = 0x0112, 3
+EXIF_HEADER_BYTES = 2**16
+EXIF_ENTRY_BYTES = 12
+EXIF_ORIENTATION_TAG, EXIF_SHORT = 0x0112, 3
 
 
-def orientation(encoded):
+def read_orientation(encoded):
     """The orientation of an image file's bytes: int32 from 1 to 8.
 
     1 where it is not said, or is no such number.
@@ -26,17 +26,19 @@ def orientation(encoded):
     is_riff = tf.strings.regex_full_match(
         tf.strings.substr(encoded, 0, 4), "RIFF"
     )
-    length = tf.where(is_riff, tf.strings.length(encoded), NUM_BYTES)
+    length = tf.where(is_riff, tf.strings.length(encoded), EXIF_SEARCH_BYTES)
     data = tf.strings.substr(encoded, 0, length)
-    header = tf.strings.regex_replace(data, MARKS, "", replace_global=False)
-    header = tf.strings.substr(header, 0, HEADER)
+    header = tf.strings.regex_replace(
+        data, EXIF_START, "", replace_global=False
+    )
+    header = tf.strings.substr(header, 0, EXIF_HEADER_BYTES)
     is_exif = tf.strings.regex_full_match(
         header, r"(?:II\x2a\x00|MM\x00\x2a)\C{4}\C*"
     )
-    return tf.cond(is_exif, lambda: _of_header(header), lambda: 1)
+    return tf.cond(is_exif, lambda: _parse_exif_header(header), lambda: 1)
 
 
-def _of_header(header):
+def _parse_exif_header(header):
     raw = tf.cast(tf.io.decode_raw(header, tf.uint8), tf.int64)
     is_little = raw[0] == ord("I")
 
@@ -50,16 +52,18 @@ def _of_header(header):
         return tf.reduce_sum(columns * powers, axis=-1)
 
     begin = number(raw[4:8])
-    directory = raw[tf.minimum(begin, HEADER) :]
+    directory = raw[tf.minimum(begin, EXIF_HEADER_BYTES) :]
     # Nothing is past the end.
     directory = tf.concat([directory, tf.zeros(2, tf.int64)], axis=0)
-    there = (tf.size(directory, tf.int64) - 4) // ENTRY
+    there = (tf.size(directory, tf.int64) - 4) // EXIF_ENTRY_BYTES
     count = tf.clip_by_value(number(directory[:2]), 0, tf.maximum(there, 0))
-    entries = tf.reshape(directory[2 : 2 + ENTRY * count], (-1, ENTRY))
+    entries = tf.reshape(
+        directory[2 : 2 + EXIF_ENTRY_BYTES * count], (-1, EXIF_ENTRY_BYTES)
+    )
     values = number(entries[:, 8:10])
     is_good = (
-        (number(entries[:, :2]) == TAG)
-        & (number(entries[:, 2:4]) == SHORT)
+        (number(entries[:, :2]) == EXIF_ORIENTATION_TAG)
+        & (number(entries[:, 2:4]) == EXIF_SHORT)
         & (values >= 1)
         & (values <= 8)
     )

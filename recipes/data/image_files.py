@@ -5,12 +5,12 @@ There is no Python in it, which threads of an input pipeline would wait for.
 
 import tensorflow as tf
 
-ANIMATED = "it is an animated WebP"
+ANIMATED_WEBP = "it is an animated WebP"
 # What the tables of a JPEG file begin with.
-TABLES = b"\xff\xdb"
+JPEG_TABLES = b"\xff\xdb"
 
 
-def read(path):
+def read_bytes(path):
     """The bytes of a file, none where it cannot be read."""
     good = tf.data.Dataset.from_tensors(path).map(tf.io.read_file)
     none = tf.data.Dataset.from_tensors(b"")
@@ -45,7 +45,9 @@ def decode(encoded, num_channels):
 
     def webp():
         moves = is_animated_webp(encoded)
-        with tf.control_dependencies([tf.debugging.Assert(~moves, [ANIMATED])]):
+        with tf.control_dependencies(
+            [tf.debugging.Assert(~moves, [ANIMATED_WEBP])]
+        ):
             # It refuses to change the number of channels.
             pixels = tf.io.decode_image(encoded, 0, expand_animations=False)
         pixels = tf.ensure_shape(pixels, (None, None, None))[..., :3]
@@ -93,12 +95,12 @@ def is_plain_jpeg(encoded):
     head = tf.strings.join([tf.strings.substr(encoded, 0, 22), bytes(22)])
     # Its tables follow at once, or the 18 bytes of JFIF.
     return tf.image.is_jpeg(encoded) & (
-        (tf.strings.substr(head, 2, 2) == TABLES)
-        | (tf.strings.substr(head, 20, 2) == TABLES)
+        (tf.strings.substr(head, 2, 2) == JPEG_TABLES)
+        | (tf.strings.substr(head, 20, 2) == JPEG_TABLES)
     )
 
 
-def upright(pixels, orientation):
+def rotate_upright(pixels, orientation):
     """Pixels as an EXIF orientation says that they are to be shown.
 
     Args:

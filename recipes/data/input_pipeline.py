@@ -85,7 +85,7 @@ class _Share:
     pipeline: int
 
 
-def make(config):
+def make_data(config):
     """The data of a run.
 
     Raises:
@@ -112,13 +112,15 @@ def make(config):
 
     def train(first_step, context=None):
         share = _share(config.global_batch_size, context)
-        example = examples.training(source, config, steps_per_epoch, bad_images)
+        example = examples.training_example(
+            source, config, steps_per_epoch, bad_images
+        )
         mix = task.of(config).mixer(config, source, share.pipeline)
         return _train_batches(example, mix, (first_step, num_steps), share)
 
     def evaluation(context=None, split="evaluation"):
         share = _share(eval_batch_size, context)
-        example = examples.evaluation(
+        example = examples.evaluation_example(
             source, config, eval_batch_size, split, bad_images
         )
         num_examples = getattr(source, split).num_examples
@@ -144,7 +146,7 @@ def make(config):
     )
 
 
-def without_training(config, source, maker, bad_images, batch_size):
+def make_prediction_data(config, source, maker, bad_images, batch_size):
     """The data of a run that predicts.
 
     Args:
@@ -158,7 +160,7 @@ def without_training(config, source, maker, bad_images, batch_size):
     num_batches = -(-split.num_examples // batch_size)
 
     def evaluation(context=None):
-        example = examples.evaluated(maker, split, batch_size)
+        example = examples.example_in_order(maker, split, batch_size)
         share = _share(batch_size, context)
         return _eval_batches(example, num_batches, share)
 
@@ -215,13 +217,13 @@ def _train_batches(example, mix, steps, share):
         batches = _map(wholes.enumerate(steps[0]), mix).rebatch(
             share.replica_batch_size, drop_remainder=True
         )
-    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
+    return autotune.without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _eval_batches(example, num_batches, share):
     rows = _rows(example, (0, num_batches), share)
     batches = rows.batch(share.replica_batch_size, drop_remainder=True)
-    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
+    return autotune.without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
 def _rows(example, steps, share):

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from recipes.data import exif
 from recipes.data import image_files
-from recipes.data.examples import Maker
+from recipes.data.examples import ExampleMaker
 from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 
@@ -35,7 +35,7 @@ def training(config, source, bad_images):
         wanted = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
         return tf.zeros(_shape(config, source)), wanted, 0.0
 
-    return Maker(make, blank)
+    return ExampleMaker(make, blank)
 
 
 def evaluation(config, source, bad_images):
@@ -55,7 +55,7 @@ def evaluation(config, source, bad_images):
         shape = _shape(config, source)
         return tf.zeros(shape), tf.constant(-1, tf.int64), 0.0
 
-    return Maker(make, blank)
+    return ExampleMaker(make, blank)
 
 
 def prediction(config, source, bad_images):
@@ -68,7 +68,7 @@ def prediction(config, source, bad_images):
 
     def decode(data):
         pixels = image_files.decode(data, 3)
-        return image_files.upright(pixels, exif.orientation(data))
+        return image_files.rotate_upright(pixels, exif.read_orientation(data))
 
     def make(split, index, seed):
         data = split.read(index)["image"]
@@ -81,7 +81,7 @@ def prediction(config, source, bad_images):
         shape = _shape(config, source)
         return tf.zeros(shape), tf.constant([-1, 1, 1], tf.int64), 0.0
 
-    return Maker(make, blank)
+    return ExampleMaker(make, blank)
 
 
 def _read(split, index, bad_images):

@@ -35,7 +35,7 @@ class Format:
     load: Callable
 
 
-def get(name):
+def get_format(name):
     """The format of that name, once its packages are there.
 
     Raises:

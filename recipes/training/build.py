@@ -133,7 +133,7 @@ def train(config, data, trainer, strategy, broadcast):
         with trainer.averaged():
             trainer.model.save(path)
         names = list(data.source.class_names)
-        model_metadata.add(path, {"class_names": names})
+        model_metadata.add_metadata(path, {"class_names": names})
     summary.update(
         seconds=round(seconds, 1),
         peak_memory_bytes=environment.peak_memory_bytes(),
@@ -233,5 +233,5 @@ def _summary(data, trainer, strategy):
         "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.facts(data.source),
+        **inventory.class_metadata(data.source),
     }

@@ -27,8 +27,8 @@ from recipes.data import image_folder
 from recipes.data import input_pipeline as data_lib
 from recipes.data import inventory
 from recipes.data.decode_errors import BadImages
-from recipes.data.ignored_files import counted
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import format_count
+from recipes.data.ignored_files import join_names
 from recipes.errors import RecipeError
 from recipes.models import model_metadata
 from recipes.run_dir import run_dir
@@ -76,7 +76,7 @@ def open_images(config, num_replicas):
     root = pathlib.Path(config.images).expanduser()
     paths, notes = [os.fspath(root)], ""
     if root.is_dir():
-        paths, notes = image_folder.images_below(root)
+        paths, notes = image_folder.find_images(root)
     shown = image_folder.printable(root)
     if not paths:
         endings = ", ".join(image_folder.IMAGE_ENDINGS)
@@ -95,7 +95,9 @@ def open_images(config, num_replicas):
     # A few images do not fill a batch, but each replica must have one.
     needed = -(-len(paths) // num_replicas) * num_replicas
     size = min(wanted, needed)
-    return data_lib.without_training(config, source, maker, bad_images, size)
+    return data_lib.make_prediction_data(
+        config, source, maker, bad_images, size
+    )
 
 
 def _facts(config):
@@ -104,9 +106,11 @@ def _facts(config):
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.facts(task.of(config).open_source(config))
+        facts = inventory.class_metadata(task.of(config).open_source(config))
     if config.takes_whole_model:
-        own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
+        own = model_metadata.read_metadata(
+            pathlib.Path(config.checkpoint).expanduser()
+        )
         facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}
     return facts
 
@@ -205,9 +209,9 @@ def _describe(config, content):
             for each in left_out
         ]
         lines.append(
-            f"left out {counted(len(left_out), 'image')}: "
-            f"{listed(reasons, NUM_LISTED)}"
+            f"left out {format_count(len(left_out), 'image')}: "
+            f"{join_names(reasons, NUM_LISTED)}"
         )
     files = f"{config.folder / CSV} and {JSON}"
-    lines.append(f"predicted {counted(number, 'image')}, see {files}")
+    lines.append(f"predicted {format_count(number, 'image')}, see {files}")
     return "\n".join(lines)

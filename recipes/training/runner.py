@@ -85,9 +85,9 @@ def run(config):
         if config.mode == "predict":
             batches = predict.open_images(config, replicas.num_replicas_in_sync)
         else:
-            batches = input_pipeline.make(config)
+            batches = input_pipeline.make_data(config)
         if these.is_chief and config.mode != "predict":
-            print(inventory.describe(batches))
+            print(inventory.describe_data(batches))
         trainer = build.build(stored.resolved(config), batches, replicas)
         if config.dry_run:
             with batches.bad_images.named():

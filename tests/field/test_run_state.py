@@ -42,7 +42,7 @@ def folder(root, bad=()):
 
 def make(root, bad=(), **flags):
     settings, paths = folder(root, bad)
-    return input_pipeline.make(make_config(**{**settings, **flags})), paths
+    return input_pipeline.make_data(make_config(**{**settings, **flags})), paths
 
 
 def test_each_run_has_its_own_bad_images(tmp_path):

@@ -163,7 +163,7 @@ def _warn_of_unread(root, images, list_folder):
     unread = [
         image
         for parent in sorted(read)
-        for image in image_folder.images_of(parent, list_folder(parent))
+        for image in image_folder.list_images(parent, list_folder(parent))
         if image not in read[parent]
     ]
     if unread:
@@ -200,7 +200,11 @@ def _split(images, columns):
     def read(i):
         begin, end = offsets[i], offsets[i + 1]
         own = {key: column[begin:end] for key, column in rows.items()}
-        return {"image": image_files.read(paths[i]), "size": sizes[i], **own}
+        return {
+            "image": image_files.read_bytes(paths[i]),
+            "size": sizes[i],
+            **own,
+        }
 
     return Split(
         num_examples=len(images),

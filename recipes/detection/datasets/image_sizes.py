@@ -39,7 +39,7 @@ def check(path, images, columns, skips):
     raise RecipeError(
         f"{path}: image {columns.image_ids[i]} should have {width}x{height} "
         f"pixels, but {images[i]} has {own_width}x{own_height}"
-        f"{decode_errors.turned(sizes[i], wanted[i])}. {len(wrong)} of "
+        f"{decode_errors.exif_hint(sizes[i], wanted[i])}. {len(wrong)} of "
         f"{len(looked_at)} images looked at are of another size. Boxes must be "
         f"of the images as they are{skip}."
     )

@@ -90,7 +90,7 @@ def _make(root):
                 prefix=f"partial-{FOLDER}-", dir=root.parent
             )
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            wheel = stack.enter_context(deepforest.wheel(root.parent))
+            wheel = stack.enter_context(deepforest.open_wheel(root.parent))
             archive = stack.enter_context(zipfile.ZipFile(wheel))
             made = pathlib.Path(partial) / FOLDER
             _write(archive, made)
@@ -111,7 +111,7 @@ def _write(archive, root):
         (root / split).mkdir()
         images, annotations = [], []
         for name in photos:
-            photo, boxes = deepforest.read(archive, name)
+            photo, boxes = deepforest.read_photo(archive, name)
             for top, left, pixels, inside in tiles(photo, boxes):
                 file_name = f"{name}_{top}_{left}.png"
                 encoded = tf.io.encode_png(pixels).numpy()

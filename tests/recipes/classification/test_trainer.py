@@ -24,7 +24,7 @@ def train(num_replicas, num_steps=3, **flags):
     )
     replicas = distribution.make(config)
     assert replicas.num_replicas_in_sync == num_replicas
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config)
     trainer = build.build(config, made, replicas)
     steps = Steps(trainer, made, replicas)
     batches = steps.batches(0)
@@ -115,7 +115,7 @@ def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
         virtual_replicas=None,
     )
     replicas = distribution.make(config)
-    trainer = build.build(config, input_pipeline.make(config), replicas)
+    trainer = build.build(config, input_pipeline.make_data(config), replicas)
     for weight in trainer.model.trainable_variables:
         weight.assign(np.full(weight.shape, 2.0))
     squares = {

@@ -47,16 +47,20 @@ def tunes(dataset):
 
 
 def test_batches_are_not_tuned():
-    made = input_pipeline.make(make_config(train_steps=2))
+    made = input_pipeline.make_data(make_config(train_steps=2))
     assert not tunes(made.train(0)) and not tunes(made.evaluation())
     assert tunes(tf.data.Dataset.range(3))
-    assert list(autotune.off(tf.data.Dataset.range(3))) == [0, 1, 2]
+    assert list(autotune.without_autotune(tf.data.Dataset.range(3))) == [
+        0,
+        1,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
 def test_what_goes_to_devices_is_not_tuned(monkeypatch, num_replicas):
     made = []
-    off = autotune.off
+    off = autotune.without_autotune
 
     def noted(dataset):
         made.append(off(dataset))
@@ -64,9 +68,9 @@ def test_what_goes_to_devices_is_not_tuned(monkeypatch, num_replicas):
 
     config = make_config(num_replicas=num_replicas)
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
+    batches = input_pipeline.make_data(config)
     trainer = build.build(config, batches, replicas)
-    monkeypatch.setattr(autotune, "off", noted)
+    monkeypatch.setattr(autotune, "without_autotune", noted)
     steps = Steps(trainer, batches, replicas)
     next(steps.batches(0))
     # That of the input, and one a device.
@@ -77,7 +81,7 @@ def test_what_goes_to_devices_is_not_tuned(monkeypatch, num_replicas):
 def test_iterators_end_at_once():
     config = make_config()
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
+    batches = input_pipeline.make_data(config)
     steps = Steps(build.build(config, batches, replicas), batches, replicas)
     steps.evaluate()
     start = time.perf_counter()

@@ -42,7 +42,7 @@ def made(dataset, classifiers, num_replicas=1, norm="frn", **flags):
         **flags,
     )
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
+    batches = input_pipeline.make_data(config)
     trainer = build.build(config, batches, replicas)
     return Steps(trainer, batches, replicas)
 

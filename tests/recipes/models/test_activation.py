@@ -17,7 +17,7 @@ def built(**flags):
     """How many layers of each kind the network of a run has."""
     config = make_config(num_replicas=1, **flags)
     trainer = build.build(
-        config, input_pipeline.make(config), distribution.make(config)
+        config, input_pipeline.make_data(config), distribution.make(config)
     )
     return collections.Counter(
         type(layer).__name__ for layer in trainer.model.layers

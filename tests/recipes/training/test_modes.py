@@ -118,7 +118,7 @@ def test_what_is_frozen_does_not_move(tmp_path, what):
         model = keras.saving.load_model(tmp_path / name / "model.keras")
         moved[name] = {w.path: w.numpy() for w in model.weights}
     config = make_config(norm="bn")
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config)
     start = build.build(config, made, distribution.make(config)).model
     for weight, end in zip(
         start.weights, moved["frozen"].values(), strict=True
