@@ -29,7 +29,7 @@ from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
 from recipes.classification import datasets  # noqa: E402
-from recipes.classification import labelled  # noqa: E402
+from recipes.classification import examples  # noqa: E402
 from recipes.classification import preprocessing  # noqa: E402
 from recipes.config.base import Config  # noqa: E402
 from recipes.data.decode_errors import BadImages  # noqa: E402
@@ -74,7 +74,7 @@ def contenders(images):
 
     def train(i):
         index, seed = index_and_seed(i)
-        return labelled.read_example(
+        return examples.read_example(
             split, index, preparation, seed, bad_images
         )
 

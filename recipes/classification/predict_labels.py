@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.classification import labelled
+from recipes.classification import examples as examples_lib
 from recipes.data.examples import ExampleMaker
 
 COLUMNS = ("image", "label", "score")
@@ -25,7 +25,7 @@ def source(facts, paths):
 
 def examples(config, source, bad_images):
     """The `Maker` of the images: as in evaluation."""
-    maker = labelled.evaluation_examples(config, source, bad_images)
+    maker = examples_lib.evaluation_examples(config, source, bad_images)
 
     def blank():
         image, _, weight = maker.blank()

@@ -1,9 +1,9 @@
 """Image classification, the task of `recipes/imagenet.py`."""
 
-from recipes.classification import confusion_matrix
 from recipes.classification import datasets
+from recipes.classification import evaluation_report
+from recipes.classification import examples
 from recipes.classification import export
-from recipes.classification import labelled
 from recipes.classification import mixup
 from recipes.classification import predict_labels
 from recipes.classification import trainer
@@ -90,8 +90,8 @@ def _both(name):
 
 TASK = Task(
     open_source=datasets.open_source,
-    training_examples=labelled.training_examples,
-    evaluation_examples=labelled.evaluation_examples,
+    training_examples=examples.training_examples,
+    evaluation_examples=examples.evaluation_examples,
     mixer=_mixer,
     network=_network,
     head=_head,
@@ -108,6 +108,6 @@ TASK = Task(
     outcome=_outcome,
     evaluated=_evaluated,
     tiles=_tiles,
-    pictures=confusion_matrix.render_evaluation,
+    pictures=evaluation_report.render_evaluation,
     predictor=predict_labels,
 )

@@ -9,7 +9,7 @@ import keras
 import keras_norm
 from recipes import atomic_io
 from recipes import task
-from recipes.data import inventory
+from recipes.data import dataset_summary
 from recipes.data.input_pipeline import measure_rate
 from recipes.errors import RecipeError
 from recipes.models import freeze
@@ -233,5 +233,5 @@ def _summary(data, trainer, strategy):
         "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.class_metadata(data.source),
+        **dataset_summary.class_metadata(data.source),
     }

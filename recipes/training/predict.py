@@ -23,9 +23,9 @@ from rich.console import Console
 
 from recipes import atomic_io
 from recipes import task
+from recipes.data import dataset_summary
 from recipes.data import image_folder
 from recipes.data import input_pipeline as data_lib
-from recipes.data import inventory
 from recipes.data.decode_errors import BadImages
 from recipes.data.ignored_files import format_count
 from recipes.data.ignored_files import join_names
@@ -85,7 +85,9 @@ def open_images(config, num_replicas):
             f"{f'; {notes}' if notes else ''}."
         )
     print(
-        inventory.describe_images(shown, len(paths), [notes] if notes else [])
+        dataset_summary.describe_images(
+            shown, len(paths), [notes] if notes else []
+        )
     )
     predictor = task.of(config).predictor
     source = predictor.source(_facts(config), paths)
@@ -106,7 +108,9 @@ def _facts(config):
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.class_metadata(task.of(config).open_source(config))
+        facts = dataset_summary.class_metadata(
+            task.of(config).open_source(config)
+        )
     if config.takes_whole_model:
         own = model_metadata.read_metadata(
             pathlib.Path(config.checkpoint).expanduser()

@@ -56,8 +56,8 @@ def _resumption(config):
 
 def run(config):
     """Config to result: workers, devices, data, model, action, report."""
+    from recipes.data import dataset_summary
     from recipes.data import input_pipeline
-    from recipes.data import inventory
     from recipes.run_dir import devices
     from recipes.run_dir import disk
     from recipes.run_dir import environment
@@ -87,7 +87,7 @@ def run(config):
         else:
             batches = input_pipeline.make_data(config)
         if these.is_chief and config.mode != "predict":
-            print(inventory.describe_data(batches))
+            print(dataset_summary.describe_data(batches))
         trainer = build.build(stored.resolved(config), batches, replicas)
         if config.dry_run:
             with batches.bad_images.named():

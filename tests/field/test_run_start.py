@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow_datasets")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from recipes.classification import confusion_matrix  # noqa: E402
+from recipes.classification import evaluation_report  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
@@ -254,7 +254,7 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
     config = make_config(workdir=str(tmp_path))
     path = tmp_path / "evaluation.json"
     path.write_bytes(damage)
-    assert confusion_matrix.render_evaluation(config, data) == ""
+    assert evaluation_report.render_evaluation(config, data) == ""
     assert f"{path} is damaged" in caplog.text or damage == b"[]"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from recipes.classification import per_class
+from recipes.classification import class_metrics
 from recipes.data import exif
 from recipes.data import image_files
 from recipes.run_dir import run_files
@@ -32,8 +32,8 @@ def render_evaluation(config, data):
         config: A `Config`.
         data: Its `Data`.
     """
-    with run_files.left_out_if_damaged(config.folder / per_class.FILE):
-        return _page(per_class.read_class_metrics(config.folder), data)
+    with run_files.left_out_if_damaged(config.folder / class_metrics.FILE):
+        return _page(class_metrics.read_class_metrics(config.folder), data)
     return ""
 
 
@@ -64,7 +64,7 @@ def _accuracies(counted):
     if len(rows) > MAX_ROWS:
         heading += (
             f": the lowest {MAX_ROWS} of {len(rows):,}; all are in "
-            f"{per_class.FILE}"
+            f"{class_metrics.FILE}"
         )
     cells = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{accuracy:.1%} of {number:,}</td>"
