@@ -1,12 +1,12 @@
 """TensorFlow Datasets, every example by its number."""
 
+import tensorflow as tf
+
 import difflib
 import pathlib
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-from recipes.data import decoded
 from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 
@@ -55,7 +55,7 @@ def open_classification_builder(config):
     suited = "inception" if is_large else "crop_flip"
     infos = splits["train"], splits[eval_split]
     takes_parts = "inception" in (config.augmentation, suited)
-    keeps = decoded.fits_in_memory(
+    keeps = fits_in_memory(
         shape, sum(info.num_examples for info in infos)
     )
     # Part of a JPEG file is not decoded to the bits of the whole.
@@ -100,7 +100,7 @@ def _split(info, parse, kept_shape):
     def read(i):
         return parse(index.read(i))
 
-    kept = kept_shape and decoded.load_decoded(files, parse, kept_shape)
+    kept = kept_shape and load_decoded(files, parse, kept_shape)
     if kept:
         images, labels = kept
 
@@ -234,3 +234,45 @@ def _keys(dataset, info):
 def _first_line(error):
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+# Of pixels, all examples of a set together: CIFAR-10 has 184 MB.
+MAX_BYTES_IN_MEMORY = 2**28
+DECODE_BATCH = 1024
+
+
+def fits_in_memory(shape, num_examples):
+    """Whether so many uint8 images of that shape are kept in memory."""
+    if None in shape:
+        return False
+    height, width, num_channels = shape
+    return height * width * num_channels * num_examples <= MAX_BYTES_IN_MEMORY
+
+
+def load_decoded(files, parse, shape):
+    """Images uint8 `(n, height, width, channels)` and labels int64 `(n,)`.
+
+    Args:
+        files: Paths of the TFRecord files, in order.
+        parse: `f(record)` gives the bytes of an image and its label.
+        shape: `(height, width, channels)` of every image.
+
+    Returns:
+        The two arrays, or None if an image cannot be decoded: whoever reads it
+        by its number says which one.
+    """
+
+    def decode(record):
+        image, label = parse(record)
+        pixels = tf.io.decode_image(image, shape[-1], expand_animations=False)
+        return tf.ensure_shape(pixels, shape), label
+
+    records = tf.data.TFRecordDataset([str(file) for file in files])
+    chunks = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(
+        DECODE_BATCH
+    )
+    try:
+        parts = list(chunks)
+    except tf.errors.OpError:
+        return None
+    images, labels = zip(*parts, strict=True)
+    return tf.concat(images, axis=0), tf.concat(labels, axis=0)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.data import decoded
+from recipes.data import tfds_reader
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from tests import tfds_archives
@@ -77,7 +77,7 @@ def both(config, monkeypatch):
     """The batches out of memory, and those that are read by number."""
     kept = batches(config)
     with monkeypatch.context() as patch:
-        patch.setattr(decoded, "MAX_BYTES_IN_MEMORY", 0)
+        patch.setattr(tfds_reader, "MAX_BYTES_IN_MEMORY", 0)
         assert not is_in_memory(config)
         return kept, batches(config)
 
@@ -114,7 +114,7 @@ def test_where_parts_are_taken_nothing_is_kept(tmp_path, shape):
 
 
 def test_examples_have_the_numbers_of_the_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoded, "DECODE_BATCH", 3)
+    monkeypatch.setattr(tfds_reader, "DECODE_BATCH", 3)
     write(tmp_path)
     source = datasets.open_source(config_of(tmp_path))
     for split, num in (
@@ -145,7 +145,7 @@ def test_examples_have_the_numbers_of_the_files(tmp_path, monkeypatch):
     ],
 )
 def test_what_fits_into_memory(shape, num_examples, expected):
-    assert decoded.fits_in_memory(shape, num_examples) is expected
+    assert tfds_reader.fits_in_memory(shape, num_examples) is expected
 
 
 def test_images_of_any_shape_are_read_by_number(tmp_path):
