@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from recipes.classification import preprocessing
-from recipes.data import exif
+from recipes.data import image_files
 from recipes.data import image_files
 from recipes.data.examples import ExampleMaker
 
@@ -55,7 +55,7 @@ def read_example(split, index, preparation, seed, bad_images):
         )
 
     def crop_file(data, seed):
-        turn = exif.read_orientation(data)
+        turn = image_files.read_orientation(data)
 
         def upright():
             pixels = image_files.decode(data, preparation.shape[-1])

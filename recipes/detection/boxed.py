@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from recipes.data import exif
+from recipes.data import image_files
 from recipes.data import image_files
 from recipes.data.examples import ExampleMaker
 from recipes.detection import label_encoder
@@ -68,7 +68,7 @@ def prediction(config, source, bad_images):
 
     def decode(data):
         pixels = image_files.decode(data, 3)
-        return image_files.rotate_upright(pixels, exif.read_orientation(data))
+        return image_files.rotate_upright(pixels, image_files.read_orientation(data))
 
     def make(split, index, seed):
         data = split.read(index)["image"]

@@ -14,7 +14,7 @@ pytest.importorskip("tensorflow_datasets")
 
 import tensorflow as tf  # noqa: E402
 
-from recipes.data import exif  # noqa: E402
+from recipes.data import image_files  # noqa: E402
 from recipes.data import image_files  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
@@ -47,7 +47,7 @@ def upright(content):
 def shown(content):
     pixels = image_files.decode(content, 3)
     return image_files.rotate_upright(
-        pixels, exif.read_orientation(content)
+        pixels, image_files.read_orientation(content)
     ).numpy()
 
 
@@ -85,7 +85,7 @@ def test_the_tag_is_found_wherever_it_stands(order, profile):
     picture().save(buffer, "JPEG", exif=tags, icc_profile=bytes(profile))
     content = buffer.getvalue()
     assert PIL.Image.open(io.BytesIO(content)).getexif()[TAG] == 6
-    assert int(exif.read_orientation(content)) == 6
+    assert int(image_files.read_orientation(content)) == 6
 
 
 def test_nonsense_is_upright():
@@ -96,12 +96,12 @@ def test_nonsense_is_upright():
         for value in (0, 255, *generator.integers(0, 256, 2)):
             content = bytearray(whole)
             content[place] = value
-            assert 1 <= int(exif.read_orientation(bytes(content))) <= 8
+            assert 1 <= int(image_files.read_orientation(bytes(content))) <= 8
     for length in range(0, begin + 60, 3):
-        assert 1 <= int(exif.read_orientation(whole[:length])) <= 8
+        assert 1 <= int(image_files.read_orientation(whole[:length])) <= 8
     for orientation in (0, 9, 255, 65535):
         content = encode("JPEG", orientation)
-        assert int(exif.read_orientation(content)) == 1
+        assert int(image_files.read_orientation(content)) == 1
 
 
 @pytest.mark.parametrize("augmentation", ["inception", "crop_flip"])
