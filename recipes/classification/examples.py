@@ -5,7 +5,7 @@ import tensorflow as tf
 from recipes.classification import preprocessing
 from recipes.data import image_files
 from recipes.data import image_files
-from recipes.data.examples import ExampleMaker
+from recipes.data.input_pipeline import ExampleMaker
 
 
 def training_examples(config, source, bad_images):

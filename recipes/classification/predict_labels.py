@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from recipes.classification import datasets
 from recipes.classification import examples as examples_lib
-from recipes.data.examples import ExampleMaker
+from recipes.data.input_pipeline import ExampleMaker
 
 COLUMNS = ("image", "label", "score")
 DIGITS = 6

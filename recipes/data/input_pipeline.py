@@ -7,6 +7,14 @@ not from where the run went on, nor from the number of replicas or workers.
 """
 
 import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from recipes import task
+from recipes.classification import datasets
+
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -14,7 +22,6 @@ import tensorflow as tf
 
 from recipes import task
 from recipes.data import autotune
-from recipes.data import examples
 from recipes.data.decode_errors import BadImages
 from recipes.errors import RecipeError
 
@@ -112,7 +119,7 @@ def make_data(config):
 
     def train(first_step, context=None):
         share = _share(config.global_batch_size, context)
-        example = examples.training_example(
+        example = training_example(
             source, config, steps_per_epoch, bad_images
         )
         mix = task.of(config).mixer(config, source, share.pipeline)
@@ -120,7 +127,7 @@ def make_data(config):
 
     def evaluation(context=None, split="evaluation"):
         share = _share(eval_batch_size, context)
-        example = examples.evaluation_example(
+        example = evaluation_example(
             source, config, eval_batch_size, split, bad_images
         )
         num_examples = getattr(source, split).num_examples
@@ -160,7 +167,7 @@ def make_prediction_data(config, source, maker, bad_images, batch_size):
     num_batches = -(-split.num_examples // batch_size)
 
     def evaluation(context=None):
-        example = examples.example_in_order(maker, split, batch_size)
+        example = example_in_order(maker, split, batch_size)
         share = _share(batch_size, context)
         return _eval_batches(example, num_batches, share)
 
@@ -245,3 +252,76 @@ def _map(dataset, function):
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleMaker:
+    """Makes examples `(inputs, targets, weight)` in a graph.
+
+    Attributes:
+        make: `f(split, index, seed)` gives the example `index` of a split,
+            where `index` is an int64 tensor and `seed` an int64 tensor of two
+            numbers that all random choices follow from.
+        blank: `f()` gives zeros of weight 0 of the same shapes.
+    """
+
+    make: Callable
+    blank: Callable
+
+
+def training_example(source, config, steps_per_epoch, bad_images):
+    """`f(step, row)` gives the training example of that row, in a graph.
+
+    Args:
+        source: What the task opened.
+        config: The config of the run.
+        steps_per_epoch: Batches in an epoch.
+        bad_images: The `BadImages` of the run.
+    """
+    split = source.train
+    maker = task.of(config).training_examples(config, source, bad_images)
+
+    def example(step, row):
+        epoch = step // steps_per_epoch
+        place = step % steps_per_epoch * config.global_batch_size + row
+        seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
+        seed = tf.random.fold_in(seed, place)
+
+        def make_shuffled():
+            index = datasets.shuffled_index(
+                place, split.num_examples, config.seed, epoch
+            )
+            return maker.make(split, index, seed)
+
+        return tf.cond(place < split.num_examples, make_shuffled, maker.blank)
+
+    return example
+
+
+def evaluation_example(source, config, batch_size, split, bad_images):
+    """`f(step, row)` gives the evaluation example of that row, in a graph.
+
+    Args:
+        source: What the task opened.
+        config: The config of the run.
+        batch_size: Examples a step.
+        split: Name of the examples in the source.
+        bad_images: The `BadImages` of the run.
+    """
+    maker = task.of(config).evaluation_examples(config, source, bad_images)
+    return example_in_order(maker, getattr(source, split), batch_size)
+
+
+def example_in_order(maker, split, batch_size):
+    """`f(step, row)` gives the example of a split in that row, in a graph."""
+    seed = tf.zeros(2, tf.int64)
+
+    def example(step, row):
+        index = step * batch_size + row
+        return tf.cond(
+            index < split.num_examples,
+            lambda: maker.make(split, index, seed),
+            maker.blank,
+        )
+
+    return example

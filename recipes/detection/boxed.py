@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from recipes.data import image_files
 from recipes.data import image_files
-from recipes.data.examples import ExampleMaker
+from recipes.data.input_pipeline import ExampleMaker
 from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 
