@@ -13,7 +13,7 @@ class Task:
         open_source: `f(config)` gives the set: `train` and `evaluation` with
             `num_examples`, `num_classes` and `num_channels`.
         training_examples: `f(config, source, bad_images)` gives an
-            `examples.Maker`; `bad_images` is the `BadImages` of the run.
+            `ExampleReader`; `bad_images` is the `BadImages` of the run.
         evaluation_examples: The same, of the evaluation.
         mixer: `f(config, source, pipeline)` gives `f(step, batch)`, which works
             on the share of the batch of an input pipeline; or None.

@@ -80,17 +80,6 @@ def open_source(config):
     return Source(**splits, **found)
 
 
-def shuffled_index(index, num_examples, seed, epoch):
-    """The example at place `index` of an epoch, all int64 tensors.
-
-    A permutation of all examples that is a function of seed and epoch, taken
-    at one place: there is no buffer to fill.
-    """
-    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    last = tf.constant(num_examples - 1, tf.int64)
-    return tf.random.experimental.index_shuffle(index, key, last)
-
-
 def _in_memory(columns, fetch, name):
     """A split of columns of equal length: `fetch(*row)` gives an example."""
     tensors = [tf.constant(column) for column in columns]

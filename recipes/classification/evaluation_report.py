@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from recipes.classification import class_metrics
 from recipes.data import image_files
-from recipes.data import image_files
 from recipes.run_dir import run_files
 
 # A table of more classes shows those of the lowest accuracy.
@@ -156,7 +155,9 @@ def _picture(split, index):
     image, _ = split.read(tf.constant(index, tf.int64))
     try:
         if image.dtype == tf.string:
-            turn = 1 if split.path is None else image_files.read_orientation(image)
+            turn = (
+                1 if split.path is None else image_files.read_orientation(image)
+            )
             pixels = image_files.rotate_upright(
                 image_files.decode(image, 3), turn
             )

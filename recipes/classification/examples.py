@@ -4,30 +4,29 @@ import tensorflow as tf
 
 from recipes.classification import preprocessing
 from recipes.data import image_files
-from recipes.data import image_files
-from recipes.data.input_pipeline import ExampleMaker
+from recipes.data.input_pipeline import ExampleReader
 
 
 def training_examples(config, source, bad_images):
-    """The `Maker` of training examples."""
-    return _maker(
+    """The `ExampleReader` of training examples."""
+    return _make_reader(
         preprocessing.training_preprocessing(config, source), bad_images
     )
 
 
 def evaluation_examples(config, source, bad_images):
-    """The `Maker` of evaluation examples."""
-    return _maker(
+    """The `ExampleReader` of evaluation examples."""
+    return _make_reader(
         preprocessing.evaluation_preprocessing(config, source), bad_images
     )
 
 
-def _maker(preparation, bad_images):
-    return ExampleMaker(
-        make=lambda split, index, seed: read_example(
+def _make_reader(preparation, bad_images):
+    return ExampleReader(
+        read=lambda split, index, seed: read_example(
             split, index, preparation, seed, bad_images
         ),
-        blank=lambda: (
+        padding=lambda: (
             tf.zeros(preparation.shape),
             tf.constant(0, tf.int64),
             0.0,

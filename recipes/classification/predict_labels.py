@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from recipes.classification import datasets
 from recipes.classification import examples as examples_lib
-from recipes.data.input_pipeline import ExampleMaker
+from recipes.data.input_pipeline import ExampleReader
 
 COLUMNS = ("image", "label", "score")
 DIGITS = 6
@@ -24,14 +24,14 @@ def source(facts, paths):
 
 
 def examples(config, source, bad_images):
-    """The `Maker` of the images: as in evaluation."""
-    maker = examples_lib.evaluation_examples(config, source, bad_images)
+    """The `ExampleReader` of the images: as in evaluation."""
+    reader = examples_lib.evaluation_examples(config, source, bad_images)
 
-    def blank():
-        image, _, weight = maker.blank()
+    def padding():
+        image, _, weight = reader.padding()
         return image, tf.constant(-1, tf.int64), weight
 
-    return ExampleMaker(maker.make, blank)
+    return ExampleReader(reader.read, padding)
 
 
 def outputs(config, trainer, batch):

@@ -5,8 +5,6 @@ There is no Python in it, which threads of an input pipeline would wait for.
 
 import tensorflow as tf
 
-import tensorflow as tf
-
 ANIMATED_WEBP = "it is an animated WebP"
 # What the tables of a JPEG file begin with.
 JPEG_TABLES = b"\xff\xdb"
@@ -129,6 +127,7 @@ def rotate_upright(pixels, orientation):
     )
     pixels = tf.raw_ops.Reverse(tensor=pixels, dims=backward)
     return tf.ensure_shape(pixels, (None, None, num_channels))
+
 
 # How far EXIF is looked for; a WebP may have it at its end.
 EXIF_SEARCH_BYTES = 2**17

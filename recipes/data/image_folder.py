@@ -72,8 +72,8 @@ def read_labeled_folder(root):
     if without[0]:
         raise RecipeError(
             f"{roots[0]} has no image of {len(without[0])} of {len(labels)} "
-            f"classes: {join_names(without[0], NUM_LISTED)}. Put images there or "
-            "remove the folder."
+            f"classes: {join_names(without[0], NUM_LISTED)}. Put images "
+            "there or remove the folder."
         )
     notes = [ignored.describe()]
     if without[1]:

@@ -1,12 +1,11 @@
 """TensorFlow Datasets, every example by its number."""
 
-import tensorflow as tf
-
 import difflib
 import pathlib
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
 from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 
@@ -55,9 +54,7 @@ def open_classification_builder(config):
     suited = "inception" if is_large else "crop_flip"
     infos = splits["train"], splits[eval_split]
     takes_parts = "inception" in (config.augmentation, suited)
-    keeps = fits_in_memory(
-        shape, sum(info.num_examples for info in infos)
-    )
+    keeps = fits_in_memory(shape, sum(info.num_examples for info in infos))
     # Part of a JPEG file is not decoded to the bits of the whole.
     keeps = keeps and not takes_parts
     train, evaluation = (
@@ -234,6 +231,7 @@ def _keys(dataset, info):
 def _first_line(error):
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
 
 # Of pixels, all examples of a set together: CIFAR-10 has 184 MB.
 MAX_BYTES_IN_MEMORY = 2**28

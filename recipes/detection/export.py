@@ -98,8 +98,8 @@ def _check(run, network, model, data, score_threshold):
     if writer.largest(differences) > TOLERANCE:
         raise RecipeError(
             "the file gives other detections than the network: difference "
-            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
-            "Nothing was kept."
+            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed"
+            ". Nothing was kept."
         )
     return {
         "largest_difference": writer.largest(differences),

@@ -36,7 +36,7 @@ def source(facts, paths):
 
 
 def examples(config, source, bad_images):
-    """The `Maker` of the images: as in evaluation, turned as EXIF says."""
+    """Returns the `ExampleReader` of images turned upright by EXIF."""
     return boxed.prediction(config, source, bad_images)
 
 

@@ -3,7 +3,7 @@
 The task's `predictor` is a module of
 
 * `source(facts, paths)`: a `Source` whose evaluation examples are the images;
-* `examples(config, source, bad_images)`: their `examples.Maker`, whose targets
+* `examples(config, source, bad_images)`: their `ExampleReader`, whose targets
   tell the number of the image;
 * `outputs(config, trainer, batch)`: a dict of tensors of a batch, of which
   `indices` and `weights` are the numbers of the images and whether they count;
@@ -92,13 +92,13 @@ def open_images(config, num_replicas):
     predictor = task.of(config).predictor
     source = predictor.source(_facts(config), paths)
     bad_images = BadImages(config.images, "skip")
-    maker = predictor.examples(config, source, bad_images)
+    reader = predictor.examples(config, source, bad_images)
     wanted = config.eval_batch_size or config.global_batch_size
     # A few images do not fill a batch, but each replica must have one.
     needed = -(-len(paths) // num_replicas) * num_replicas
     size = min(wanted, needed)
     return data_lib.make_prediction_data(
-        config, source, maker, bad_images, size
+        config, source, reader, bad_images, size
     )
 
 

@@ -15,7 +15,6 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 
 from recipes.data import image_files  # noqa: E402
-from recipes.data import image_files  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 

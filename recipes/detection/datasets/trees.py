@@ -83,7 +83,8 @@ def _area(boxes):
 def _make(root):
     """Makes the folder, whole or not at all."""
     print(
-        f"fetching {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to {root}"
+        f"fetching {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
+        f"{root}"
     )
     with contextlib.ExitStack() as stack:
         try:

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,6 +7,9 @@ import tensorflow as tf
 from recipes.classification import datasets
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
+from recipes.training import build
+from recipes.training import distribution
+from recipes.training.compiled_steps import Steps
 from tests import tfds_archives
 from tests.recipes import tfds_sets
 from tests.recipes.small_runs import make_config
@@ -81,7 +86,10 @@ def test_digits_are_real_and_split_once():
 
 def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
     order = [
-        [int(datasets.shuffled_index(i, 100, seed, epoch)) for i in range(100)]
+        [
+            int(input_pipeline.shuffled_index(i, 100, seed, epoch))
+            for i in range(100)
+        ]
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert all(sorted(indices) == list(range(100)) for indices in order)
@@ -236,7 +244,10 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     [
         ({"dataset": "digit"}, "unknown dataset 'digit'. Did you mean digits"),
         ({"dataset": "folder:nowhere"}, "no such folder"),
-        ({"global_batch_size": 1500}, "1437 training images"),
+        (
+            {"global_batch_size": 1500},
+            "has 1437 training images, fewer than one batch",
+        ),
     ],
 )
 def test_bad_data_is_named(flags, message):
@@ -262,3 +273,25 @@ def test_missing_imagenet_archives_are_named_with_their_place(tmp_path):
     place = f"{tmp_path}/downloads/manual: ILSVRC2012_img_train.tar"
     with pytest.raises(RecipeError, match=place):
         input_pipeline.make_data(config)
+
+
+def test_batches_have_no_autotuner():
+    data = input_pipeline.make_data(make_config(train_steps=2))
+    for dataset in (data.train(0), data.evaluation()):
+        assert dataset.options().autotune.enabled is False
+    numbers = tf.data.Dataset.range(3)
+    assert numbers.options().autotune.enabled is not False
+    assert list(input_pipeline.without_autotune(numbers)) == [0, 1, 2]
+
+
+def test_evaluation_iterators_end_without_delay():
+    config = make_config()
+    replicas = distribution.make(config)
+    data = input_pipeline.make_data(config)
+    steps = Steps(build.build(config, data, replicas), data, replicas)
+    steps.evaluate()
+    start = time.perf_counter()
+    # With an autotuner, each end may take up to a minute.
+    for _ in range(5):
+        steps.evaluate()
+    assert time.perf_counter() - start < 20

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.data import tfds_reader
 from recipes.data import input_pipeline
+from recipes.data import tfds_reader
 from recipes.errors import RecipeError
 from tests import tfds_archives
 from tests.recipes import tfds_sets
