@@ -3,7 +3,7 @@
 Measured from the Keras model: operations, gradients, moving statistics, and
 what every layer sends to other replicas, forward and backward. Assumed, each a
 flag with its source: speeds and latencies. `scale_costs.py` has the formulas.
-It prints Markdown, which stands in recipes/README.md.
+It prints Markdown, which is part of docs/scaling.md.
 
   python benchmarks/scale.py
 """

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes import task
 from recipes.data.decode_errors import BadImages
 from recipes.errors import RecipeError
 
@@ -99,13 +98,17 @@ class _Shard:
     pipeline: int
 
 
-def make_data(config):
+def make_data(config, task):
     """Opens the dataset of a config and returns its `Data`.
+
+    Args:
+        config: Config of the run.
+        task: `Task` of the run.
 
     Raises:
         RecipeError: If the dataset cannot be opened or does not fill a batch.
     """
-    source = task.of(config).open_source(config)
+    source = task.open_source(config)
     bad_images = BadImages(config.dataset, config.on_bad_image)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
@@ -117,13 +120,13 @@ def make_data(config):
 
     def train(first_step, context=None):
         shard = _make_shard(config.global_batch_size, context)
-        reader = task.of(config).training_examples(config, source, bad_images)
+        reader = task.training_examples(config, source, bad_images)
         read = _read_shuffled(reader, source.train, config, steps_per_epoch)
-        mix = task.of(config).mixer(config, source, shard.pipeline)
+        mix = task.batch_mixer(config, source, shard.pipeline)
         return _train_batches(read, mix, (first_step, num_steps), shard)
 
     def evaluation(context=None, split="evaluation"):
-        reader = task.of(config).evaluation_examples(config, source, bad_images)
+        reader = task.evaluation_examples(config, source, bad_images)
         return _eval_batches(
             reader, getattr(source, split), eval_batch_size, context
         )

@@ -11,6 +11,7 @@ from recipes.training import build
 from recipes.training import compiled_steps
 from recipes.training import distribution
 from recipes.training.compiled_steps import Steps
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 NAME = tf_internals.CREATE_DEVICE_DATASET
@@ -55,8 +56,8 @@ def test_device_datasets_have_no_autotuner(monkeypatch, num_replicas):
 
     config = make_config(num_replicas=num_replicas)
     replicas = distribution.make(config)
-    data = input_pipeline.make_data(config)
-    trainer = build.build(config, data, replicas)
+    data = input_pipeline.make_data(config, TASK)
+    trainer = build.build(config, TASK, data, replicas)
     monkeypatch.setattr(compiled_steps, "without_autotune", recorded)
     steps = Steps(trainer, data, replicas)
     next(steps.batches(0))
