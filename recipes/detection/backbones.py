@@ -115,7 +115,7 @@ def _resized(name, model, image_shape):
             layer["config"]["batch_shape"] = batch_shape
     try:
         new = keras.saving.deserialize_keras_object(config)
-        weights.copy(model, new)
+        weights.copy_weights(model, new)
     except Exception as error:
         # Keras and every layer have errors of their own.
         message = " ".join(str(error).split())

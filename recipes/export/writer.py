@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 
-from keras_norm.conversion import soundness
+from keras_norm.conversion import invalid_weights
 from recipes.errors import RecipeError
 from recipes.export import formats
 
@@ -64,11 +64,10 @@ def write_export(config, network, facts, check):
 
 
 def _require_sound(network):
-    faults = soundness.find_faults(network)
+    faults = invalid_weights.find_invalid_weights(network)
     if faults:
-        raise RecipeError(
-            f"{network.name} cannot be exported: {soundness.advice(faults)}"
-        )
+        description = invalid_weights.describe_invalid_weights(faults)
+        raise RecipeError(f"{network.name} cannot be exported: {description}")
 
 
 def largest(differences):

@@ -48,7 +48,7 @@ def dtype_policies(model):
     return sorted(
         {
             layer.dtype_policy.name
-            for layer in graph.family(model)
+            for layer in graph.all_layers(model)
             if layer.weights and not isinstance(layer, keras.Model)
         }
     )
@@ -74,7 +74,7 @@ def _widened(config):
 
 
 def _copy_weights(old, new):
-    theirs, ours = graph.family(old), graph.family(new)
+    theirs, ours = graph.all_layers(old), graph.all_layers(new)
     names = [[layer.name for layer in family] for family in (theirs, ours)]
     if names[0] != names[1]:
         raise RecipeError(
@@ -87,6 +87,6 @@ def _copy_weights(old, new):
                 f"float32: it stays {layer.compute_dtype}."
             )
     try:
-        weights.copy(old, new)
+        weights.copy_weights(old, new)
     except ConversionError as error:
         raise RecipeError(f"{old.name}: {error}") from error

@@ -144,5 +144,5 @@ def _with_head(model, num_classes):
 
 def _made_by(tensor):
     """The layer that gives a tensor, and the first tensor that it takes."""
-    node, _ = graph.producer(tensor)
+    node, _ = graph.producing_node(tensor)
     return graph.operation(node), next(iter(graph.input_tensors(node)), None)

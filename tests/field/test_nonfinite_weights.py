@@ -171,7 +171,7 @@ def test_a_result_that_is_not_finite_is_an_error(norm, value):
     model = network()
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
-    text = message(verify.verify, model, converted, report)
+    text = message(verify.verify_conversion, model, converted, report)
     assert "the result 'network'" in text and "first in 'bn'" in text
 
 

@@ -220,5 +220,5 @@ def test_a_network_made_again_computes_with_what_it_was_adapted_to():
         backbones._resized("it", model, (8, 8, 3))(inputs), model(inputs)
     )
     twin = adapted()
-    weights.copy(model, twin)
+    weights.copy_weights(model, twin)
     assert_array_equal(twin(inputs), model(inputs))

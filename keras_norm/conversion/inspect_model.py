@@ -1,17 +1,17 @@
 """The normalization layers of any model, for `keras-norm inspect`."""
 
 from keras_norm.conversion import activations
+from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion import report
-from keras_norm.conversion import survey
 from keras_norm.layers.tlu import TLU
 
 OTHER = "not batch normalization"
 
 
-def take(model):
+def inspect_model(model):
     """A report in which every normalization layer is kept.
 
     Args:
@@ -24,11 +24,13 @@ def take(model):
         normalization that it does not reach; all others are kept with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = survey.find(model, layer_predicates.is_norm)
+        graphs, found = find_layers.find_layers(model, layer_predicates.is_norm)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = survey.inside("", model, layer_predicates.is_norm, reason)
+        found = find_layers.find_inner_layers(
+            "", model, layer_predicates.is_norm, reason
+        )
     behind = _activations(graphs)
     return report.ConversionReport(
         model=model.name,
@@ -39,7 +41,7 @@ def take(model):
             for _, part in graphs
             for node in graph.nodes(part)
         ),
-        notes=plan.notes(model, graphs),
+        notes=plan.model_notes(model, graphs),
     )
 
 
@@ -61,7 +63,7 @@ def _entry(item, behind):
     return report.Entry(
         path=item.path,
         layer=type(item.layer).__name__,
-        shape=None if item.node is None else plan.shape(item.node),
+        shape=None if item.node is None else plan.input_shape(item.node),
         action=action,
         reason=reason,
         activations=tuple(behind.get(id(item.layer), ())),
@@ -80,7 +82,7 @@ def _activations(graphs):
             )
             if was is None:
                 continue
-            before, _ = activations.sources(
+            before, _ = activations.find_source_norms(
                 graph.input_tensors(node)[0], layer_predicates.is_norm
             )
             entry = report.Activation(prefix + operation.name, was, None)

@@ -10,7 +10,7 @@ import numpy as np
 GROUP = "replica_model"
 
 
-class NetworkFiles:
+class NetworkSaving:
     """Saves and exports the network in place of the model around it."""
 
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):
@@ -55,7 +55,7 @@ class NetworkFiles:
         """
         with self.distribute_strategy.scope():
             self.model.load_weights(filepath, skip_mismatch, **kwargs)
-            self.averages.start_again()
+            self.averages.reset()
             if self.optimizer is not None and not self.optimizer.built:
                 self.optimizer.build(self.passes.trainable)
             if not str(filepath).endswith(".weights.h5"):

@@ -4,14 +4,14 @@ import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
-from keras_norm.training import additivity
-from keras_norm.training import laws as laws_lib
-from keras_norm.training import microbatches as parts_lib
-from keras_norm.training import terms as terms_lib
+from keras_norm.training import infer_reductions
+from keras_norm.training import loss_terms as terms_lib
+from keras_norm.training import microbatches as microbatches_lib
+from keras_norm.training import reductions as reductions_lib
 from keras_norm.training.collectives import packed_sum
 
 
-class Objective:
+class GlobalLoss:
     """The loss of a `ReplicaModel` on parts of the batch.
 
     With `total_p / divisor_p` the value that Keras gives for a part, that of
@@ -30,9 +30,9 @@ class Objective:
     def is_split(self):
         """Whether there is more than one part of a training batch."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return replicas * self.owner.passes.num_parts > 1
+        return replicas * self.owner.passes.num_microbatches > 1
 
-    def look_at(self, shares):
+    def infer_reductions(self, shares):
         """Finds the laws, where there are parts and they are not known.
 
         Args:
@@ -44,13 +44,17 @@ class Objective:
         if not self.is_split:
             return
         _, _, weights = keras.utils.unpack_x_y_sample_weight(shares[0])
-        if laws_lib.key(weights) not in self._laws:
-            data = parts_lib.first_examples(shares, additivity.NUM_EXAMPLES)
-            laws = additivity.find_laws(self.owner, *data)
-            self._laws[laws_lib.key(weights)] = laws
+        if reductions_lib.weights_key(weights) not in self._laws:
+            data = microbatches_lib.first_examples(
+                shares, infer_reductions.NUM_EXAMPLES
+            )
+            laws = infer_reductions.infer_reductions(self.owner, *data)
+            self._laws[reductions_lib.weights_key(weights)] = laws
 
     def _laws_for(self, weights):
-        return self._laws.get(laws_lib.key(weights), laws_lib.UNKNOWN)
+        return self._laws.get(
+            reductions_lib.weights_key(weights), reductions_lib.UNKNOWN
+        )
 
     def divisors(self, parts):
         """What losses divide by, where examples do not say it.
@@ -63,7 +67,7 @@ class Objective:
         """
         laws = self._laws_for(parts[0].weights)
         may_differ = (
-            laws is laws_lib.UNKNOWN or terms_lib.BY_DIVISOR in laws.kinds
+            laws is reductions_lib.UNKNOWN or terms_lib.BY_DIVISOR in laws.kinds
         )
         has_losses = self.owner._compile_loss is not None
         if not (self.is_split and may_differ and has_losses):
@@ -84,7 +88,7 @@ class Objective:
             if term.kind == terms_lib.BY_DIVISOR
         }
 
-    def weighed(self, x, y, y_pred, weights, added, share):
+    def weighted(self, x, y, y_pred, weights, added, share):
         """What a part adds to the loss of the batch.
 
         Args:
@@ -100,13 +104,13 @@ class Objective:
             return self._whole(x, y, y_pred, weights)
         terms = self._terms(y, y_pred, weights)
         laws = self._laws_for(weights)
-        added = laws_lib.summed(added, laws, laws.added)
-        regularization = laws_lib.regularization(self.owner)
-        laws_lib.check(terms, [*added, *regularization])
+        added = reductions_lib.sum_added_losses(added, laws, laws.added)
+        regularization = reductions_lib.regularization_losses(self.owner)
+        reductions_lib.check_terms(terms, [*added, *regularization])
         objective = loss = tf.zeros([])
         values = {}
         for index, term in enumerate(terms):
-            rate = laws_lib.rate(index, term, laws, share)
+            rate = reductions_lib.loss_factor(index, term, laws, share)
             value = slope = term.value * rate
             if term.kind == terms_lib.UNREDUCED:
                 slope = term.total * share["exists"]
@@ -116,38 +120,41 @@ class Objective:
             values[str(index)] = value
         for law, value in [
             *zip(laws.added, added, strict=True),
-            *((laws_lib.MEAN, value) for value in regularization),
+            *((reductions_lib.MEAN, value) for value in regularization),
         ]:
-            is_sum = law == laws_lib.SUM
+            is_sum = law == reductions_lib.SUM
             value *= share["exists" if is_sum else "examples"]
             objective += value
             loss += value
         return objective, loss, values
 
-    def evaluated(self, part, y_pred):
+    def evaluate(self, part, y_pred):
         """`(loss, values, rows)` of the batch, all replicas' parts of it."""
         owner = self.owner
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas == 1:
             _, loss, values = self._whole(part.x, part.y, y_pred, part.weights)
-            return loss, values, part.rows
+            return loss, values, part.num_examples
         terms = self._terms(part.y, y_pred, part.weights)
-        regularization = laws_lib.regularization(owner)
+        regularization = reductions_lib.regularization_losses(owner)
         added = owner.losses
         added = added[: len(added) - len(regularization)]
         laws = self._laws_for(part.weights)
-        added = laws_lib.summed(added, laws, laws.added_by_layer)
-        laws_lib.check(terms, [*added, *regularization])
+        added = reductions_lib.sum_added_losses(
+            added, laws, laws.added_by_layer
+        )
+        reductions_lib.check_terms(terms, [*added, *regularization])
         pairs = [
-            laws_lib.pair(i, term, laws, part) for i, term in enumerate(terms)
+            reductions_lib.total_and_divisor(i, term, laws, part)
+            for i, term in enumerate(terms)
         ]
         pairs += [
-            laws_lib.scalar_pair(value, law, part)
+            reductions_lib.scalar_total_and_divisor(value, law, part)
             for value, law in zip(added, laws.added_by_layer, strict=True)
         ]
         rows, *sums = packed_sum(
             [
-                tf.cast(part.rows, tf.float32),
+                tf.cast(part.num_examples, tf.float32),
                 *[value for pair in pairs for value in pair],
             ]
         )

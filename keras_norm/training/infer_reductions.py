@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_norm.training import terms as terms_lib
-from keras_norm.training.laws import MEAN
-from keras_norm.training.laws import SUM
-from keras_norm.training.laws import Laws
-from keras_norm.training.laws import error
+from keras_norm.training import loss_terms as terms_lib
+from keras_norm.training.reductions import MEAN
+from keras_norm.training.reductions import SUM
+from keras_norm.training.reductions import Reductions
+from keras_norm.training.reductions import reduction_error
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
@@ -22,7 +22,7 @@ NUM_EXAMPLES = 6
 TOLERANCE = 1e-3
 
 
-def find_laws(owner, x, y, weights):
+def infer_reductions(owner, x, y, weights):
     """The `Laws` of a `ReplicaModel`, from the examples of a batch.
 
     Raises:
@@ -30,7 +30,7 @@ def find_laws(owner, x, y, weights):
     """
     from keras_norm.training import metrics
 
-    rows = count_rows(x)
+    rows = count_examples(x)
     slices = [slice(0, rows), slice(0, 1), slice(1, rows)]
     if rows == 1:
         slices = slices[:1] * 3
@@ -45,12 +45,14 @@ def find_laws(owner, x, y, weights):
     laws = _laws_of_added(owner, x, added, slices, rows)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if owner._compile_metrics is not None and replicas > 1:
-        metrics.adapt(owner._compile_metrics, y, y_pred, weights, slices)
+        metrics.adapt_metrics(
+            owner._compile_metrics, y, y_pred, weights, slices
+        )
     order = [laws[index] for index in by_layer]
-    return Laws(kinds, scalars, laws, order)
+    return Reductions(kinds, scalars, laws, order)
 
 
-def law(whole, first, rest, rows):
+def infer_reduction(whole, first, rest, rows):
     """The law that three numbers follow; None for none.
 
     Args:
@@ -79,18 +81,18 @@ def _check_term(terms, rows):
     """
     name, kind = terms[0].name, terms[0].kind
     if kind == terms_lib.OPAQUE:
-        raise error(f"the loss `{name}`")
+        raise reduction_error(f"the loss `{name}`")
     totals = [term.total for term in terms]
     if kind == terms_lib.SCALAR:
-        found = law(*totals, rows)
+        found = infer_reduction(*totals, rows)
         if found is None:
-            raise error(f"the loss `{name}`")
+            raise reduction_error(f"the loss `{name}`")
         return found
     sums = [totals]
     if kind != terms_lib.SUMMED:
         sums.append([term.divisor for term in terms])
     if rows > 1 and not all(adds_up(*numbers) for numbers in sums):
-        raise error(f"the loss `{name}`")
+        raise reduction_error(f"the loss `{name}`")
     return SUM
 
 
@@ -111,7 +113,9 @@ def _measured(owner, y, y_pred, weights, slices):
         return [[] for _ in slices]
     return [
         owner._compile_loss.terms(
-            sliced(y, which), sliced(y_pred, which), sliced(weights, which)
+            slice_examples(y, which),
+            slice_examples(y_pred, which),
+            slice_examples(weights, which),
         )
         for which in slices
     ]
@@ -132,21 +136,22 @@ def _forward(owner, x):
 def _laws_of_added(owner, x, added, slices, rows):
     if not added:
         return []
-    first, rest = (_forward(owner, sliced(x, s))[1] for s in slices[1:])
+    first, rest = (_forward(owner, slice_examples(x, s))[1] for s in slices[1:])
     laws = [
-        law(*values, rows) for values in zip(added, first, rest, strict=True)
+        infer_reduction(*values, rows)
+        for values in zip(added, first, rest, strict=True)
     ]
     if None in laws:
-        raise error("what a layer adds by `add_loss`")
+        raise reduction_error("what a layer adds by `add_loss`")
     return laws
 
 
-def count_rows(x):
+def count_examples(x):
     """The number of examples in nested tensors."""
     return next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
 
 
-def sliced(data, which):
+def slice_examples(data, which):
     """Some examples of nested tensors, with their masks."""
     sliced = keras.tree.map_structure(
         lambda t: None if t is None else t[which], data

@@ -25,7 +25,7 @@ SCALAR = "scalar"
 OPAQUE = "opaque"
 
 
-class Term(NamedTuple):
+class LossTerm(NamedTuple):
     """A loss of some examples, its value being `total / divisor`.
 
     Attributes:
@@ -89,7 +89,7 @@ class TermLoss(CompileLoss):
 
     def terms(self, y_true, y_pred, sample_weight):
         """List of the `Term` of each loss, in the order of `metrics`."""
-        with noted(measure) as terms:
+        with noted(measure_term) as terms:
             self(y_true, y_pred, sample_weight)
         return [
             term._replace(name=entry.name, weight=entry.loss_weights)
@@ -126,10 +126,10 @@ class _Measured:
             return self.loss(y_true, y_pred, sample_weight)
         note = _current.function(self.loss, y_true, y_pred, sample_weight)
         _current.noted.append(note)
-        return ops.zeros(()) if isinstance(note, Term) else note
+        return ops.zeros(()) if isinstance(note, LossTerm) else note
 
 
-def measure(loss, y_true, y_pred, sample_weight=None):
+def measure_term(loss, y_true, y_pred, sample_weight=None):
     """The `Term` of a Keras loss.
 
     Args:
@@ -138,7 +138,7 @@ def measure(loss, y_true, y_pred, sample_weight=None):
     """
     if type(loss).__call__ is not keras.Loss.__call__:
         value = loss(y_true, y_pred, sample_weight)
-        return Term(loss.name, value, 1.0, OPAQUE)
+        return LossTerm(loss.name, value, 1.0, OPAQUE)
     values = []
     masks = [] if keras.tree.is_nested(y_pred) else get_masks(y_pred)
 
@@ -159,9 +159,9 @@ def measure(loss, y_true, y_pred, sample_weight=None):
     if len(values[0].shape) == 0:
         is_weighed = sample_weight is not None or mask is not None
         kind = OPAQUE if is_weighed else SCALAR
-        return Term(loss.name, total, 1.0, kind)
+        return LossTerm(loss.name, total, 1.0, kind)
     kind, divisor = _divisor(loss, elements, sample_weight, mask)
-    return Term(loss.name, total, divisor, kind)
+    return LossTerm(loss.name, total, divisor, kind)
 
 
 def _shallow_copy(loss):

@@ -7,7 +7,7 @@ from keras_norm.conversion import layer_predicates
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundLayer:
     """A layer: where it is, and its first node if a graph leads to it.
 
     Attributes:
@@ -23,7 +23,7 @@ class Found:
     reason: str | None = None
 
 
-def find(model, is_wanted, prefix="", seen=None):
+def find_layers(model, is_wanted, prefix="", seen=None):
     """Every graph model with its path, and every layer that is wanted.
 
     Args:
@@ -44,7 +44,7 @@ def find(model, is_wanted, prefix="", seen=None):
         seen.add(id(operation))
         path = prefix + operation.name
         if graph.is_graph_model(operation):
-            inner_graphs, inner_found = find(
+            inner_graphs, inner_found = find_layers(
                 operation, is_wanted, f"{path}/", seen
             )
             graphs += inner_graphs
@@ -53,19 +53,19 @@ def find(model, is_wanted, prefix="", seen=None):
         kind = type(operation).__name__
         if layer_predicates.is_other_batch_norm(operation):
             reason = f"{kind} computes its own, not what its base class does"
-            found.append(Found(path, operation, reason=reason))
+            found.append(FoundLayer(path, operation, reason=reason))
             continue
         if is_wanted(operation):
-            found.append(Found(path, operation, node))
+            found.append(FoundLayer(path, operation, node))
         reason = f"inside {path!r}, a {kind}"
-        found += inside(path, operation, is_wanted, reason)
+        found += find_inner_layers(path, operation, is_wanted, reason)
     return graphs, found
 
 
-def inside(path, operation, is_wanted, reason):
+def find_inner_layers(path, operation, is_wanted, reason):
     """What a layer holds at any depth, where no graph leads."""
     return [
-        Found(f"{path}/{part.name}".lstrip("/"), part, reason=reason)
-        for part in graph.parts(operation)
+        FoundLayer(f"{path}/{part.name}".lstrip("/"), part, reason=reason)
+        for part in graph.inner_layers(operation)
         if is_wanted(part) or layer_predicates.is_other_batch_norm(part)
     ]

@@ -24,7 +24,7 @@ NO_ARGUMENTS = {
 MODELS = ("Functional", "Model", "Sequential")
 
 
-def mend(saved, notes):
+def upgrade_config(saved, notes):
     """A config of Keras 2 as Keras 3 reads it.
 
     Args:
@@ -35,7 +35,7 @@ def mend(saved, notes):
         ConversionError: for an operation that Keras 3 does not know.
     """
     if isinstance(saved, list):
-        return [mend(value, notes) for value in saved]
+        return [upgrade_config(value, notes) for value in saved]
     if not isinstance(saved, dict):
         return saved
     kind, config = saved.get("class_name"), saved.get("config")
@@ -68,7 +68,7 @@ def mend(saved, notes):
             kind = config["layer"]["class_name"]
             wrapped = {"module": "keras.layers", "registered_name": kind}
             config["layer"] = wrapped | config["layer"]
-    return {key: mend(value, notes) for key, value in saved.items()}
+    return {key: upgrade_config(value, notes) for key, value in saved.items()}
 
 
 def _with_input(config, notes):

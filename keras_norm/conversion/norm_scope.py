@@ -109,7 +109,7 @@ def _new(cls, *args, **kwargs):
     token = _active.set(None)
     try:
         batch_norm = _STOCK(*args, **kwargs)
-        layer = new_layer.make(batch_norm, scope.norm)
+        layer = new_layer.make_layer(batch_norm, scope.norm)
     finally:
         _active.reset(token)
     if layer is None:

@@ -7,7 +7,7 @@ import re
 from keras_norm.errors import ConversionError
 
 
-def select(found, include, exclude):
+def select_layers(found, include, exclude):
     """Picks out of the batch normalizations that a model has.
 
     Args:

@@ -11,7 +11,7 @@ import re
 import keras
 
 from keras_norm.errors import ConversionError
-from keras_norm.saving import lookup
+from keras_norm.saving import keras_internals
 
 MAX_DEPTH = 300
 MAX_OBJECTS = 100_000
@@ -43,7 +43,7 @@ FOREIGN = (
 )
 
 
-def check(config, name, modules=()):
+def check_config(config, name, modules=()):
     """Raises an error for a config that names what it must not.
 
     Args:
@@ -65,7 +65,9 @@ def check(config, name, modules=()):
         _check_calls(value, name)
         _check_sequence(value, name)
         num_objects += 1
-        num_layers += lookup.is_class(cls) and issubclass(cls, keras.Operation)
+        num_layers += keras_internals.is_model_class(cls) and issubclass(
+            cls, keras.Operation
+        )
         if num_objects > MAX_OBJECTS or num_layers > MAX_LAYERS:
             raise ConversionError(
                 f"{name} is refused: its config has more than {MAX_LAYERS:,} "
@@ -111,20 +113,20 @@ def _check_object(saved, name, modules):
         _check_array(config, name)
         return None
     if kind == "function":
-        if not lookup.is_function(config, module):
+        if not keras_internals.is_model_function(config, module):
             raise _unknown(config, module, name)
         return None
     if kind not in REFUSED and "config" not in saved:
         # No object: a dict of some layer.
         return None
-    found = lookup.registered(saved)
+    found = keras_internals.find_registered(saved)
     if found is not None:
         return found
-    found = lookup.find_class(kind, module, modules)
+    found = keras_internals.find_class(kind, module, modules)
     if found is None and module is None and kind not in REFUSED:
         # Keras finds nothing either, and says it better.
         return None
-    if not lookup.is_class(found):
+    if not keras_internals.is_model_class(found):
         raise _unknown(kind, module, name, registered)
     _check_reach(found, config, name)
     return found

@@ -9,7 +9,7 @@ from keras_norm.conversion import graph
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
+class InvalidWeight:
     """A variable that makes outputs NaN or infinite.
 
     Attributes:
@@ -37,7 +37,7 @@ class Fault:
         )
 
 
-def find_faults(model):
+def find_invalid_weights(model):
     """The variables of a model that hold what they cannot mean.
 
     NaN and infinity anywhere; and a moving variance that is not above zero once
@@ -55,7 +55,7 @@ def find_faults(model):
     return [fault for fault in checked if fault is not None]
 
 
-def advice(faults):
+def describe_invalid_weights(faults):
     """The first faults in words, and how to mend them."""
     more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
     received = [
@@ -76,7 +76,7 @@ def _collect(layer, path, found, seen):
     seen.add(id(layer))
     for variable in layer.variables:
         found[id(variable)] = path or layer.name, layer, variable
-    for child in graph.children(layer):
+    for child in graph.direct_layers(layer):
         _collect(child, f"{path}/{child.name}".lstrip("/"), found, seen)
 
 
@@ -95,7 +95,7 @@ def _fault(path, layer, variable):
     if not bad.any():
         return None
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return Fault(
+    return InvalidWeight(
         path=path,
         layer=type(layer).__name__,
         variable=variable.name,

@@ -20,7 +20,7 @@ MAX_CONTAINERS = 10**6
 TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 
 
-def check(archive, size, name):
+def check_archive(archive, size, name):
     """Raises an error for an archive that Keras did not write.
 
     Args:
@@ -68,10 +68,10 @@ def read_json(archive, member, name):
             f"{name} is refused: its {member} has {size:,} bytes, more than "
             f"{MAX_TEXT[member]:,}; {TRUST}"
         )
-    return parse(archive.read(member), member, name)
+    return parse_json(archive.read(member), member, name)
 
 
-def parse(text, what, name):
+def parse_json(text, what, name):
     """A dict from JSON; an error if it is not one.
 
     Args:
@@ -94,7 +94,7 @@ def parse(text, what, name):
     return value
 
 
-def needed(archive):
+def keras_members(archive):
     """The names of the members that Keras reads."""
     return [
         member

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_norm.training import terms as terms_lib
+from keras_norm.training import loss_terms as terms_lib
 
 # The law of a number: of the batch it is the mean over examples of those of
 # the parts, or their sum.
@@ -13,7 +13,7 @@ MEAN, SUM = "mean", "sum"
 
 
 @dataclasses.dataclass(frozen=True)
-class Laws:
+class Reductions:
     """How losses of parts make the loss of a batch, see `additivity`.
 
     Attributes:
@@ -30,10 +30,10 @@ class Laws:
     added_by_layer: list
 
 
-UNKNOWN = Laws(kinds=[], scalars={}, added=[], added_by_layer=[])
+UNKNOWN = Reductions(kinds=[], scalars={}, added=[], added_by_layer=[])
 
 
-def error(what):
+def reduction_error(what):
     """The `ValueError` about a number that is of the whole batch alone."""
     return ValueError(
         f"The parts of a batch do not make {what}: it is no sum or mean over "
@@ -44,7 +44,7 @@ def error(what):
     )
 
 
-def key(weights):
+def weights_key(weights):
     """Sample weights of one key divide in the same way."""
     flat = keras.tree.flatten(weights)
     return tuple(None if t is None else len(t.shape) for t in flat)
@@ -52,11 +52,11 @@ def key(weights):
 
 def _law(index, term, laws):
     if term.kind == terms_lib.OPAQUE or index not in laws.scalars:
-        raise error(f"the loss `{term.name}`")
+        raise reduction_error(f"the loss `{term.name}`")
     return laws.scalars[index]
 
 
-def rate(index, term, laws, share):
+def loss_factor(index, term, laws, share):
     """What the value of a part counts for of that of the batch."""
     if term.kind == terms_lib.BY_DIVISOR:
         return share["divisors"][str(index)]
@@ -68,17 +68,17 @@ def rate(index, term, laws, share):
     return share["exists" if is_sum else "examples"]
 
 
-def pair(index, term, laws, part):
+def total_and_divisor(index, term, laws, part):
     """`(total, divisor)` of a part, of which sums are those of the batch."""
     total = term.total * part.exists
     if term.kind == terms_lib.SUMMED:
         return total, _one()
     if term.kind in (terms_lib.SCALAR, terms_lib.OPAQUE):
-        return scalar_pair(total, _law(index, term, laws), part)
+        return scalar_total_and_divisor(total, _law(index, term, laws), part)
     return total, tf.cast(term.divisor, tf.float32) * part.exists
 
 
-def check(terms, others):
+def check_terms(terms, others):
     kinds = [term.kind for term in terms]
     alone = not others and set(kinds) == {terms_lib.UNREDUCED}
     if terms_lib.UNREDUCED in kinds and not alone:
@@ -90,11 +90,11 @@ def check(terms, others):
         )
 
 
-def summed(added, laws, theirs):
+def sum_added_losses(added, laws, theirs):
     """Losses of `add_loss` as Keras sums them, with a law for each."""
     if len(added) != len(theirs):
         if laws is UNKNOWN:
-            raise error("what a layer adds by `add_loss`")
+            raise reduction_error("what a layer adds by `add_loss`")
         raise ValueError(
             "Layers add other losses in training than in inference "
             f"({len(added)} and {len(theirs)}): on several replicas, and with "
@@ -103,7 +103,7 @@ def summed(added, laws, theirs):
     return [tf.reduce_sum(tf.cast(value, tf.float32)) for value in added]
 
 
-def regularization(owner):
+def regularization_losses(owner):
     """Losses of weights, which every part has."""
     weights = owner.trainable_weights
     count = sum(weight.regularizer is not None for weight in weights)
@@ -111,10 +111,10 @@ def regularization(owner):
     return [tf.reduce_sum(tf.cast(value, tf.float32)) for value in losses]
 
 
-def scalar_pair(value, law, part):
+def scalar_total_and_divisor(value, law, part):
     if law == SUM:
         return value * part.exists, _one()
-    rows = tf.cast(part.rows, tf.float32)
+    rows = tf.cast(part.num_examples, tf.float32)
     return value * rows, rows
 
 

@@ -26,7 +26,7 @@ MAX_TRIES_A_CALL = 100
 
 
 @contextlib.contextmanager
-def guarded(name, num_stored):
+def limit_loading(name, num_stored):
     """Limits what is built in this scope, by this thread.
 
     Args:

@@ -5,9 +5,9 @@ import math
 import h5py
 
 from keras_norm.errors import ConversionError
-from keras_norm.saving.zip_members import FLOOR
-from keras_norm.saving.zip_members import MAX_EXPANSION
-from keras_norm.saving.zip_members import TRUST
+from keras_norm.saving.zip_checks import FLOOR
+from keras_norm.saving.zip_checks import MAX_EXPANSION
+from keras_norm.saving.zip_checks import TRUST
 
 MAX_ATTRIBUTE = 2**24
 

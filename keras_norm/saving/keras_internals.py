@@ -45,7 +45,7 @@ LEGACY_MODELS = {
 }
 
 
-def registered(saved):
+def find_registered(saved):
     """The registered class that a saved object names, or None."""
     # Without a module, the class name alone counts where Keras 2 wrote it.
     key = "registered_name" if "module" in saved else "class_name"
@@ -71,12 +71,12 @@ def find_class(kind, module, modules=()):
     return None
 
 
-def is_class(found):
+def is_model_class(found):
     """Whether it is a class of something that a model is made of."""
     return inspect.isclass(found) and issubclass(found, CLASSES)
 
 
-def is_function(function, module):
+def is_model_function(function, module):
     """Whether a name is that of a registered function or one for models.
 
     Args:
@@ -94,7 +94,7 @@ def is_function(function, module):
         if module in ("builtins", home)
     )
     return function not in NOT_IN_MODELS and any(
-        inspect.isfunction(symbol) or is_class(symbol) for symbol in found
+        inspect.isfunction(symbol) or is_model_class(symbol) for symbol in found
     )
 
 

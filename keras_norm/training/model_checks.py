@@ -16,7 +16,7 @@ REPLACED = (
 )
 
 
-def check(model):
+def check_model(model):
     """Refuses a model with a step of its own.
 
     Raises:
@@ -45,7 +45,7 @@ def check_layers(model):
             in a `keras.RematScope`: TensorFlow recomputes it without a gradient
             for its weights, which are tensors here.
     """
-    for layer in graph.family(model):
+    for layer in graph.all_layers(model):
         is_ours = isinstance(layer, ChannelLayer)
         if (
             layer.trainable_variables
@@ -69,4 +69,4 @@ def check_layers(model):
 
 def is_built(model):
     """Whether a model and all that is inside have their variables."""
-    return all(layer.built for layer in graph.family(model))
+    return all(layer.built for layer in graph.all_layers(model))

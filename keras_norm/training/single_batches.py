@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 
-def for_single_batches(owner, function):
+def support_single_batches(owner, function):
     """A train or test function that also splits a batch over the replicas.
 
     Args:
