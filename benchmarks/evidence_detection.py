@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-from recipes.classification import presets
 from recipes.config import base as config_lib
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
@@ -106,8 +105,8 @@ def plan(detectors, folder, data_dir):
             "workdir": str(pathlib.Path(folder) / norm),
         }
         name = settings.get("preset")
-        preset = presets.get(name, DetectionConfig.PRESETS)
-        config = config_lib.make(preset, settings, DetectionConfig)
+        preset = config_lib.get_preset(DetectionConfig, name)
+        config = config_lib.make_config(DetectionConfig, settings, preset)
         arguments = [groups_lib.argument(*each) for each in settings.items()]
         runs.append(Run(norm, tuple(arguments), config))
     return runs

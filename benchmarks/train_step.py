@@ -37,17 +37,18 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks import layers_report  # noqa: E402
 from benchmarks import tables  # noqa: E402
+from recipes.classification.config import Config  # noqa: E402
 from recipes.classification.task import ImageClassification  # noqa: E402
 from recipes.classification.trainer import Classifier  # noqa: E402
 from recipes.config import base as config_lib  # noqa: E402
 from recipes.data import input_pipeline as data_lib  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
-from recipes.run_dir.metrics_log import Records  # noqa: E402
-from recipes.training import build as build_lib  # noqa: E402
+from recipes.run_dir.metrics_log import MetricsLog  # noqa: E402
 from recipes.training import cluster  # noqa: E402
-from recipes.training import preemption  # noqa: E402
-from recipes.training.compiled_steps import Steps  # noqa: E402
-from recipes.training.loop import Training  # noqa: E402
+from recipes.training import runner  # noqa: E402
+from recipes.training import signals  # noqa: E402
+from recipes.training.compiled_steps import CompiledSteps  # noqa: E402
+from recipes.training.loop import TrainingLoop  # noqa: E402
 
 BASELINE = "keras_bn"
 # How often the loop under test writes a row.
@@ -68,13 +69,15 @@ def make_config(options, norm, xla):
         "strategy": "one_device",
         "mode": "train",
     }
-    return config_lib.make({}, flags)
+    return config_lib.make_config(Config, flags)
 
 
 def build(config, data, strategy, is_baseline):
     """The trainer of a contender."""
     if not is_baseline:
-        return build_lib.build(config, ImageClassification(), data, strategy)
+        return runner.build_trainer(
+            config, ImageClassification(), data, strategy
+        )
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = keras_network(config, data)
@@ -147,8 +150,10 @@ def time_loop(options):
     config = make_config(options, options.norms[0], xla=False)
     config = dataclasses.replace(config, log_every_steps=LOG_EVERY_STEPS)
     data = data_lib.make_data(config, ImageClassification())
-    trainer = build_lib.build(config, ImageClassification(), data, strategy)
-    steps = Steps(trainer, data, strategy)
+    trainer = runner.build_trainer(
+        config, ImageClassification(), data, strategy
+    )
+    steps = CompiledSteps(trainer, data, strategy)
     step = compiled_step(trainer, strategy)
     bare, whole = [], []
     for _ in track(range(options.num_rounds + 1), "loop"):
@@ -175,19 +180,19 @@ def run_bare(steps, step, num_steps):
 def run_loop(config, steps, num_steps):
     """Seconds a step of the recipe's loop, its bar and its rows included."""
     with tempfile.TemporaryDirectory() as folder:
-        records = Records(pathlib.Path(folder), config.best_metric)
-        training = Training(
+        records = MetricsLog(pathlib.Path(folder), config.best_metric)
+        training = TrainingLoop(
             config,
             ImageClassification(),
             dataclasses.replace(steps.data, num_steps=num_steps),
             steps,
             records,
             lambda step, seconds: None,
-            cluster.Broadcast(None, cluster.Workers()),
+            cluster.ChiefBroadcast(None, cluster.Workers()),
             0,
             0.0,
         )
-        training.run(preemption.Preemption())
+        training.run(signals.Preemption())
         _, rates = records.series("train/images_per_second")
     return config.global_batch_size / statistics.harmonic_mean(rates)
 

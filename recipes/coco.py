@@ -36,10 +36,11 @@ from absl import flags  # noqa: E402
 from absl import logging  # noqa: E402
 
 from recipes import errors  # noqa: E402
-from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
 from recipes.training import signals  # noqa: E402
+
 
 def run(config):
     """Runs a config and returns its `Result`."""

@@ -27,7 +27,7 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes.config import help  # noqa: E402
+from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 
 flags.DEFINE_string(
@@ -39,11 +39,11 @@ flags.DEFINE_string(
 
 
 def help_text():
-    lines = help.entry("out", flags.FLAGS["out"].help)
+    lines = recipe_flags.help_entry("out", flags.FLAGS["out"].help)
     return "\n".join([__doc__.strip(), "", "Flags:", *lines])
 
 
-help.define(help_text)
+recipe_flags.define_help(help_text)
 
 
 def run(paths, out):
@@ -53,9 +53,10 @@ def run(paths, out):
     from recipes.experiments import aggregate as groups_lib
     from recipes.experiments import cautions
     from recipes.experiments import compare_report
+    from recipes.experiments.programs import CONFIG_CLASSES
     from recipes.run_dir import runs
 
-    found, faults = runs.load_all(runs.find(paths))
+    found, faults = runs.load_all(runs.find(paths), CONFIG_CLASSES)
     groups = groups_lib.make(found)
     folder = pathlib.Path(out).expanduser()
     figure, page = compare_report.write(groups, folder, faults)

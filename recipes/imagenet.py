@@ -44,8 +44,6 @@ from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
 from recipes.training import signals  # noqa: E402
 
-recipe_flags.define_flags(__doc__, Config)
-
 
 def run(config):
     """Runs a config and returns its `Result`."""
@@ -68,4 +66,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    recipe_flags.define_flags(__doc__, Config)
     app.run(main)

@@ -37,9 +37,10 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
+from recipes.classification.config import Config  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.config import help  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
+from recipes.errors import explain_disk_errors  # noqa: E402
 
 OWN = ("vary", "out", "jobs", "x", "log_every_examples", "list")
 
@@ -79,7 +80,9 @@ flags.DEFINE_bool("list", False, "Print the command of each run, and stop.")
 
 
 def help_text():
-    entries = [help.entry(name, flags.FLAGS[name].help) for name in OWN]
+    entries = [
+        recipe_flags.help_entry(name, flags.FLAGS[name].help) for name in OWN
+    ]
     lines = [line for entry in entries for line in entry]
     return "\n".join(
         [
@@ -93,8 +96,8 @@ def help_text():
     )
 
 
-recipe_flags.define_setting_flags(flags.FLAGS)
-help.define(help_text)
+recipe_flags.define_setting_flags(flags.FLAGS, Config)
+recipe_flags.define_help(help_text)
 
 
 def main(argv):
@@ -104,9 +107,7 @@ def main(argv):
                 f"unexpected argument {argv[1]!r}: every setting is a flag, "
                 "see --help."
             )
-        from recipes.run_dir import disk
-
-        with disk.explained():
+        with explain_disk_errors():
             failed = _sweep(flags.FLAGS)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -134,7 +135,7 @@ def _sweep(values):
 
     if not values.out:
         raise RecipeError("--out needs the name of a folder.")
-    given = recipe_flags.given_settings(values)
+    given = recipe_flags.given_settings(values, Config)
     axes = [grid.parse_axis(text) for text in values.vary]
     shares = shares_lib.make(values.jobs)
     folder = pathlib.Path(values.out).expanduser()

@@ -7,6 +7,7 @@ checks that it still exists.
 import contextlib
 
 from tensorflow.python.data.ops import multi_device_iterator_ops
+from tensorflow.python.framework import config as tf_config
 from tensorflow.python.framework import convert_to_constants
 
 # Seen in TensorFlow 2.16 to 2.21.
@@ -46,3 +47,25 @@ def freeze_variables(function):
     Uses `convert_variables_to_constants_v2`, seen in TensorFlow 2.16 to 2.21.
     """
     return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def set_health_check_interval(strategy, seconds):
+    """Sets the seconds between health checks of the other workers.
+
+    Sets `MultiWorkerMirroredStrategy.extended._check_health_interval`, seen in
+    TensorFlow 2.16 to 2.21.
+    """
+    strategy.extended._check_health_interval = seconds
+
+
+def is_op_determinism_enabled():
+    """Returns True if operations are deterministic.
+
+    TensorFlow 2.16 to 2.21 have no public function that tells or resets it.
+    """
+    return tf_config.is_op_determinism_enabled()
+
+
+def disable_op_determinism():
+    """Undoes `tf.config.experimental.enable_op_determinism`."""
+    tf_config.disable_op_determinism()

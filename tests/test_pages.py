@@ -9,12 +9,12 @@ import re
 import shlex
 
 import pytest
-from absl import flags
 
 import keras_norm_cli
 from recipes.classification.config import Config
 from recipes.detection.config import DetectionConfig
-from recipes.training import weight_decay
+from recipes.training import trainer as trainer_lib
+from tests.recipes.command_line import parse_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "recipes/README.md"]
@@ -110,25 +110,11 @@ def test_command_is_valid(command):
 
 
 def _check_classification_flags(options):
-    from recipes import imagenet  # noqa: F401, defines the flags
-    from recipes.config import flags as recipe_flags
-
-    values = flags.FLAGS
-    for name in values:
-        values[name].unparse()
-    unparsed = values(["imagenet.py", *options])
-    assert unparsed == ["imagenet.py"]
-    recipe_flags.to_config(values)
+    parse_flags(Config, *options)
 
 
 def _check_detection_flags(options):
-    from recipes.config import flags as recipe_flags
-
-    # One process cannot define the flags of both programs globally.
-    values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, DetectionConfig)
-    assert values(["coco.py", *options]) == ["coco.py"]
-    recipe_flags.to_config(values, DetectionConfig)
+    parse_flags(DetectionConfig, *options)
 
 
 # The function that parses and validates the flags of a program.
@@ -204,7 +190,7 @@ def test_numerics_page_lists_the_weights_excluded_from_weight_decay():
     listed = re.search(
         r"NORM_WEIGHTS = (\(.*?^\))", code, re.DOTALL | re.MULTILINE
     )
-    assert eval(listed[1]) == weight_decay.NORM_WEIGHTS
+    assert eval(listed[1]) == trainer_lib.NORM_WEIGHTS
 
 
 def test_imports_of_the_package_point_one_way():

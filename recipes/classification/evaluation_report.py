@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from recipes.classification import class_metrics
 from recipes.data import image_files
-from recipes.run_dir import run_files
+from recipes.run_dir import metrics_log
 
 # A table of more classes shows those of the lowest accuracy.
 MAX_ROWS = 50
@@ -31,7 +31,7 @@ def render_evaluation(config, data):
         config: A `Config`.
         data: Its `Data`.
     """
-    with run_files.left_out_if_damaged(config.folder / class_metrics.FILE):
+    with metrics_log.skip_if_damaged(config.folder / class_metrics.FILE):
         return _page(class_metrics.read_class_metrics(config.folder), data)
     return ""
 

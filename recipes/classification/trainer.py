@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from recipes.classification import class_metrics
 from recipes.training.trainer import Trainer
-from recipes.training.trainer import mean
+from recipes.training.trainer import weighted_mean
 
 
 class Classifier(Trainer):
@@ -19,7 +19,7 @@ class Classifier(Trainer):
         pads: Whether training batches may hold images of weight 0.
     """
 
-    VALUES = ("loss", "accuracy", "top5_accuracy")
+    METRICS = ("loss", "accuracy", "top5_accuracy")
 
     def __init__(self, model, config, pads):
         super().__init__(model, config, pads)
@@ -28,10 +28,10 @@ class Classifier(Trainer):
 
     def part_loss(self, x, y, y_pred, weights):
         values = self.values(y, y_pred)
-        means = {name: mean(v, weights) for name, v in values.items()}
+        means = {name: weighted_mean(v, weights) for name, v in values.items()}
         return means["loss"] + self.penalty(), means
 
-    def evaluation(self, steps):
+    def make_evaluator(self, steps):
         return Counted(self, steps)
 
     def totals(self, batch):
@@ -92,8 +92,8 @@ class Counted:
     def __call__(self):
         """Values over all evaluation examples, and how many those are."""
         data = self.steps.data
-        batches = self.steps.distributed(data.evaluation)
-        names = (*self.classifier.VALUES, "examples")
+        batches = self.steps.distribute(data.evaluation)
+        names = (*self.classifier.METRICS, "examples")
         totals, rows = {name: tf.zeros([]) for name in names}, []
         for _ in range(data.num_eval_batches):
             totals, added = self._add(next(batches), totals)

@@ -6,7 +6,7 @@ import keras_norm
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from recipes.errors import RecipeError
-from recipes.errors import unknown
+from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import classifiers
 from recipes.models import norms
@@ -36,7 +36,7 @@ def make(name, norm, image_shape):
         RecipeError: for an unknown name, or a norm that it cannot take.
     """
     if name not in names():
-        raise unknown("model", name, names())
+        raise unknown_name_error("model", name, names())
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)

@@ -76,7 +76,7 @@ class AveragePrecision:
         every = getattr(self.data.source, split).annotations()
         found = {}
         size = self.data.eval_batch_size
-        batches = self.steps.distributed(
+        batches = self.steps.distribute(
             lambda context: self.data.evaluation(context, split)
         )
         for _ in range(-(-len(every) // size)):

@@ -11,7 +11,7 @@ from recipes.detection import coco_metric
 from recipes.detection import visualization
 from recipes.detection.evaluator import PER_CLASS
 from recipes.detection.evaluator import PREDICTIONS
-from recipes.run_dir import run_files
+from recipes.run_dir import metrics_log
 
 HEADINGS = {"evaluation": "Evaluation images", "train": "Training images"}
 NUM_IMAGES = 12
@@ -31,7 +31,7 @@ def page(config, data):
         path = config.folder / PREDICTIONS[split]
         if path.exists():
             rows = []
-            with run_files.left_out_if_damaged(path):
+            with metrics_log.skip_if_damaged(path):
                 found = json.loads(path.read_bytes())
                 rows = chosen(getattr(data.source, split), data.source, found)
             if rows:
@@ -40,7 +40,7 @@ def page(config, data):
                 parts.append(f"<h2>{heading}</h2>\n{image}")
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes >= MANY:
-        with run_files.left_out_if_damaged(path):
+        with metrics_log.skip_if_damaged(path):
             parts.append(_by_class(json.loads(path.read_bytes())))
     return "\n".join(parts)
 

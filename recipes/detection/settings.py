@@ -38,7 +38,11 @@ class DetectionRunSettings(RunSettings):
         affects_result=False,
     )
     score_threshold: float = setting(
-        0.05, "Detections below that score are left out.", low=0, high=1, on_resume=MAY_CHANGE
+        0.05,
+        "Detections below that score are left out.",
+        low=0,
+        high=1,
+        on_resume=MAY_CHANGE,
     )
     nms_threshold: float = setting(
         0.5,
@@ -49,7 +53,10 @@ class DetectionRunSettings(RunSettings):
         on_resume=MAY_CHANGE,
     )
     max_detections: int = setting(
-        100, "Detections an image at most; COCO counts 100.", low=1, on_resume=MAY_CHANGE
+        100,
+        "Detections an image at most; COCO counts 100.",
+        low=1,
+        on_resume=MAY_CHANGE,
     )
 
 

@@ -7,7 +7,7 @@ from recipes.detection import losses
 from recipes.detection import retinanet
 from recipes.detection.evaluator import AveragePrecision
 from recipes.training.trainer import Trainer
-from recipes.training.trainer import mean
+from recipes.training.trainer import weighted_mean
 
 
 class Detector(Trainer):
@@ -28,14 +28,14 @@ class Detector(Trainer):
         pads: Whether training batches may hold images of weight 0.
     """
 
-    VALUES = ("loss", "class_loss", "box_loss", "positives")
+    METRICS = ("loss", "class_loss", "box_loss", "positives")
 
     def __init__(self, model, config, data, pads):
         super().__init__(model, config, pads)
         self.config = config
         self.data = data
 
-    def evaluation(self, steps):
+    def make_evaluator(self, steps):
         return AveragePrecision(self, steps)
 
     def train_step(self, batch):
@@ -74,5 +74,5 @@ class Detector(Trainer):
             "box_loss": box_loss,
             "positives": y["positives"],
         }
-        means = {name: mean(v, weights) for name, v in values.items()}
+        means = {name: weighted_mean(v, weights) for name, v in values.items()}
         return means["loss"] + self.penalty(), means

@@ -6,18 +6,11 @@ import shlex
 import statistics
 
 from recipes.classification.config import Config
-from recipes.run_dir.run_dir import NOT_OF_THE_RUN
+from recipes.config.setting import MAY_CHANGE
+from recipes.config.setting import PER_COMMAND
+from recipes.config.setting import fields_by_resume_rule
+from recipes.config.setting import fields_that_affect_result
 
-# What a rerun in a workdir may change and which yet changes its values.
-_OF_THE_VALUES = ("use_ema", "strategy", "num_replicas", "virtual_replicas")
-# What changes no value, besides that. A preset is its settings.
-_OF_NO_VALUE = (
-    "seed",
-    "eval_batch_size",
-    "eval_every_epochs",
-    "eval_every_steps",
-    "preset",
-)
 # Values that say that a setting is not used: a label leaves them out.
 _OFF = (None, {}, False, 0, "auto")
 
@@ -97,10 +90,9 @@ def make(runs, apart_from=()):
             groups.
     """
     separating = [
-        field.name
-        for field in dataclasses.fields(Config)
-        if field.name not in (*_OF_NO_VALUE, *apart_from)
-        and (field.name not in NOT_OF_THE_RUN or field.name in _OF_THE_VALUES)
+        name
+        for name in fields_that_affect_result(Config)
+        if name not in ("seed", *apart_from)
     ]
     names = differing(runs, separating)
     if not names and "preset" not in apart_from:
@@ -155,7 +147,8 @@ def _telling(label, labels, groups):
 
 def _label(settings, telling=()):
     """Settings as flags: those that are used, and those that tell."""
-    shown = [name for name in settings if name not in NOT_OF_THE_RUN]
+    changeable = fields_by_resume_rule(Config, MAY_CHANGE, PER_COMMAND)
+    shown = [name for name in settings if name not in changeable]
     used = [
         name
         for name in settings

@@ -9,7 +9,6 @@ import shlex
 
 from absl import flags
 
-from recipes.classification import presets
 from recipes.classification.config import Config
 from recipes.config import base as config_lib
 from recipes.config import flags as recipe_flags
@@ -100,13 +99,13 @@ def _split(text):
 
 def _parse_flags(part, text):
     values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values)
+    recipe_flags.define_setting_flags(values, Config)
     flags.DEFINE_integer(REPLICA_BATCH, None, "", 1, flag_values=values)
     try:
         left = values(["--vary", *shlex.split(part)])[1:]
         if left:
             raise ValueError(f"unexpected argument {left[0]!r}")
-        settings = recipe_flags.given_settings(values)
+        settings = recipe_flags.given_settings(values, Config)
     except (flags.Error, ValueError, RecipeError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"--vary={shlex.quote(text)}: {reason}") from error
@@ -138,8 +137,8 @@ def make(folder, given, axes, num_devices=1, log_every_examples=None):
         name = _name(varied)
         settings["workdir"] = str(pathlib.Path(folder) / name)
         try:
-            preset = presets.get(settings.get("preset"))
-            config = config_lib.make(preset, settings)
+            preset = config_lib.get_preset(Config, settings.get("preset"))
+            config = config_lib.make_config(Config, settings, preset)
         except RecipeError as error:
             raise RecipeError(f"{name}: {error}") from error
         if name in cells:
@@ -169,7 +168,7 @@ def check_workdirs(cells):
 
 def _settings(given, varied, num_devices, log_every_examples):
     settings = {**given, **varied}
-    preset = presets.get(settings.get("preset"))
+    preset = config_lib.get_preset(Config, settings.get("preset"))
     share = settings.pop(REPLICA_BATCH, None)
     if share is not None:
         known = {**preset, **settings}

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 
+from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.experiments.aggregate import argument
+from recipes.experiments.programs import CONFIG_CLASSES
 from recipes.run_dir import lock
+from recipes.run_dir import run_dir
 from recipes.run_dir import runs
-from recipes.training import length
-from recipes.training.interrupts import Interrupts
+from recipes.training.signals import DeferredInterrupts
 
 PROGRAM = pathlib.Path(__file__).parent.parent / "imagenet.py"
 LAUNCH = pathlib.Path(__file__).with_name("launcher.py")
@@ -62,7 +64,7 @@ class Job:
     def run(self):
         """The `runs.Run` as its workdir tells it now; None before a start."""
         try:
-            return runs.load(self.folder)
+            return runs.load(self.folder, CONFIG_CLASSES)
         except RecipeError:
             return None
 
@@ -76,8 +78,9 @@ class Job:
 
     def _is_long(self, run):
         """Whether it was trained for as long as it should be now."""
-        lengths = {name: run.config[name] for name in length.FIELDS}
-        return not length.is_raised(lengths, self.cell.config.to_dict())
+        return not run_dir.extends_training(
+            Config, run.config, self.cell.config.to_dict()
+        )
 
     def progress(self):
         """How much of the training is done, from 0 to 1."""
@@ -109,7 +112,7 @@ def await_workdirs(cells):
     deadline = time.monotonic() + GRACE_SECONDS
     told = False
     while time.monotonic() < deadline:
-        used = [c.name for c in cells if lock.is_held(c.config.folder)]
+        used = [c.name for c in cells if lock.is_locked(c.config.folder)]
         if not used:
             return
         if not told:
@@ -135,7 +138,7 @@ def finish(jobs, shares, watch):
     waiting = [job for job in jobs if job.status == WAITING]
     free = list(range(len(shares)))
     running = []
-    with Interrupts() as interrupts:
+    with DeferredInterrupts() as interrupts:
         try:
             while (waiting or running) and not interrupts.requested:
                 while waiting and free and not interrupts.requested:

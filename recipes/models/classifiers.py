@@ -6,7 +6,7 @@ import re
 import keras
 
 from keras_norm.conversion import convert
-from recipes.errors import unknown
+from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import norms
 
@@ -42,7 +42,7 @@ def make_classifier(name, norm, image_shape, num_classes):
     elif name in _applications():
         build = _application(name)
     else:
-        raise unknown("model", name, model_names())
+        raise unknown_name_error("model", name, model_names())
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         return build(norm, image_shape, num_classes)
 

@@ -105,7 +105,9 @@ class Progress:
         if "images_per_second" in trained:
             text += f"  {trained['images_per_second']:,.0f} images/s"
         waits = trained.get("input_wait", 0.0)
-        if waits > MIN_INPUT_WAIT and self._input_limits(trained["images_per_second"]):
+        if waits > MIN_INPUT_WAIT and self._input_limits(
+            trained["images_per_second"]
+        ):
             text += f"  waits {waits:.0%} for input"
         return text
 

@@ -227,7 +227,7 @@ def _require_same_run(stored, config):
     ]
     if not differences:
         return
-    extends = len(differences) == 1 and _extends_training(
+    extends = len(differences) == 1 and extends_training(
         type(config), stored, given
     )
     # Only a constant schedule has the same learning rates in a longer run.
@@ -246,8 +246,14 @@ def _require_same_run(stored, config):
     )
 
 
-def _extends_training(config_class, stored, given):
-    """Returns True if one of the settings for the length has become larger."""
+def extends_training(config_class, stored, given):
+    """Returns True if the length of training is larger than that of a run.
+
+    Args:
+        config_class: The config class of the program.
+        stored: Dict of the settings of the run.
+        given: Dict of the settings of the command.
+    """
     changed = [
         name
         for name in fields_by_resume_rule(config_class, MAY_EXTEND)

@@ -6,8 +6,8 @@ import pathlib
 import statistics
 
 from recipes.errors import RecipeError
+from recipes.run_dir import metrics_log
 from recipes.run_dir import run_dir
-from recipes.run_dir import run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +102,8 @@ def load(workdir, config_classes):
         )
     config_class, config = run_dir.read_config(folder, config_classes)
     try:
-        summary, faults = run_files.read_summary(folder / "summary.json")
-        rows, of_rows = run_files.read_rows(folder / "metrics.jsonl")
+        summary, faults = metrics_log.read_summary(folder / "summary.json")
+        rows, of_rows = metrics_log.read_metrics(folder / "metrics.jsonl")
     except OSError as error:
         raise RecipeError(
             f"{error.filename} cannot be read: {error.strerror}."

@@ -19,7 +19,9 @@ class CompiledSteps:
             that only one function is compiled.
     """
 
-    def __init__(self, trainer, data, strategy, is_timed=True, always_loops=False):
+    def __init__(
+        self, trainer, data, strategy, is_timed=True, always_loops=False
+    ):
         self.trainer = trainer
         self.data = data
         self.strategy = strategy
@@ -104,7 +106,8 @@ class CompiledSteps:
         # Logs are equal on all replicas.
         logs = {
             name: tf.reshape(
-                self.strategy.experimental_local_results(per_replica[name])[0], []
+                self.strategy.experimental_local_results(per_replica[name])[0],
+                [],
             )
             for name in self.trainer.METRICS
         }

@@ -65,7 +65,7 @@ def _one_machine(config):
 
 
 def _multi_worker(config):
-    """Returns a strategy with one replica per GPU, or per worker without GPUs."""
+    """Returns a strategy with one replica per GPU, or one per CPU worker."""
     for flag in ("num_replicas", "virtual_replicas"):
         if getattr(config, flag) is not None:
             raise RecipeError(
@@ -172,7 +172,9 @@ def describe_devices(strategy):
 
 def _explain_cpu(gpus):
     if gpus:
-        return f"{_format_count(len(gpus), 'GPU')} ({_gpu_names(gpus)}) not used"
+        return (
+            f"{_format_count(len(gpus), 'GPU')} ({_gpu_names(gpus)}) not used"
+        )
     if NVIDIA_DEVICE.exists():
         return (
             "TensorFlow sees no GPU, although there is one: "

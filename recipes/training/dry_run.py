@@ -49,8 +49,8 @@ def describe(config, data, trainer, strategy):
                 f"{data.num_classes} classes"
             ),
             (
-                f"replicas       {replicas}, each {replica_batch_size} images a step"
-                f"{accumulated}"
+                f"replicas       {replicas}, each {replica_batch_size} images "
+                f"a step{accumulated}"
             ),
             (
                 f"steps          {data.num_steps:,}, {data.steps_per_epoch:,} "

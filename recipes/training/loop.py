@@ -1,4 +1,4 @@
-"""The training loop, and the schedule of logging, evaluation and checkpoints."""
+"""The training loop, and when it logs, evaluates and saves checkpoints."""
 
 import contextlib
 import dataclasses

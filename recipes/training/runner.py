@@ -12,8 +12,8 @@ import keras
 
 import keras_norm
 from recipes import atomic_io
+from recipes.data import dataset_summary
 from recipes.data import input_pipeline
-from recipes.data import inventory
 from recipes.errors import RecipeError
 from recipes.errors import explain_disk_errors
 from recipes.models import freeze
@@ -117,9 +117,9 @@ def _open_data(config, task, strategy, is_chief):
     if config.mode == "predict":
         replicas = strategy.num_replicas_in_sync
         return predict_lib.open_images(config, task, replicas)
-    data = input_pipeline.make(config, task)
+    data = input_pipeline.make_data(config, task)
     if is_chief:
-        print(inventory.describe(data))
+        print(dataset_summary.describe_data(data))
     return data
 
 
@@ -246,7 +246,7 @@ def _save_model(path, session):
         with session.trainer.averaged():
             session.trainer.model.save(partial)
         names = list(session.data.source.class_names)
-        model_metadata.add(partial, {"class_names": names})
+        model_metadata.add_metadata(partial, {"class_names": names})
 
 
 def evaluate(session):
@@ -418,7 +418,7 @@ def _summarize_setup(session):
         "devices": distribution.describe_devices(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.facts(data.source),
+        **dataset_summary.class_metadata(data.source),
     }
 
 

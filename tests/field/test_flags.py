@@ -16,6 +16,8 @@ pytest.importorskip("tensorflow_datasets")
 from recipes.classification.config import Config  # noqa: E402
 from recipes.config import base as config_lib  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config.setting import MAY_CHANGE  # noqa: E402
+from recipes.config.setting import PER_COMMAND  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.experiments import aggregate  # noqa: E402
@@ -25,6 +27,7 @@ from recipes.training import distribution  # noqa: E402
 from tests.recipes.command_line import FAST  # noqa: E402
 from tests.recipes.command_line import cluster  # noqa: E402
 from tests.recipes.command_line import finish  # noqa: E402
+from tests.recipes.command_line import parse_flags  # noqa: E402
 
 KINDS = {"imagenet": Config, "coco": DetectionConfig}
 
@@ -57,10 +60,7 @@ def example(field):
 
 
 def parse(kind, *arguments):
-    values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, kind)
-    values(["program", *arguments])
-    return recipe_flags.to_config(values, kind)
+    return parse_flags(kind, *arguments)
 
 
 def preset_of(field):
@@ -126,7 +126,7 @@ def test_none_is_kept_and_compared(program, field, monkeypatch, tmp_path):
     assert parse(kind, place) == config
     run_dir.check_run_dir(parse(kind, "--preset=full", *unset(field), place))
     other = parse(kind, "--preset=full", place)
-    if field.name in run_dir.NOT_OF_THE_RUN:
+    if field.metadata["on_resume"] in (MAY_CHANGE, PER_COMMAND):
         run_dir.check_run_dir(other)
         # And it may be unset later, by the flag alone.
         run_dir.write_config(other)
@@ -174,8 +174,8 @@ def test_a_length_unset_gives_way_to_the_default():
     assert parse(Config, preset).train_steps == 300_000
     config = parse(Config, preset, "--train_steps=none", "--train_epochs=7")
     assert (config.train_steps, config.train_epochs) == (None, 7)
-    assert config_lib.make({"train_epochs": 5}, {}, DetectionConfig) == (
-        config_lib.make({}, {"train_epochs": 5}, DetectionConfig)
+    assert config_lib.make_config(DetectionConfig, {}, {"train_epochs": 5}) == (
+        config_lib.make_config(DetectionConfig, {"train_epochs": 5})
     )
 
 
@@ -221,7 +221,7 @@ def test_workers_take_a_preset_whose_replicas_are_unset(tmp_path):
     """Its `virtual_replicas` cannot be on several machines."""
     given = ("--preset=digits", "--strategy=multi_worker")
     with pytest.raises(RecipeError, match="--virtual_replicas=none"):
-        distribution.make(parse(Config, *given))
+        distribution.make_strategy(parse(Config, *given))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -6,7 +6,7 @@ import pytest
 
 import keras_norm
 from keras_norm.training import ReplicaModel
-from recipes.training.state import State
+from recipes.training.checkpoints import TrainingState
 from tests.assertions import assert_allclose
 from tests.assertions import to_numpy
 
@@ -31,7 +31,7 @@ def trainer():
 @pytest.mark.parametrize(("version", "groups"), [("0.1.0", 4), (None, 16)])
 def test_groups_of_a_checkpoint(version, groups):
     model = trainer()
-    state = State(model)
+    state = TrainingState(model)
     state.write(state.read(), version)
     x = np.random.default_rng(0).normal(3, 2, (2, 4, 4, 16)).astype("float32")
     expected = keras.layers.GroupNormalization(groups)(x)

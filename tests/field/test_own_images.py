@@ -15,14 +15,13 @@ if keras.backend.backend() != "tensorflow":
 pytest.importorskip("tensorflow_datasets")
 
 import tensorflow as tf  # noqa: E402
-from absl import flags  # noqa: E402
 
 from recipes.classification.config import Config  # noqa: E402
-from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from tests.recipes import small_runs  # noqa: E402
+from tests.recipes.command_line import parse_flags  # noqa: E402
 from tests.recipes.detection import small_detector  # noqa: E402
 
 CLASSES = ("cat", "chien <été>")
@@ -31,11 +30,8 @@ SIZE = 32
 
 def command(*arguments, kind=Config):
     """What the program does with a command line, in this process."""
-    values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, kind)
-    values(["program", *arguments])
     task = small_runs.TASK if kind is Config else small_detector.TASK
-    runner.run(recipe_flags.to_config(values, kind), task)
+    runner.run(parse_flags(kind, *arguments), task)
 
 
 def picture(label, i):

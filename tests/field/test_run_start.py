@@ -19,18 +19,19 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from recipes.classification import evaluation_report  # noqa: E402
-from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.classification.config import Config  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
+from recipes.errors import explain_disk_errors  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
-from recipes.run_dir import devices  # noqa: E402
-from recipes.run_dir import disk  # noqa: E402
+from recipes.run_dir import metrics_log  # noqa: E402
 from recipes.run_dir import progress  # noqa: E402
-from recipes.run_dir import run_files  # noqa: E402
+from recipes.run_dir import run_dir  # noqa: E402
 from recipes.run_dir import runs  # noqa: E402
 from recipes.training import checkpoints  # noqa: E402
 from recipes.training import distribution  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from tests.recipes import command_line as process  # noqa: E402
+from tests.recipes.command_line import parse_flags  # noqa: E402
 from tests.recipes.experiments.fake_runs import write  # noqa: E402
 from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
@@ -65,8 +66,10 @@ def test_the_devices_are_in_summary_and_report(sparse):
 
 
 def test_a_single_cpu_is_no_replica(tmp_path):
-    made = distribution.make(make_config(virtual_replicas=None))
-    assert devices.describe(made).startswith("1 CPU; TensorFlow sees no GPU")
+    made = distribution.make_strategy(make_config(virtual_replicas=None))
+    assert distribution.describe_devices(made).startswith(
+        "1 CPU; TensorFlow sees no GPU"
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,13 +163,13 @@ def test_a_run_that_works_keeps_its_workdir(tmp_path):
 
 
 def test_a_checkpoint_is_named_only_where_there_is_one(sparse, tmp_path):
-    assert checkpoints.resumption(tmp_path) == (
+    assert run_dir.describe_resumption(tmp_path) == (
         "no checkpoint was saved yet, the same command starts anew"
     )
-    assert checkpoints.earlier(tmp_path) == ""
-    newest = checkpoints.Checkpoints(sparse[0], keep=1).paths()[0]
-    assert str(newest) in checkpoints.resumption(sparse[0])
-    assert str(newest) in checkpoints.earlier(sparse[0])
+    assert run_dir.describe_newest_checkpoint(tmp_path) == ""
+    newest = checkpoints.CheckpointManager(sparse[0], keep=1).paths()[0]
+    assert str(newest) in run_dir.describe_resumption(sparse[0])
+    assert str(newest) in run_dir.describe_newest_checkpoint(sparse[0])
 
 
 def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
@@ -188,7 +191,10 @@ def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
     ],
 )
 def test_a_full_disk_is_one_line(tmp_path, error):
-    with pytest.raises(RecipeError) as caught, disk.explained(tmp_path):
+    with (
+        pytest.raises(RecipeError) as caught,
+        explain_disk_errors(lambda: run_dir.describe_resumption(tmp_path)),
+    ):
         raise error
     text = str(caught.value)
     assert os.strerror(errno.ENOSPC) in text or "Read-only" in text
@@ -218,12 +224,12 @@ def test_a_damaged_line_is_named_and_the_others_are_read(tmp_path, line):
     good = [{"step": i, "epoch": i / 10, "train/loss": 1.0} for i in (1, 2, 3)]
     lines = [json.dumps(row).encode() for row in good]
     path.write_bytes(b"\n".join([lines[0], line, *lines[1:]]) + b"\n")
-    rows, faults = run_files.read_rows(path)
+    rows, faults = metrics_log.read_metrics(path)
     assert rows == good
     assert faults == [f"{path}: line 2 is damaged and left out"]
     # A last line without its end is what a kill leaves.
     path.write_bytes(b"\n".join(lines) + b"\n" + line)
-    assert run_files.read_rows(path) == (good, [])
+    assert metrics_log.read_metrics(path) == (good, [])
 
 
 def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
@@ -231,7 +237,7 @@ def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
     good = write(tmp_path / "good", curve)
     bad = write(tmp_path / "bad", curve)
     (bad / "config.json").write_text("[]")
-    found, faults = runs.load_all([good, bad])
+    found, faults = runs.load_all([good, bad], [Config])
     assert [r.folder for r in found] == [good]
     assert len(faults) == 1 and str(bad / "config.json") in faults[0]
 
@@ -261,7 +267,7 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
 
 def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
     """ZIP archives have bits that say: encrypted, compressed, patched."""
-    made = checkpoints.Checkpoints(tmp_path, 2)
+    made = checkpoints.CheckpointManager(tmp_path, 2)
     arrays = {"a": np.arange(3.0), "b": np.arange(4)}
     made.save(arrays, {"step": 1, "seconds": 0.0}, None)
     path = made.path(1)
@@ -274,7 +280,7 @@ def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
             bad[place] ^= 1 << bit
             path.write_bytes(bad)
             try:
-                found = checkpoints.read(path, arrays).arrays
+                found = checkpoints.read_checkpoint(path, arrays).arrays
             except RecipeError as error:
                 names.append("\n" in str(error))
                 continue
@@ -287,9 +293,9 @@ def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
 def test_a_checkpoint_without_its_step_is_named(tmp_path, facts):
     path = tmp_path / "step_000000001.npz"
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    np.savez(path, **{checkpoints.FACTS: text, "a": np.ones(1)})
+    np.savez(path, **{checkpoints.METADATA_MEMBER: text, "a": np.ones(1)})
     with pytest.raises(RecipeError, match="cannot be read"):
-        checkpoints.read(path, ["a"])
+        checkpoints.read_checkpoint(path, ["a"])
 
 
 # A longer training
@@ -305,7 +311,7 @@ def test_a_longer_run_equals_one_of_that_length(tmp_path):
                 for k, v in row.items()
                 if "second" not in k and "wait" not in k
             }
-            for row in runs.load(tmp_path / name).rows
+            for row in runs.load(tmp_path / name, [Config]).rows
         ]
         for name in ("one", "two")
     )
@@ -346,26 +352,22 @@ def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     assert started.returncode == 130, errors
     assert "Traceback" not in errors
     assert "Ctrl-C: saved after step" in output
-    (newest, *_) = checkpoints.Checkpoints(tmp_path / "run", keep=1).paths()
+    (newest, *_) = checkpoints.CheckpointManager(
+        tmp_path / "run", keep=1
+    ).paths()
     assert f"the same command resumes from {newest}" in output
     assert "devices: 1 CPU" in output.splitlines()[0]
     code, _, errors = process.finish(*arguments, workdir)
     assert code == 0, errors
-    steps = [row["step"] for row in runs.load(tmp_path / "run").rows]
+    steps = [row["step"] for row in runs.load(tmp_path / "run", [Config]).rows]
     assert steps == list(range(1, 401))
 
 
 def test_flags_of_the_length_alone_belong_to_the_run(tmp_path):
     """`--workdir=... --train_epochs=2` takes the other settings from there."""
-    from absl import flags
-
-    from recipes import imagenet  # noqa: F401, defines the flags
-
     run(tmp_path / "run", **CONSTANT, train_epochs=1)
-    values = flags.FLAGS
-    for name in values:
-        values[name].unparse()
-    values(["x", f"--workdir={tmp_path / 'run'}", "--train_epochs=2"])
-    config = recipe_flags.to_config(values)
+    config = parse_flags(
+        Config, f"--workdir={tmp_path / 'run'}", "--train_epochs=2"
+    )
     assert (config.dataset, config.schedule) == ("digits", "constant")
     assert config.train_epochs == 2

@@ -1,10 +1,15 @@
-"""A program of the recipes as a process of its own."""
+"""Runs a program of the recipes in its own process, and parses its flags."""
 
 import json
 import os
 import pathlib
 import subprocess
 import sys
+
+from absl import flags
+
+from recipes.config import flags as recipe_flags
+from recipes.run_dir import run_dir
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGENET, COCO = "imagenet.py", "coco.py"
@@ -18,7 +23,7 @@ FAST = (
 
 
 def start(*arguments, program=IMAGENET, **environment):
-    """The running program, a file in recipes/."""
+    """Starts a program in recipes/ and returns the process."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "recipes" / program), *arguments],
         cwd=ROOT,
@@ -30,14 +35,14 @@ def start(*arguments, program=IMAGENET, **environment):
 
 
 def finish(*arguments, program=IMAGENET, **environment):
-    """Runs the program to its end: exit code, output, errors."""
+    """Runs a program to its end; returns exit code, output and errors."""
     with start(*arguments, program=program, **environment) as process:
         output, errors = process.communicate()
     return process.returncode, output, errors
 
 
 def cluster(ports, index):
-    """TF_CONFIG of a worker on the loopback."""
+    """Returns the TF_CONFIG of a worker on this machine."""
     addresses = [f"127.0.0.1:{port}" for port in ports]
     return json.dumps(
         {
@@ -45,3 +50,12 @@ def cluster(ports, index):
             "task": {"type": "worker", "index": index},
         }
     )
+
+
+def parse_flags(config_class, *arguments):
+    """Returns the config of a command line, without global flags."""
+    values = flags.FlagValues()
+    recipe_flags.define_setting_flags(values, config_class)
+    assert values(["program", *arguments]) == ["program"]
+    settings = recipe_flags.given_settings(values, config_class)
+    return run_dir.resolve_config(config_class, settings)

@@ -30,14 +30,16 @@ def timeless(folder):
 
 def newest(folder):
     """The path of a run's newest save."""
-    return checkpoints.Checkpoints(folder, 2).paths()[0]
+    return checkpoints.CheckpointManager(folder, 2).paths()[0]
 
 
 def arrays(path):
     """Every saved variable by its name."""
     with np.load(path) as file:
         return {
-            name: file[name] for name in file.files if name != checkpoints.FACTS
+            name: file[name]
+            for name in file.files
+            if name != checkpoints.METADATA_MEMBER
         }
 
 

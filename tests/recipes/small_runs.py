@@ -3,6 +3,7 @@
 import json
 
 from recipes import imagenet
+from recipes.classification.config import Config
 from recipes.classification.task import ImageClassification
 from recipes.config import base as config_lib
 

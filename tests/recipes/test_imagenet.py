@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from recipes import imagenet
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
-from recipes.training import build
 from recipes.training import distribution
+from recipes.training import runner
 from tests import tfds_archives
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import finish
@@ -57,7 +57,9 @@ def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
     made = input_pipeline.make_data(config, TASK)
-    trainer = build.build(config, TASK, made, distribution.make(config))
+    trainer = runner.build_trainer(
+        config, TASK, made, distribution.make_strategy(config)
+    )
     for row, (images, labels, _) in zip(
         written, made.train(0).take(3), strict=False
     ):

@@ -7,10 +7,10 @@ from tensorflow.python.data.ops import multi_device_iterator_ops
 
 from recipes import tf_internals
 from recipes.data import input_pipeline
-from recipes.training import build
 from recipes.training import compiled_steps
 from recipes.training import distribution
-from recipes.training.compiled_steps import Steps
+from recipes.training import runner
+from recipes.training.compiled_steps import CompiledSteps
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
@@ -55,11 +55,11 @@ def test_device_datasets_have_no_autotuner(monkeypatch, num_replicas):
         return datasets[-1]
 
     config = make_config(num_replicas=num_replicas)
-    replicas = distribution.make(config)
+    replicas = distribution.make_strategy(config)
     data = input_pipeline.make_data(config, TASK)
-    trainer = build.build(config, TASK, data, replicas)
+    trainer = runner.build_trainer(config, TASK, data, replicas)
     monkeypatch.setattr(compiled_steps, "without_autotune", recorded)
-    steps = Steps(trainer, data, replicas)
+    steps = CompiledSteps(trainer, data, replicas)
     next(steps.batches(0))
     assert len(datasets) == num_replicas
     for dataset in datasets:

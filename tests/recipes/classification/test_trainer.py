@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from recipes.data import input_pipeline
-from recipes.training import build
 from recipes.training import distribution
-from recipes.training.compiled_steps import Steps
-from recipes.training.weight_decay import NORM_WEIGHTS
+from recipes.training import runner
+from recipes.training.compiled_steps import CompiledSteps
+from recipes.training.trainer import NORM_WEIGHTS
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
@@ -23,11 +23,11 @@ def train(num_replicas, num_steps=3, **flags):
             **flags,
         }
     )
-    replicas = distribution.make(config)
+    replicas = distribution.make_strategy(config)
     assert replicas.num_replicas_in_sync == num_replicas
     made = input_pipeline.make_data(config, TASK)
-    trainer = build.build(config, TASK, made, replicas)
-    steps = Steps(trainer, made, replicas)
+    trainer = runner.build_trainer(config, TASK, made, replicas)
+    steps = CompiledSteps(trainer, made, replicas)
     batches = steps.batches(0)
     rows = [steps.train(batches, 1)[0] for _ in range(num_steps)]
     return steps, [{k: float(v) for k, v in row.items()} for row in rows]
@@ -115,8 +115,8 @@ def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
         norm_weight_decay=norm_weight_decay,
         virtual_replicas=None,
     )
-    replicas = distribution.make(config)
-    trainer = build.build(
+    replicas = distribution.make_strategy(config)
+    trainer = runner.build_trainer(
         config, TASK, input_pipeline.make_data(config, TASK), replicas
     )
     for weight in trainer.model.trainable_variables:

@@ -5,29 +5,21 @@ import pytest
 from absl import flags
 
 import keras_norm
-from recipes import imagenet  # noqa: F401, defines the flags
 from recipes.classification import presets
 from recipes.classification.config import Config
 from recipes.config import flags as recipe_flags
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from recipes.run_dir import run_dir
+from tests.recipes.command_line import parse_flags
 
 
 def parse(*arguments):
-    values = flags.FLAGS
-    for name in values:
-        values[name].unparse()
-    values(["imagenet.py", *arguments])
-    return recipe_flags.to_config(values)
+    return parse_flags(Config, *arguments)
 
 
 def parse_coco(*arguments):
-    """As `parse`, of recipes/coco.py, whose flags have the same names."""
-    values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, DetectionConfig)
-    values(["coco.py", *arguments])
-    return recipe_flags.to_config(values, DetectionConfig)
+    return parse_flags(DetectionConfig, *arguments)
 
 
 PARSERS = {Config: parse, DetectionConfig: parse_coco}

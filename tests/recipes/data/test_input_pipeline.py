@@ -7,9 +7,9 @@ import tensorflow as tf
 from recipes.classification import datasets
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
-from recipes.training import build
 from recipes.training import distribution
-from recipes.training.compiled_steps import Steps
+from recipes.training import runner
+from recipes.training.compiled_steps import CompiledSteps
 from tests import tfds_archives
 from tests.recipes import tfds_sets
 from tests.recipes.small_runs import TASK
@@ -292,9 +292,11 @@ def test_batches_have_no_autotuner():
 
 def test_evaluation_iterators_end_without_delay():
     config = make_config()
-    replicas = distribution.make(config)
+    replicas = distribution.make_strategy(config)
     data = input_pipeline.make_data(config, TASK)
-    steps = Steps(build.build(config, TASK, data, replicas), data, replicas)
+    steps = CompiledSteps(
+        runner.build_trainer(config, TASK, data, replicas), data, replicas
+    )
     steps.evaluate()
     start = time.perf_counter()
     # With an autotuner, each end may take up to a minute.

@@ -14,7 +14,7 @@ from recipes.detection import preprocessing
 from recipes.detection.anchors import Anchors
 from recipes.detection.evaluator import AveragePrecision
 from recipes.training import distribution
-from recipes.training.compiled_steps import Steps
+from recipes.training.compiled_steps import CompiledSteps
 from tests import tfds_archives
 from tests.recipes.detection import boxes_folder
 from tests.recipes.detection import small_detector
@@ -216,7 +216,7 @@ class Perfect:
 
         return contextlib.nullcontext()
 
-    def evaluation(self, steps):
+    def make_evaluator(self, steps):
         return AveragePrecision(self, steps)
 
     def _call(self, images, training):
@@ -238,7 +238,9 @@ def evaluated(dataset, folder, num_replicas=1, **flags):
     )
     folder.mkdir(exist_ok=True)
     made = input_pipeline.make_data(config, small_detector.TASK)
-    steps = Steps(Perfect(config, made), made, distribution.make(config))
+    steps = CompiledSteps(
+        Perfect(config, made), made, distribution.make_strategy(config)
+    )
     return steps.evaluate(), steps
 
 

@@ -5,11 +5,12 @@ import types
 
 import keras
 import pytest
+from absl import flags
 
+from recipes import coco
 from recipes.config import flags as recipe_flags
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
-from recipes.training import runner
 from tests.recipes import tfds_sets
 from tests.recipes.detection import small_detector
 
@@ -274,23 +275,19 @@ def test_a_workdir_of_a_classification_is_named(files, tmp_path):
     assert "is not a config of this program" in message
 
 
-def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
-    """`main` as absl calls it; what else it catches is tested with runs."""
-    monkeypatch.setattr(runner, "flags", types.SimpleNamespace(FLAGS=Flags()))
-
-    def broken(values, kind):
-        assert kind is DetectionConfig
-        raise RecipeError("no such thing.")
-
-    monkeypatch.setattr(recipe_flags, "to_config", broken)
+def test_an_error_is_one_line_and_an_exit_status(monkeypatch, capsys):
+    """Calls `main` as absl does; real runs test what else it catches."""
+    values = flags.FlagValues()
+    recipe_flags.define_setting_flags(values, DetectionConfig)
+    flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
+    values(["coco.py", "--model=no such model"])
+    monkeypatch.setattr(coco.flags, "FLAGS", values)
+    monkeypatch.setattr(coco, "run", lambda config: fail("no such thing."))
     with pytest.raises(SystemExit) as caught:
-        runner.main(DetectionConfig, None)(["coco.py"])
+        coco.main(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
 
 
-class Flags:
-    """absl's, of which only whether `--verbosity` is there is asked."""
-
-    def __getitem__(self, name):
-        return types.SimpleNamespace(present=True)
+def fail(message):
+    raise RecipeError(message)

@@ -12,9 +12,9 @@ from recipes.data import input_pipeline
 from recipes.detection import retinanet
 from recipes.detection.label_encoder import BACKGROUND
 from recipes.errors import RecipeError
-from recipes.training import build
 from recipes.training import distribution
-from recipes.training.compiled_steps import Steps
+from recipes.training import runner
+from recipes.training.compiled_steps import CompiledSteps
 from tests.recipes.detection import small_detector
 
 
@@ -41,10 +41,12 @@ def made(dataset, classifiers, num_replicas=1, norm="frn", **flags):
         virtual_replicas=4,
         **flags,
     )
-    replicas = distribution.make(config)
+    replicas = distribution.make_strategy(config)
     batches = input_pipeline.make_data(config, small_detector.TASK)
-    trainer = build.build(config, small_detector.TASK, batches, replicas)
-    return Steps(trainer, batches, replicas)
+    trainer = runner.build_trainer(
+        config, small_detector.TASK, batches, replicas
+    )
+    return CompiledSteps(trainer, batches, replicas)
 
 
 def trained(steps, num_steps=3):

@@ -21,16 +21,12 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent.parent.parent
 sys.path[0] = str(ROOT)
 
-from absl import flags  # noqa: E402
-
-from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.classification.config import Config  # noqa: E402
+from tests.recipes.command_line import parse_flags  # noqa: E402
 
 
 def main(argv):
-    values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values)
-    values(argv)
-    config = recipe_flags.to_config(values)
+    config = parse_flags(Config, *argv[1:])
     folder = config.folder
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

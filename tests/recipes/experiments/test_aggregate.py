@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.experiments import aggregate
 from recipes.run_dir import runs
@@ -17,7 +18,7 @@ ENDED = {"seconds": 12.0}
 def load(tmp_path, *settings):
     """A run a dict of settings."""
     return [
-        runs.load(write(tmp_path / str(i), **values))
+        runs.load(write(tmp_path / str(i), **values), [Config])
         for i, values in enumerate(settings)
     ]
 
@@ -35,7 +36,7 @@ def test_a_run_has_its_rows_config_and_summary(tmp_path):
         {"eval/accuracy": 0.4, "eval/loss": None},
     ]
     summary = {"num_replicas": 4, **ENDED}
-    run = runs.load(write(tmp_path / "run", rows, summary, norm="gn"))
+    run = runs.load(write(tmp_path / "run", rows, summary, norm="gn"), [Config])
 
     assert run.config["norm"] == "gn"
     assert run.series("train/loss") == ([1.0, 3.0], [2.0, 1.0])
@@ -53,7 +54,7 @@ def test_a_row_that_a_kill_tore_off_is_left_out(tmp_path):
     workdir = write(tmp_path / "run", curve(0.1, 0.2))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "epoch": 3.0, "eval/accu')
-    run = runs.load(workdir)
+    run = runs.load(workdir, [Config])
 
     assert run.series("eval/accuracy") == ([1.0, 2.0], [0.1, 0.2])
 
@@ -63,7 +64,7 @@ def test_rows_are_in_the_order_of_steps(tmp_path):
     workdir = write(tmp_path / "run", curve(0.1, 0.2, 0.3))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "epoch": 2.0, "eval/loss": 7.0}\n')
-    run = runs.load(workdir)
+    run = runs.load(workdir, [Config])
 
     assert [row["step"] for row in run.rows] == [1, 2, 2, 3]
 
@@ -80,14 +81,14 @@ def test_rows_are_in_the_order_of_steps(tmp_path):
     ids=["none", "of an evaluation", "ended", "no last", "trained again"],
 )
 def test_a_run_is_finished_where_training_ended(tmp_path, summary, is_finished):
-    run = runs.load(write(tmp_path / "run", curve(0.1), summary))
+    run = runs.load(write(tmp_path / "run", curve(0.1), summary), [Config])
     assert run.is_finished == is_finished
 
 
 def test_a_run_that_just_started_has_no_values(tmp_path):
     workdir = write(tmp_path / "run")
     (workdir / "metrics.jsonl").unlink()
-    run = runs.load(workdir)
+    run = runs.load(workdir, [Config])
 
     assert run.rows == [] and run.epoch == 0 and not run.is_finished
     assert run.num_replicas is None and run.replica_batch_size is None
@@ -100,7 +101,7 @@ def test_a_setting_newer_than_the_run_has_its_default(tmp_path):
     del values["random_erasing"]
     (workdir / "config.json").write_text(json.dumps(values))
 
-    assert runs.load(workdir).config["random_erasing"] == 0
+    assert runs.load(workdir, [Config]).config["random_erasing"] == 0
 
 
 @pytest.mark.parametrize(
@@ -117,20 +118,20 @@ def test_what_is_no_run_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(RecipeError, match=message) as caught:
-        runs.load(tmp_path)
+        runs.load(tmp_path, [Config])
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="no folder .*/absent"):
-        runs.load(tmp_path / "absent")
+        runs.load(tmp_path / "absent", [Config])
 
 
 def test_rows_of_another_program_are_left_out_and_named(tmp_path):
     workdir = write(tmp_path / "run")
     (workdir / "metrics.jsonl").write_text('{"loss": 1.0}\n')
-    run = runs.load(workdir)
+    run = runs.load(workdir, [Config])
     assert run.rows == []
     (fault,) = run.faults
     assert fault.endswith("metrics.jsonl: line 1 is damaged and left out")

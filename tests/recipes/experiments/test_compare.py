@@ -9,6 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from recipes.classification.config import Config
 from recipes.experiments import aggregate as groups_lib
 from recipes.experiments import cautions
 from recipes.experiments import compare_report
@@ -24,7 +25,7 @@ ENDED = {"seconds": 120.0, "parameters": 1000, "num_replicas": 1}
 
 
 def load(workdir, *arguments, **settings):
-    return runs.load(write(workdir, *arguments, **settings))
+    return runs.load(write(workdir, *arguments, **settings), [Config])
 
 
 def compare(*arguments, columns=None):

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from absl import flags
 
+from recipes.classification.config import Config
 from recipes.config import flags as recipe_flags
 from recipes.errors import RecipeError
 from recipes.experiments import grid
@@ -32,9 +33,9 @@ def typed(command):
         check=True,
     )
     values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values)
+    recipe_flags.define_setting_flags(values, Config)
     values(["imagenet.py", *done.stdout.split("\0")[:-1]])
-    return recipe_flags.given_settings(values)
+    return recipe_flags.given_settings(values, Config)
 
 
 # What is varied

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from recipes.classification.config import Config
 from recipes.experiments import results_table
 from recipes.experiments import scheduler as jobs_lib
 from recipes.experiments import sweep_figure
@@ -439,7 +440,7 @@ def test_examples_are_counted_where_batches_are_filled_up(tmp_path):
             global_batch_size=4,
             **settings,
         )
-        return sweep_report._num_examples(runs.load(folder))
+        return sweep_report._num_examples(runs.load(folder, [Config]))
 
     assert count(7) == 28
     # Batches of 4, 4 and 2 an epoch.

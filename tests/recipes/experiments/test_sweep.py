@@ -21,7 +21,7 @@ from recipes.experiments import scheduler as jobs_lib
 from recipes.experiments import sweep_report
 from recipes.experiments.resources import Share
 from recipes.run_dir import lock
-from recipes.training.interrupts import Interrupts
+from recipes.training.signals import DeferredInterrupts
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import ROOT
 from tests.recipes.experiments import small_sweeps
@@ -320,7 +320,7 @@ def test_a_run_that_ends_while_it_is_stopped_is_done(tmp_path):
     jobs_lib._start(job, ALL[0])
     job.process.wait()
     assert job.status == "running"
-    jobs_lib._stop([job], Interrupts())
+    jobs_lib._stop([job], DeferredInterrupts())
     assert job.status == "done"
 
 
@@ -341,7 +341,7 @@ def test_an_error_of_the_sweep_ends_its_runs(tmp_path):
 
 def test_interrupts_are_noted_and_handlers_put_back():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
-    with Interrupts() as interrupts:
+    with DeferredInterrupts() as interrupts:
         assert not interrupts.requested
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupts.requested and interrupts.num_keys == 0

@@ -7,8 +7,8 @@ import pytest
 
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
-from recipes.training import build
 from recipes.training import distribution
+from recipes.training import runner
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import run
@@ -17,11 +17,11 @@ from tests.recipes.small_runs import run
 def built(**flags):
     """How many layers of each kind the network of a run has."""
     config = make_config(num_replicas=1, **flags)
-    trainer = build.build(
+    trainer = runner.build_trainer(
         config,
         TASK,
         input_pipeline.make_data(config, TASK),
-        distribution.make(config),
+        distribution.make_strategy(config),
     )
     return collections.Counter(
         type(layer).__name__ for layer in trainer.model.layers

@@ -50,10 +50,12 @@ def end(processes, seconds=120):
 
 
 def newest(folder):
-    path = checkpoints.Checkpoints(folder, 2).paths()[0]
+    path = checkpoints.CheckpointManager(folder, 2).paths()[0]
     with np.load(path) as file:
         return path.name, {
-            name: file[name] for name in file.files if name != checkpoints.FACTS
+            name: file[name]
+            for name in file.files
+            if name != checkpoints.METADATA_MEMBER
         }
 
 
@@ -153,7 +155,7 @@ def worker(task, addresses=("a:1",), kind="worker"):
 def test_a_tf_config_that_names_no_worker_is_refused(monkeypatch, text):
     monkeypatch.setitem(os.environ, "TF_CONFIG", text)
     with pytest.raises(RecipeError, match="TF_CONFIG, one for each process"):
-        cluster_lib.find(make_config(strategy="multi_worker"))
+        cluster_lib.read_workers(make_config(strategy="multi_worker"))
 
 
 def test_the_first_worker_is_the_chief_unless_there_is_one(monkeypatch):
@@ -167,8 +169,8 @@ def test_the_first_worker_is_the_chief_unless_there_is_one(monkeypatch):
         task = {"type": kind, "index": index}
         text = json.dumps({"cluster": cluster_of, "task": task})
         monkeypatch.setitem(os.environ, "TF_CONFIG", text)
-        found = cluster_lib.find(config)
+        found = cluster_lib.read_workers(config)
         assert found.addresses == ("a:1", "b:1", "c:1")
         assert found.index == expected
         assert found.is_chief == (expected == 0)
-    assert cluster_lib.find(make_config()).is_chief
+    assert cluster_lib.read_workers(make_config()).is_chief

@@ -7,7 +7,9 @@ from tests.recipes.small_runs import make_config
 
 
 def make(**flags):
-    return distribution.make(make_config(virtual_replicas=None, **flags))
+    return distribution.make_strategy(
+        make_config(virtual_replicas=None, **flags)
+    )
 
 
 def test_one_replica_is_the_default_of_a_cpu():
@@ -42,4 +44,4 @@ def test_what_does_not_fit_the_machine_is_named(flags, message):
 
 def test_a_cpu_that_is_in_use_cannot_be_split_further():
     with pytest.raises(RecipeError, match="--virtual_replicas=8"):
-        distribution.make(make_config(virtual_replicas=8))
+        distribution.make_strategy(make_config(virtual_replicas=8))

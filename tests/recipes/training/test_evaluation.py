@@ -11,10 +11,10 @@ import pytest
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from recipes.run_dir import environment
-from recipes.training import build
 from recipes.training import distribution
-from recipes.training import stops
-from recipes.training.compiled_steps import Steps
+from recipes.training import loop
+from recipes.training import runner
+from recipes.training.compiled_steps import CompiledSteps
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
@@ -26,10 +26,10 @@ NUM_EVAL = 360
 def evaluated(**flags):
     """The values of a network that is as every one of that seed."""
     config = make_config(**flags)
-    replicas = distribution.make(config)
+    replicas = distribution.make_strategy(config)
     made = input_pipeline.make_data(config, TASK)
-    return Steps(
-        build.build(config, TASK, made, replicas), made, replicas
+    return CompiledSteps(
+        runner.build_trainer(config, TASK, made, replicas), made, replicas
     ).evaluate()
 
 
@@ -82,9 +82,9 @@ def test_a_batch_that_replicas_cannot_share_is_named():
         "multiple of 2."
     )
     with pytest.raises(RecipeError) as caught:
-        distribution.make(make_config(eval_batch_size=7))
+        distribution.make_strategy(make_config(eval_batch_size=7))
     assert str(caught.value) == message
-    distribution.make(make_config(eval_batch_size=7, num_replicas=1))
+    distribution.make_strategy(make_config(eval_batch_size=7, num_replicas=1))
     with pytest.raises(RecipeError, match="at least 1.*eval_batch_size=0"):
         make_config(eval_batch_size=0)
 
@@ -130,7 +130,7 @@ def test_where_evaluations_are(flags, expected):
         **flags, steps_per_execution=100, log_every_steps=100, train_steps=25
     )
     fake = dataclasses.make_dataclass("Data", ["num_steps", "steps_per_epoch"])
-    made = stops.make(config, fake(25, 10))
+    made = loop.make_step_schedule(config, fake(25, 10))
     step, found = 0, []
     while step < 25:
         step = made.next(step)

@@ -16,11 +16,10 @@ from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from recipes.models import freeze
 from recipes.run_dir import run_dir
-from recipes.training import build
 from recipes.training import distribution
 from recipes.training import runner
 from recipes.training.cluster import Workers
-from recipes.training.stops import make as make_stops
+from recipes.training.loop import make_step_schedule
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
@@ -61,7 +60,7 @@ def test_an_execution_ends_where_something_happens():
         steps_per_execution=10, log_every_steps=8, save_every_steps=5
     )
     fake = dataclasses.make_dataclass("Data", ["num_steps", "steps_per_epoch"])
-    stops = make_stops(
+    stops = make_step_schedule(
         dataclasses.replace(config, profile_steps="3,6"), fake(25, 12)
     )
     step, found = 0, []
@@ -72,7 +71,7 @@ def test_an_execution_ends_where_something_happens():
     assert [s for s in found if stops.logs(s)] == [1, 8, 12, 16, 24, 25]
     assert [s for s in found if stops.evaluates(s)] == [12, 24, 25]
     rarely = dataclasses.replace(config, eval_every_epochs=2)
-    stops_rarely = make_stops(rarely, fake(25, 12))
+    stops_rarely = make_step_schedule(rarely, fake(25, 12))
     assert [s for s in found if stops_rarely.evaluates(s)] == [24, 25]
     assert [s for s in found if stops.saves(s)] == [5, 10, 12, 15, 20, 24, 25]
 
@@ -80,7 +79,7 @@ def test_an_execution_ends_where_something_happens():
 @pytest.mark.parametrize("steps", ["1", "2,1", "0,4", "a,b", "1,2,3"])
 def test_steps_that_cannot_be_profiled_are_refused(steps):
     with pytest.raises(RecipeError, match="--profile_steps takes two steps"):
-        make_stops(make_config(profile_steps=steps), None)
+        make_step_schedule(make_config(profile_steps=steps), None)
 
 
 def test_a_profile_lies_where_tensorboard_looks(tmp_path):
@@ -120,7 +119,9 @@ def test_what_is_frozen_does_not_move(tmp_path, what):
         moved[name] = {w.path: w.numpy() for w in model.weights}
     config = make_config(norm="bn")
     made = input_pipeline.make_data(config, TASK)
-    start = build.build(config, TASK, made, distribution.make(config)).model
+    start = runner.build_trainer(
+        config, TASK, made, distribution.make_strategy(config)
+    ).model
     for weight, end in zip(
         start.weights, moved["frozen"].values(), strict=True
     ):
@@ -238,7 +239,7 @@ def test_optimizers_train(tmp_path, optimizer, learning_rate):
 
 def test_only_the_chief_gets_the_workdir(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    with run_dir.opened(config, Workers(("a:1", "b:1"), 1)) as other:
+    with run_dir.open_run_dir(config, Workers(("a:1", "b:1"), 1)) as other:
         assert other.folder != tmp_path and other.folder.is_dir()
         folder = other.folder
     assert not folder.exists() and not list(tmp_path.iterdir())
@@ -256,7 +257,9 @@ def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
 
 def test_tpu_without_one_says_so():
     with pytest.raises(RecipeError, match="found no TPU"):
-        distribution.make(make_config(strategy="tpu", virtual_replicas=None))
+        distribution.make_strategy(
+            make_config(strategy="tpu", virtual_replicas=None)
+        )
 
 
 @pytest.mark.parametrize(

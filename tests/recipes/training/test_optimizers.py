@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_norm
 from recipes.training import optimizers
-from recipes.training import weight_decay
+from recipes.training import trainer as trainer_lib
 from tests.recipes.small_runs import make_config
 
 RATE = 0.1
@@ -40,7 +40,7 @@ def gradients(model):
 
 def make(model, name, **flags):
     config = make_config(optimizer=name, weight_decay=DECAY, **flags)
-    return optimizers.make(config, RATE, model.trainable_variables)
+    return optimizers.make_optimizer(config, RATE, model.trainable_variables)
 
 
 def numpy_update(name, weight, gradient):
@@ -108,17 +108,17 @@ def test_a_weight_of_zero_moves_under_lamb():
 
 def test_spared_weights_have_the_very_name():
     weights = build().trainable_variables
-    names = [w.path for w in weight_decay.spared(weights, False)]
+    names = [w.path for w in trainer_lib.weights_without_decay(weights, False)]
     assert names == [
         "frn/gamma",
         "frn/beta",
         "frn/learned_epsilon",
         "frn/tau",
     ]
-    assert weight_decay.spared(weights, True) == []
+    assert trainer_lib.weights_without_decay(weights, True) == []
 
 
-@pytest.mark.parametrize("name", weight_decay.DECOUPLED)
+@pytest.mark.parametrize("name", trainer_lib.DECOUPLED_DECAY)
 def test_replicas_spare_the_same_weights(name):
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
@@ -137,7 +137,7 @@ def test_replicas_spare_the_same_weights(name):
 
     step()
     for weight, start in zip(weights, before, strict=True):
-        is_spared = weight.name in weight_decay.NORM_WEIGHTS
+        is_spared = weight.name in trainer_lib.NORM_WEIGHTS
         expected = start if is_spared else start * (1.0 - RATE * DECAY)
         np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
 
@@ -148,5 +148,5 @@ def test_an_optimizer_reloads(name):
     again = type(optimizer).from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
     assert (optimizer.weight_decay is None) == (
-        name not in weight_decay.DECOUPLED
+        name not in trainer_lib.DECOUPLED_DECAY
     )

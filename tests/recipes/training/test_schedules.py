@@ -11,7 +11,7 @@ def rates(steps, num_steps=100, steps_per_epoch=10, **flags):
     config = make_config(
         **{"global_batch_size": 256, "learning_rate": 0.2, **flags}
     )
-    schedule = schedules.make(config, num_steps, steps_per_epoch)
+    schedule = schedules.make_schedule(config, num_steps, steps_per_epoch)
     return [float(schedule(step)) for step in steps]
 
 
@@ -106,8 +106,8 @@ def test_a_ramp_meets_every_schedule(schedule, shape):
 
 def test_a_ramp_reloads():
     inner = keras.optimizers.schedules.CosineDecay(0.1, 20)
-    ramp = schedules.Ramp(inner, 5, "cosine")
-    again = schedules.Ramp.from_config(ramp.get_config())
+    ramp = schedules.Warmup(inner, 5, "cosine")
+    again = schedules.Warmup.from_config(ramp.get_config())
     steps = np.arange(25)
     np.testing.assert_array_equal(
         [ramp(s) for s in steps], [again(s) for s in steps]
@@ -126,8 +126,8 @@ def test_the_rule_in_words_is_that_of_the_rates(schedule, warmup_epochs):
         end_learning_rate=0.02,
         global_batch_size=64,
     )
-    rates = schedules.make(config, 1000, 100)
-    text = schedules.describe(config, 1000, 100)
+    rates = schedules.make_schedule(config, 1000, 100)
+    text = schedules.describe_schedule(config, 1000, 100)
     peak = "Peak 0.1 = --learning_rate 0.4 * global batch 64 / 256."
     assert text.startswith(peak)
     start = 100 * warmup_epochs

@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch):
 
 
 def test_the_newest_and_the_best_saves_are_kept(tmp_path):
-    made = checkpoints.Checkpoints(tmp_path, keep=2)
+    made = checkpoints.CheckpointManager(tmp_path, keep=2)
     for step in range(1, 6):
         made.save({"x": np.ones(2)}, {"step": step, "seconds": 0.0}, 2)
     names = [path.name for path in made.paths()]
@@ -168,15 +168,15 @@ def test_the_newest_and_the_best_saves_are_kept(tmp_path):
 
 
 def test_a_save_of_another_network_is_named(tmp_path):
-    made = checkpoints.Checkpoints(tmp_path, keep=2)
+    made = checkpoints.CheckpointManager(tmp_path, keep=2)
     made.save({"x": np.ones(2)}, {"step": 1, "seconds": 0.0}, None)
     with pytest.raises(RecipeError, match="another network .* y is not"):
-        checkpoints.read(made.path(1), ["x", "y"])
+        checkpoints.read_checkpoint(made.path(1), ["x", "y"])
 
 
 def test_a_workdir_in_use_is_refused(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    with run_dir.opened(config, Workers()):
+    with run_dir.open_run_dir(config, Workers()):
         with pytest.raises(RecipeError, match=f"process {os.getpid()} on"):
             run(tmp_path)
     run(tmp_path, mode="train", train_steps=1)
