@@ -61,7 +61,7 @@ def test_capped_relus_that_stay_name_the_argument_that_changes_them():
         weights=None, input_shape=(32, 32, 3)
     )
     hint = (
-        "Capped ReLUs that stay behind new norms: 35. activation='tlu' "
+        "Capped ReLUs that are kept behind new norms: 35. activation='tlu' "
         "(--activation tlu) makes each min(TLU, 6)."
     )
     report = keras_norm.plan_conversion(model, "frn")

@@ -102,8 +102,8 @@ def functional_with_call():
          "frn", {}, "has no batch normalization: nothing to convert"),
         (small_models.residual, "frm", {}, "Did you mean 'frn'"),
         (small_models.residual, 3, {}, "Unknown norm.*Received: 3"),
-        (subclassed, "frn", {}, "'own' has no graph to walk.*norm_scope"),
-        (functional_with_call, "frn", {}, "'doubled' has no graph to walk"),
+        (subclassed, "frn", {}, "'own' has no functional graph.*norm_scope"),
+        (functional_with_call, "frn", {}, "'doubled' has no functional graph"),
         (lambda: "resnet.keras", "frn", {}, "'resnet.keras' has no graph"),
         (lambda: keras.Sequential([layers.BatchNormalization()]),
          "frn", {}, "is not built"),
@@ -163,7 +163,7 @@ def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_base():
     model = keras.Model(x, Doubled(name="b")(Renamed(name="a")(x)))
     report = keras_norm.plan_conversion(model, "frn")
     assert replaced(report) == ["a"]
-    assert "Doubled computes its own" in report.unreachable[0].reason
+    assert "Doubled overrides `call`" in report.unreachable[0].reason
 
 
 def test_a_function_makes_the_new_layer_and_may_keep_the_old():
@@ -334,7 +334,7 @@ def test_a_report_is_a_table_and_json():
     for part in ("stem_bn", "FRN", "relu1: TLU", "relu2: TLU", "changed"):
         assert part in text
     assert "weights a: copied gamma, beta; dropped moving_mean" in text
-    assert "consumers, 1 batch normalization: 1 to FRN. 2 TLU made" in text
+    assert "consumers, 1 batch normalization: 1 to FRN. 2 TLU created" in text
     assert max(map(len, text.splitlines())) <= 120
     data = json.loads(report.to_json())
     assert data["num_replaced"] == 1 and data["function"] == "changed"
