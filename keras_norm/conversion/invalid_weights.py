@@ -32,8 +32,8 @@ class InvalidWeight:
 
     def __str__(self):
         return (
-            f"{self.path!r} ({self.layer}) has {self.number} invalid values "
-            f"out of {self.size} in {self.variable}"
+            f"{self.path!r} ({self.layer}) has invalid values in "
+            f"{self.variable}: {self.number} of {self.size}"
         )
 
 

@@ -67,7 +67,7 @@ def test_selection(include, exclude, expected):
         ({"include": lambda layer: False}, "`include` matches no batch"),
         ({"include": "*", "exclude": "*"}, "nothing is left to convert"),
         ({"include": []}, "`include` is an empty list"),
-        ({"include": 3}, "takes a name with .*include=3"),
+        ({"include": 3}, "must be a name with .*include=3"),
         ({"include": ["bn", "bm"]}, "include='bm'"),
     ],
 )
@@ -104,7 +104,7 @@ def functional_with_call():
         (small_models.residual, 3, {}, "Unknown norm.*Received: 3"),
         (subclassed, "frn", {}, "'own' has no functional graph.*norm_scope"),
         (functional_with_call, "frn", {}, "'doubled' has no functional graph"),
-        (lambda: "resnet.keras", "frn", {}, "'resnet.keras' has no graph"),
+        (lambda: "resnet.keras", "frn", {}, "not the path.*resnet.keras'"),
         (lambda: keras.Sequential([layers.BatchNormalization()]),
          "frn", {}, "is not built"),
         (small_models.residual, "gn", {"groups": 3}, "'first_bn'.*groups=3"),
@@ -112,10 +112,11 @@ def functional_with_call():
         (small_models.vectors, "frn", {"learned_epsilon": False}, "bn.*sign"),
         (small_models.residual, "frn", {"eps": 1}, "takes no argument 'eps'"),
         (small_models.residual, lambda bn: bn.name, {}, "must return a new"),
-        (small_models.residual, lambda bn: None, {"groups": 1}, "no arguments"),
-        (small_models.residual, keras_norm.FRN(), {}, "one and the same in"),
+        (small_models.residual, lambda bn: None, {"groups": 1},
+         "inside the function"),
+        (small_models.residual, keras_norm.FRN(), {}, "place would share"),
         (small_models.residual, layers.Identity, {}, "'first_bn'.*axis"),
-        (small_models.wrapped, "frn", {}, "2 batch normalizations cannot"),
+        (small_models.wrapped, "frn", {}, "2 batch normalizations are outside"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_converted_is_named(build, norm, kwargs, message):

@@ -536,5 +536,7 @@ def test_a_layer_that_its_config_does_not_tell_is_named():
     y = keras.layers.BatchNormalization()(Grown(name="grown")(x))
     model = keras.Model(x, y)
     Grown.width = 3
-    with pytest.raises(keras_norm.ConversionError, match="'grown'.*other wei"):
+    with pytest.raises(
+        keras_norm.ConversionError, match="'grown'.*different wei"
+    ):
         keras_norm.convert(model, "frn")

@@ -282,7 +282,7 @@ def test_a_signal_during_a_write_leaves_nothing(
     finally:
         signal.signal(number, outside)
     assert (code, output) == (128 + number, "")
-    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert errors.endswith("stopped; no incomplete file was written\n")
     assert os.listdir() == ["model.keras"]
 
 
@@ -445,7 +445,7 @@ def test_inputs_that_are_none_are_one_line(write, folder, capfd):
         "--inputs=inputs.npy",
     )  # fmt: skip
     assert (code, output) == (1, "") and errors.count("\n") == 1
-    assert "--inputs takes an .npy or .npz file" in errors
+    assert "--inputs must be an .npy or .npz file" in errors
 
 
 def test_what_nobody_thought_of_is_one_line(folder, capfd, monkeypatch):

@@ -106,7 +106,7 @@ def test_flags_that_cannot_be(files, tmp_path, flags, parts):
 @pytest.mark.parametrize(
     ("name", "flags", "parts"),
     [
-        ("none.keras", {}, ["does not exist: name a .keras or .h5"]),
+        ("none.keras", {}, ["does not exist: pass a .keras or .h5"]),
         ("torn.keras", {}, ["torn.keras"]),
         ("coarse.keras", {}, ["coarse.keras has no map of stride 8"]),
         ("gray.keras", {}, ["images of 1 channels", "has 3"]),
