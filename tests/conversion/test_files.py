@@ -483,8 +483,8 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
     frn = compat.FilterResponseNormalization()
     save(functional(frn, keras_norm.TLU()), tmp_path / "model.keras")
     code = (
-        "from keras_norm.conversion import files\n"
-        f"model, _ = files.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "from keras_norm.saving import load\n"
+        f"model, _ = load.load_model({str(tmp_path / 'model.keras')!r})\n"
         "print(*(type(x).__module__ for x in model.layers[1:]))"
     )
     printed = subprocess.run(
