@@ -16,7 +16,7 @@ from keras_norm.conversion.entries import plural
 FUNCTIONS = {
     "exact": "Numerically equivalent, bit for bit.",
     "rounding": "Numerically equivalent, up to rounding.",
-    "changed": "The outputs change: fine-tune the converted model.",
+    "changed": "The outputs change: fine-tune the result.",
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 import keras_norm
+from keras_norm.conversion import entries
 from keras_norm.conversion import report as report_lib
 from keras_norm.conversion import verify
 from tests.assertions import assert_allclose
@@ -346,7 +347,7 @@ def test_a_report_is_a_table_and_json():
 def test_the_worst_function_is_that_of_the_model():
     def made(*kinds):
         entries = [
-            report_lib.Entry("p", "BN", None, "replaced", "L", function=kind)
+            entries.Entry("p", "BN", None, "replaced", "L", function=kind)
             for kind in kinds
         ]
         return report_lib.ConversionReport("m", "n", entries).function

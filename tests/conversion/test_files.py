@@ -509,7 +509,7 @@ def test_an_application_is_built():
 def test_an_unknown_application_has_a_neighbour(name, nearest):
     line = fails(f"applications:{name}")
     assert line == (
-        f"keras.applications has no {name!r}: the nearest name is "
+        f"keras.applications has no model {name!r}: the nearest name is "
         f"applications:{nearest}"
     )
 

@@ -122,7 +122,8 @@ def test_sizes_are_compared_with_what_is_stored(name, results):
     # 3 x 3 x 3 values a filter; the file has 216 in its kernel, and 40 more.
     line = results[name]["errors"]
     assert (
-        f"{27 * hostile_files.HUGE:,} weights or more, but it stores 256" in line
+        f"{27 * hostile_files.HUGE:,} weights or more, but it stores 256"
+        in line
     )
 
 
@@ -150,7 +151,8 @@ def test_a_bomb_of_gigabytes_is_not_unpacked(member, version, tmp_path):
         "path.parent.mkdir()\n"
         "bomb(files, path)\n"
         "assert path.stat().st_size < 4e6\n"
-        "with hostile_files.Largest(pathlib.Path(tempfile.gettempdir())) as large:\n"
+        "temporary = pathlib.Path(tempfile.gettempdir())\n"
+        "with hostile_files.Largest(temporary) as large:\n"
         "    result = hostile_files.convert(path)\n"
         "print(json.dumps({**result, 'temporary': large.size, 'left': []}))\n"
     )
