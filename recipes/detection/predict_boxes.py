@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from recipes.data import image_files
 from recipes.data import image_folder
-from recipes.detection import boxed
 from recipes.detection import decoder
+from recipes.detection import examples as examples_lib
 from recipes.detection import preprocessing
 from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
@@ -37,7 +37,7 @@ def source(facts, paths):
 
 def examples(config, source, bad_images):
     """The `Maker` of the images: as in evaluation, turned as EXIF says."""
-    return boxed.prediction(config, source, bad_images)
+    return examples_lib.prediction(config, source, bad_images)
 
 
 def outputs(config, trainer, batch):

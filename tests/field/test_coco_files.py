@@ -20,7 +20,7 @@ from pycocotools.coco import COCO  # noqa: E402
 
 from recipes.data import input_pipeline  # noqa: E402
 from recipes.detection import coco_metric  # noqa: E402
-from recipes.detection import pictures  # noqa: E402
+from recipes.detection import visualization  # noqa: E402
 from recipes.detection.datasets import coco_folder  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from tests.recipes.detection import small_detector  # noqa: E402
@@ -582,7 +582,9 @@ def test_exif_is_ignored_if_the_stored_size_is_annotated(tmp_path):
 def test_report_omits_images_of_another_size(tmp_path):
     dataset, _ = write_mismatched(tmp_path, "val")
     _, made = make_data(dataset, "skip")
-    shown = pictures.chosen(made.source.evaluation, made.source, [], NUM_IMAGES)
+    shown = visualization.select_images(
+        made.source.evaluation, made.source, [], NUM_IMAGES
+    )
     there = {annotation.image_id for _, annotation, _ in shown}
     assert there == set(range(NUM_IMAGES)) - set(WRONG)
 
