@@ -185,7 +185,9 @@ def main(arguments=None):
     name, size = given.pop("model"), given.pop("image_size")
     measured = {
         norm: measure(
-            classifiers.make(name, keras_norm.get(norm), (size, size, 3), 1000)
+            classifiers.make_classifier(
+                name, keras_norm.get(norm), (size, size, 3), 1000
+            )
         )
         for norm in NORMS
     }

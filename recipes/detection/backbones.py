@@ -37,7 +37,7 @@ def make(name, norm, image_shape):
     """
     if name not in names():
         raise unknown("model", name, names())
-    with norms.built_into(name, norm, f" for images of {image_shape}"):
+    with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
             maps = blocks.small_resnet(inputs, norm)[-len(LEVELS) :]

@@ -213,7 +213,7 @@ def test_a_network_made_again_computes_with_what_it_was_adapted_to():
     model = adapted(8)
     inputs = np.random.default_rng(1).normal(size=(2, 8, 8, 3))
     inputs = inputs.astype("float32")
-    again = precision.rebuilt(model)
+    again = precision.rebuild_in_float32(model)
     assert_array_equal(again(inputs), model(inputs))
     model = adapted()
     assert_array_equal(

@@ -173,7 +173,7 @@ def _warn_of_unread_images(root, images, list_folder):
     unread = [
         image
         for parent in sorted(read)
-        for image in image_folder.images_of(parent, list_folder(parent))
+        for image in image_folder.list_images(parent, list_folder(parent))
         if image not in read[parent]
     ]
     if unread:
@@ -220,7 +220,7 @@ def _make_split(images, annotations):
         begin, end = offsets[i], offsets[i + 1]
         objects = {key: column[begin:end] for key, column in columns.items()}
         return {
-            "image": image_files.read(paths[i]),
+            "image": image_files.read_bytes(paths[i]),
             "size": sizes[i],
             **objects,
         }

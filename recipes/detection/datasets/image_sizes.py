@@ -46,9 +46,9 @@ def check_sizes(path, images, annotations, skips):
     raise RecipeError(
         f"{path}: image {annotations[i].image_id} should have {width}x{height} "
         f"pixels, but {images[i]} has {actual_width}x{actual_height}"
-        f"{decode_errors.turned(actual[i], annotated[i])}. The size differs in "
-        f"{len(wrong)} of {len(checked)} checked images. Annotate the images "
-        f"as they are stored{hint}."
+        f"{decode_errors.exif_hint(actual[i], annotated[i])}. The size "
+        f"differs in {len(wrong)} of {len(checked)} checked images. Annotate "
+        f"the images as they are stored{hint}."
     )
 
 

@@ -297,7 +297,7 @@ NUM_EVAL = 30
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     dataset = small_detector.folder(root / "folder", 3, NUM_EVAL)
-    return input_pipeline.make(
+    return input_pipeline.make_data(
         small_detector.make_config(dataset=dataset, global_batch_size=2),
         small_detector.TASK,
     )
@@ -391,7 +391,7 @@ def test_undecodable_images_are_omitted(config, tmp_path, drawn):
     dataset = small_detector.folder(tmp_path / "folder", 3, 4)
     images = sorted((tmp_path / "folder" / "val2017").iterdir())
     images[1].write_bytes(b"no image")
-    data = input_pipeline.make(
+    data = input_pipeline.make_data(
         small_detector.make_config(dataset=dataset, global_batch_size=2),
         small_detector.TASK,
     )
