@@ -89,7 +89,7 @@ def sent(layer):
         return [tf.identity(x) for x in tensors], backward
 
     with (
-        mock.patch.object(distribution, "count", lambda: 2),
+        mock.patch.object(distribution, "count_replicas", lambda: 2),
         mock.patch.object(
             distribution,
             "all_reduce_sum",

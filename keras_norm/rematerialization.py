@@ -8,21 +8,14 @@ a layer is called as usual, and asks `is_recomputing`.
 """
 
 import contextlib
-import sys
 import threading
 
 import keras
 from keras import ops
 
+from keras_norm import _keras_internals
 from keras_norm import batch_scope
 from keras_norm.moments import widened
-
-# Functions that call a layer again, as seen in TensorFlow 2.16 to 2.21 and in
-# torch 2.13: the end of the file's path and the name.
-RECOMPUTING_FUNCTIONS = (
-    ("tensorflow/python/ops/custom_gradient.py", "inner_recompute_grad"),
-    ("torch/utils/checkpoint.py", "recompute_fn"),
-)
 
 _current = threading.local()
 
@@ -82,14 +75,7 @@ def is_recomputing():
     known = getattr(_current, "is_recomputing", None)
     if known is not None:
         return known
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        for path, name in RECOMPUTING_FUNCTIONS:
-            if code.co_name == name and code.co_filename.endswith(path):
-                return True
-        frame = frame.f_back
-    return False
+    return _keras_internals.is_recomputing_caller()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,6 @@ from absl import flags
 import keras_norm_cli
 from recipes.config.base import Config
 from recipes.detection.config import DetectionConfig
-from recipes.training import weight_decay
 
 ROOT = pathlib.Path(__file__).parent.parent
 FILES = ["README.md", "recipes/README.md"]
@@ -174,14 +173,6 @@ def test_every_flag_that_is_named_exists(page):
             continue
         for name in re.findall(r"(?:^| )--([a-z][\w-]*)", code):
             assert name in known, code
-
-
-def test_the_weights_that_numerics_spares_are_the_recipes():
-    code = "".join(blocks("docs/numerics.md", "python"))
-    listed = re.search(
-        r"NORM_WEIGHTS = (\(.*?^\))", code, re.DOTALL | re.MULTILINE
-    )
-    assert eval(listed[1]) == weight_decay.NORM_WEIGHTS
 
 
 def test_dependencies_point_as_code_says():

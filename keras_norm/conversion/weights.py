@@ -11,13 +11,9 @@ from keras import ops
 from keras_norm import values as values_lib
 from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
-from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frn import LEARNED_EPSILON_START
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
-# Weights that calibrate or mix nothing as long as they are zero.
-NEUTRAL_AT_ZERO = ("center_weight", "scale_weight", "mean_mix", "variance_mix")
 EXACT = "exact"
 ROUNDING = "rounding"
 CHANGED = "changed"
@@ -205,7 +201,7 @@ def _calibration_level(layer):
 def _function(batch_norm, layer, new, old, copied):
     neutral = all(
         not np.any(ops.convert_to_numpy(new[name]))
-        for name in NEUTRAL_AT_ZERO
+        for name in getattr(layer, "neutral_at_zero", ())
         if name in new
     )
     moments_kept = {"moving_mean", "moving_variance"} <= set(copied)
@@ -219,8 +215,8 @@ def _function(batch_norm, layer, new, old, copied):
         or (calibrates and _calibration_level(layer) is None)
     ):
         return CHANGED
-    is_same_operation = isinstance(
-        layer, (BatchNormalization, FrozenBatchNormalization, type(batch_norm))
+    is_same_operation = isinstance(layer, type(batch_norm)) or getattr(
+        layer, "infers_as_batch_norm", False
     )
     # Under a mixed policy Keras rounds gamma and beta, which these do not.
     is_full = batch_norm.compute_dtype == batch_norm.variable_dtype

@@ -110,7 +110,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
             return
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
         averaged = self.synchronized or batch_scope.averages_state_later()
-        if distribution.count() > 1 and not averaged:
+        if distribution.count_replicas() > 1 and not averaged:
             count, *sums = distribution.all_reduce_sum(
                 [count, *[count * m for m in both]]
             )

@@ -30,6 +30,12 @@ class ChannelLayer(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
     """
 
+    # Declarations of a layer that `keras_norm.conversion` reads.
+    # True if inference is the operation of `keras.layers.BatchNormalization`
+    # on the same weights, bit for bit.
+    infers_as_batch_norm = False
+    # Names of weights without effect on inference as long as they are zero.
+    neutral_at_zero = ()
     _trains_weights = True
 
     def __init__(self, axis=-1, **kwargs):

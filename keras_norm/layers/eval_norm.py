@@ -107,6 +107,8 @@ class EvalNorm(BatchStatisticsLayer):
         https://arxiv.org/abs/1904.06031.
     """
 
+    neutral_at_zero = ("mean_mix", "variance_mix")
+
     def __init__(
         self,
         axis=-1,

@@ -113,6 +113,8 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         Feature Calibration", CVPR 2021.
     """
 
+    neutral_at_zero = ("center_weight", "scale_weight")
+
     def __init__(
         self,
         axis=-1,

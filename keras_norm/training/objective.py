@@ -4,11 +4,11 @@ import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
+from keras_norm.distribution import all_reduce_sum_packed
 from keras_norm.training import additivity
 from keras_norm.training import laws as laws_lib
 from keras_norm.training import microbatches as parts_lib
 from keras_norm.training import terms as terms_lib
-from keras_norm.training.collectives import packed_sum
 
 
 class Objective:
@@ -145,7 +145,7 @@ class Objective:
             laws_lib.scalar_pair(value, law, part)
             for value, law in zip(added, laws.added_by_layer, strict=True)
         ]
-        rows, *sums = packed_sum(
+        rows, *sums = all_reduce_sum_packed(
             [
                 tf.cast(part.rows, tf.float32),
                 *[value for pair in pairs for value in pair],

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_norm.training.collectives import packed_sum
+from keras_norm.distribution import all_reduce_sum_packed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sums:
                 the variables whose state it is.
         """
         names = list(self.values)
-        loss, *small = packed_sum(
+        loss, *small = all_reduce_sum_packed(
             [self.loss, *self.values.values(), *self.float_state]
         )
         values = dict(zip(names, small, strict=False))
