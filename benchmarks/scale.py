@@ -29,7 +29,7 @@ from benchmarks.scale_costs import Assumptions  # noqa: E402
 from benchmarks.scale_costs import Sizes  # noqa: E402
 from benchmarks.scale_costs import reckon  # noqa: E402
 from keras_norm import distribution  # noqa: E402
-from keras_norm.batch_scope import batch_scope  # noqa: E402
+from keras_norm.step_scope import batch_scope  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
 
 NORMS = ("frn", "bn", "sync_bn")

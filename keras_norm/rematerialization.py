@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from keras_norm import _keras_internals
-from keras_norm import batch_scope
+from keras_norm import step_scope
 from keras_norm.moments import widened
 
 _current = threading.local()
@@ -37,7 +37,7 @@ def recomputed_call(layer, layer_call, remat, inputs, *args, **kwargs):
         **kwargs: Keyword arguments of `layer_call`.
     """
     weights, state = layer.trainable_variables, layer.non_trainable_variables
-    outer, batch = is_recomputing(), batch_scope.reenter()
+    outer, batch = is_recomputing(), step_scope.reenter()
     updated = []
 
     def run(inputs, *values):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_norm import values as values_lib
+from keras_norm import variables as values_lib
 from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
 from keras_norm.layers.frn import FRN

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_norm import batch_scope
+from keras_norm import step_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
@@ -198,9 +198,9 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        count = batch_scope.count_present(count) * ops.ones_like(mean)
+        count = step_scope.count_present(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
-        if not batch_scope.averages_state_later():
+        if not step_scope.averages_state_later():
             sums = distribution.all_reduce_sum(sums)
         total, *sums = sums
         num_values = ops.maximum(total, 1.0)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
+from keras_norm.step_scope import batch_scope
 from keras_norm.conversion import graph
 from keras_norm.training.sums import Sums
 from keras_norm.training.tf_internals import get_masks

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
+from keras_norm.step_scope import batch_scope
 from keras_norm.distribution import all_reduce_sum_packed
 from keras_norm.training import additivity
 from keras_norm.training import laws as laws_lib
