@@ -39,7 +39,7 @@ def plane_sums(terms, tensors, axes):
     ]
 
 
-def stored(planes):
+def materialize(planes):
     """The same values of planes, once and for all.
 
     XLA on a CPU fuses what makes the factor of a plane into the loop over its

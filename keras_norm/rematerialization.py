@@ -15,12 +15,12 @@ from keras import ops
 
 from keras_norm import _keras_internals
 from keras_norm import step_scope
-from keras_norm.moments import widened
+from keras_norm.moments import widened_dtype
 
 _current = threading.local()
 
 
-def recomputed_call(layer, layer_call, remat, inputs, *args, **kwargs):
+def call_rematerialized(layer, layer_call, remat, inputs, *args, **kwargs):
     """Calls a layer with rematerialization and updates its state once.
 
     Everything that has a gradient is passed as a positional tensor, which is
@@ -37,7 +37,7 @@ def recomputed_call(layer, layer_call, remat, inputs, *args, **kwargs):
         **kwargs: Keyword arguments of `layer_call`.
     """
     weights, state = layer.trainable_variables, layer.non_trainable_variables
-    outer, batch = is_recomputing(), step_scope.reenter()
+    outer, batch = is_recomputing(), step_scope.capture_scope()
     updated = []
 
     def run(inputs, *values):
@@ -57,7 +57,7 @@ def recomputed_call(layer, layer_call, remat, inputs, *args, **kwargs):
     if recomputed is run:
         return layer_call(inputs, *args, **kwargs)
     if not keras.backend.is_float_dtype(inputs.dtype):
-        inputs = ops.cast(inputs, widened(layer.compute_dtype))
+        inputs = ops.cast(inputs, widened_dtype(layer.compute_dtype))
     # As copies: a variable itself would count twice on TensorFlow and change
     # in place on torch.
     old, values = ([ops.copy(v) for v in group] for group in (state, weights))

@@ -14,7 +14,7 @@ _current = threading.local()
 
 
 @contextlib.contextmanager
-def batch_scope(present=None, averages_state=False):
+def step_scope(present=None, averages_state=False):
     """Inside, batch statistics know of padding and of the step's own averages.
 
     Args:
@@ -23,7 +23,7 @@ def batch_scope(present=None, averages_state=False):
         averages_state: Whether the step averages the state of all layers over
             the replicas by itself, so that a layer need not.
     """
-    before = _present(), averages_state_later()
+    before = _present(), step_averages_state()
     _current.present, _current.averages_state = present, averages_state
     try:
         yield
@@ -31,17 +31,17 @@ def batch_scope(present=None, averages_state=False):
         _current.present, _current.averages_state = before
 
 
-def reenter():
+def capture_scope():
     """A function that opens a scope equal to the current one, at any time."""
-    return functools.partial(batch_scope, _present(), averages_state_later())
+    return functools.partial(step_scope, _present(), step_averages_state())
 
 
-def averages_state_later():
+def step_averages_state():
     """Whether the step that is running averages what layers assign."""
     return getattr(_current, "averages_state", False)
 
 
-def count_present(counts):
+def zero_padding_counts(counts):
     """The counts of values `(N, 1, 1, 1)`, zero for padding."""
     present = _present()
     if present is None:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 
-def read(value):
+def read_copy(value):
     """A NumPy array that shares its memory with nothing.
 
     Args:
@@ -22,7 +22,7 @@ def read(value):
     return np.array(value)
 
 
-def assign(variable, value):
+def assign_copy(variable, value):
     """Gives a variable a copy of a value, in the variable's own dtype.
 
     Args:
@@ -30,10 +30,10 @@ def assign(variable, value):
         value: As in `read`, of the variable's shape.
     """
     dtype = keras.backend.standardize_dtype(variable.dtype)
-    variable.assign(read(value).astype(dtype, copy=False))
+    variable.assign(read_copy(value).astype(dtype, copy=False))
 
 
-def copy(sources, targets):
+def copy_values(sources, targets):
     """Gives each variable a copy of the value of another, in their order.
 
     Args:
@@ -41,4 +41,4 @@ def copy(sources, targets):
         targets: As many variables of the same shapes.
     """
     for source, target in zip(sources, targets, strict=True):
-        assign(target, source)
+        assign_copy(target, source)

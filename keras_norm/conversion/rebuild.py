@@ -144,7 +144,7 @@ class _Walk:
                 f"Received: variable={variable.path!r}"
             )
         return keras.Variable(
-            variables.read(variable),
+            variables.read_copy(variable),
             dtype=variable.dtype,
             trainable=variable.trainable,
             name=variable.name,

@@ -139,8 +139,8 @@ def _mark(layer, batch_norm):
 def _save(layer, save, num_weights, store):
     save(store)
     if num_weights is None or len(layer.variables) == num_weights:
-        fingerprint.write(layer, store)
+        fingerprint.write_fingerprint(layer, store)
 
 
 def _load(layer, load, required, store):
-    load(fingerprint.read(layer, store, required))
+    load(fingerprint.read_without_fingerprint(layer, store, required))

@@ -54,7 +54,7 @@ def plan_transfer(batch_norm, layer):
         batch_norm: The layer to replace.
         layer: The layer that replaces it.
     """
-    old = {v.name: values_lib.read(v) for v in batch_norm.variables}
+    old = {v.name: values_lib.read_copy(v) for v in batch_norm.variables}
     new = {v.name: v for v in layer.variables}
     copied = [
         name
@@ -94,7 +94,7 @@ def assign(layer, values):
     """Sets weights of a layer by their names."""
     for variable in layer.variables:
         if variable.name in values:
-            values_lib.assign(variable, values[variable.name])
+            values_lib.assign_copy(variable, values[variable.name])
 
 
 def twin(variable, old, new):
@@ -127,7 +127,7 @@ def copy(old, new):
             "has other weights: was it changed after it was built? "
             f"Received: shapes {shapes[0]}, now {shapes[1]}"
         )
-    values_lib.copy(old.variables, new.variables)
+    values_lib.copy_values(old.variables, new.variables)
     for theirs, ours in zip(graph.family(old), graph.family(new), strict=True):
         _copy_own_state(theirs, ours)
 
@@ -145,7 +145,7 @@ def _copy_own_state(old, new):
         store = {}
         old.save_own_variables(store)
         new.load_own_variables(
-            {key: values_lib.read(value) for key, value in store.items()}
+            {key: values_lib.read_copy(value) for key, value in store.items()}
         )
     if hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         mean, variance, count = moments.batch_moments(
             means,
             variances,
-            step_scope.count_present(counts),
+            step_scope.zero_padding_counts(counts),
             distribution.all_reduce_sum if self.synchronized else None,
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
@@ -109,7 +109,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         if rematerialization.is_recomputing():
             return
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
-        averaged = self.synchronized or step_scope.averages_state_later()
+        averaged = self.synchronized or step_scope.step_averages_state()
         if distribution.count_replicas() > 1 and not averaged:
             count, *sums = distribution.all_reduce_sum(
                 [count, *[count * m for m in both]]

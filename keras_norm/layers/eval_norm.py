@@ -198,9 +198,9 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        count = step_scope.count_present(count) * ops.ones_like(mean)
+        count = step_scope.zero_padding_counts(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
-        if not step_scope.averages_state_later():
+        if not step_scope.step_averages_state():
             sums = distribution.all_reduce_sum(sums)
         total, *sums = sums
         num_values = ops.maximum(total, 1.0)

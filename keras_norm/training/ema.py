@@ -44,14 +44,14 @@ class Averages:
         known = {id(variable) for variable in self.variables}
         for variable in variables:
             if id(variable) not in known:
-                value = variables_lib.read(variable)
+                value = variables_lib.read_copy(variable)
                 name = f"average_{len(self.averages)}"
                 self.averages.append(create(name, variable.dtype, value))
                 self.variables.append(variable)
 
     def start_again(self):
         """Every average becomes what its variable is."""
-        variables_lib.copy(self.variables, self.averages)
+        variables_lib.copy_values(self.variables, self.averages)
 
     def record(self, update, step):
         """Moves every average on.
@@ -91,9 +91,9 @@ class Averages:
     @contextlib.contextmanager
     def assigned(self):
         """Inside, the variables hold their averages."""
-        before = [variables_lib.read(v) for v in self.variables]
-        variables_lib.copy(self.averages, self.variables)
+        before = [variables_lib.read_copy(v) for v in self.variables]
+        variables_lib.copy_values(self.averages, self.variables)
         try:
             yield
         finally:
-            variables_lib.copy(before, self.variables)
+            variables_lib.copy_values(before, self.variables)

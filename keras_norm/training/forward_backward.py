@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.step_scope import batch_scope
+from keras_norm.step_scope import step_scope
 from keras_norm.conversion import graph
 from keras_norm.training.sums import Sums
 from keras_norm.training.tf_internals import get_masks
@@ -141,7 +141,7 @@ class LocalPass:
                     list(zip(variables, values, strict=True)),
                     collect_losses=True,
                 ) as scope,
-                batch_scope(present, averages_state=True),
+                step_scope(present, averages_state=True),
             ):
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.step_scope import batch_scope
+from keras_norm.step_scope import step_scope
 from keras_norm.distribution import all_reduce_sum_packed
 from keras_norm.training import additivity
 from keras_norm.training import laws as laws_lib
@@ -74,7 +74,7 @@ class Objective:
         # A graph computes no more of this forward pass than masks need.
         with (
             keras.StatelessScope(),
-            batch_scope(part.present, averages_state=True),
+            step_scope(part.present, averages_state=True),
         ):
             y_pred = self.owner.model(part.x, training=True)
             terms = self._terms(part.y, y_pred, part.weights)

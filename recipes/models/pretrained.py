@@ -124,7 +124,7 @@ def _with_head(model, num_classes):
         )
         logits = head(inputs)
         if kept:
-            variables.copy(last.weights, head.weights)
+            variables.copy_values(last.weights, head.weights)
     elif kept:
         logits = features
     else:
