@@ -14,8 +14,8 @@ import keras
 from keras import ops
 
 from keras_norm import functional
-from keras_norm._xla_cpu import plane_sums
 from keras_norm._xla_cpu import materialize
+from keras_norm._xla_cpu import plane_sums
 
 
 def mean_square(x, axes, count):

@@ -2,7 +2,7 @@
 
 Gradient checkpointing keeps the inputs of a layer instead of its intermediate
 tensors and calls the layer a second time where the gradient needs them. Under
-`keras.RematScope`, `recomputed_call` runs a layer as a function without side
+`keras.RematScope`, `call_rematerialized` runs a layer as a function without side
 effects. Under `keras.remat`, `tf.recompute_grad` and `torch.utils.checkpoint`
 a layer is called as usual, and asks `is_recomputing`.
 """

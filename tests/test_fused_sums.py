@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_norm._xla_cpu import plane_sums
 from keras_norm._xla_cpu import materialize
+from keras_norm._xla_cpu import plane_sums
 from tests.backend_gradients import BACKEND
 from tests.backend_gradients import MODES
 

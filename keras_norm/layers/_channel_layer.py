@@ -161,7 +161,9 @@ class ChannelLayer(keras.layers.Layer):
         )
 
     def load_own_variables(self, store):
-        super().load_own_variables(fingerprint.read_without_fingerprint(self, store))
+        super().load_own_variables(
+            fingerprint.read_without_fingerprint(self, store)
+        )
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)

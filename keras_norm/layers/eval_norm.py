@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_norm import step_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
+from keras_norm import step_scope
 from keras_norm.layers._batch_statistics import BatchStatisticsLayer
 from keras_norm.layers._channel_layer import PACKAGE
 from keras_norm.layers._checks import check_number

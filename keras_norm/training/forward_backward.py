@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.step_scope import step_scope
 from keras_norm.conversion import graph
+from keras_norm.step_scope import step_scope
 from keras_norm.training.sums import Sums
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks

@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.step_scope import step_scope
 from keras_norm.distribution import all_reduce_sum_packed
+from keras_norm.step_scope import step_scope
 from keras_norm.training import additivity
 from keras_norm.training import laws as laws_lib
 from keras_norm.training import microbatches as parts_lib

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes import task
 from recipes.classification import datasets
 
 
@@ -24,17 +23,18 @@ class Maker:
     blank: Callable
 
 
-def training(source, config, steps_per_epoch, bad_images):
+def training(task, source, config, steps_per_epoch, bad_images):
     """`f(step, row)` gives the training example of that row, in a graph.
 
     Args:
+        task: The `Task` of the run.
         source: What the task opened.
         config: The config of the run.
         steps_per_epoch: Batches in an epoch.
         bad_images: The `BadImages` of the run.
     """
     split = source.train
-    maker = task.of(config).training_examples(config, source, bad_images)
+    maker = task.training_examples(config, source, bad_images)
 
     def example(step, row):
         epoch = step // steps_per_epoch
@@ -53,17 +53,18 @@ def training(source, config, steps_per_epoch, bad_images):
     return example
 
 
-def evaluation(source, config, batch_size, split, bad_images):
+def evaluation(task, source, config, batch_size, split, bad_images):
     """`f(step, row)` gives the evaluation example of that row, in a graph.
 
     Args:
+        task: The `Task` of the run.
         source: What the task opened.
         config: The config of the run.
         batch_size: Examples a step.
         split: Name of the examples in the source.
         bad_images: The `BadImages` of the run.
     """
-    maker = task.of(config).evaluation_examples(config, source, bad_images)
+    maker = task.evaluation_examples(config, source, bad_images)
     return evaluated(maker, getattr(source, split), batch_size)
 
 

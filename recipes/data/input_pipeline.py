@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes import task
 from recipes.data import autotune
 from recipes.data import examples
 from recipes.data.decode_errors import BadImages
@@ -85,13 +84,17 @@ class _Share:
     pipeline: int
 
 
-def make(config):
+def make(config, task):
     """The data of a run.
+
+    Args:
+        config: The config of the run.
+        task: Its `Task`.
 
     Raises:
         RecipeError: if the dataset cannot be had, or does not fill a batch.
     """
-    source = task.of(config).open_source(config)
+    source = task.open_source(config)
     bad_images = BadImages(config.dataset, config.on_bad_image)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
@@ -112,14 +115,16 @@ def make(config):
 
     def train(first_step, context=None):
         share = _share(config.global_batch_size, context)
-        example = examples.training(source, config, steps_per_epoch, bad_images)
-        mix = task.of(config).mixer(config, source, share.pipeline)
+        example = examples.training(
+            task, source, config, steps_per_epoch, bad_images
+        )
+        mix = task.batch_mixer(config, source, share.pipeline)
         return _train_batches(example, mix, (first_step, num_steps), share)
 
     def evaluation(context=None, split="evaluation"):
         share = _share(eval_batch_size, context)
         example = examples.evaluation(
-            source, config, eval_batch_size, split, bad_images
+            task, source, config, eval_batch_size, split, bad_images
         )
         num_examples = getattr(source, split).num_examples
         return _eval_batches(

@@ -1,15 +1,4 @@
-"""`--mode=predict`: what a trained network says of images without labels.
-
-The task's `predictor` is a module of
-
-* `source(facts, paths)`: a `Source` whose evaluation examples are the images;
-* `examples(config, source, bad_images)`: their `examples.Maker`, whose targets
-  tell the number of the image;
-* `outputs(config, trainer, batch)`: a dict of tensors of a batch, of which
-  `indices` and `weights` are the numbers of the images and whether they count;
-* `entry(config, class_names, row)`: what a row of these says, as a dict;
-* `COLUMNS` and `table(entry)`: the rows of such an entry in the CSV file.
-"""
+"""`--mode=predict`: predictions for images without labels."""
 
 import csv
 import json
@@ -22,7 +11,6 @@ from rich import progress
 from rich.console import Console
 
 from recipes import atomic_io
-from recipes import task
 from recipes.data import image_folder
 from recipes.data import input_pipeline as data_lib
 from recipes.data import inventory
@@ -67,7 +55,7 @@ def check(config):
         )
 
 
-def open_images(config, num_replicas):
+def open_images(config, task, num_replicas):
     """The `Data` of the images of a config, as its evaluation examples.
 
     Raises:
@@ -87,10 +75,9 @@ def open_images(config, num_replicas):
     print(
         inventory.describe_images(shown, len(paths), [notes] if notes else [])
     )
-    predictor = task.of(config).predictor
-    source = predictor.source(_facts(config), paths)
+    source = task.open_images(_facts(config, task), paths)
     bad_images = BadImages(config.images, "skip")
-    maker = predictor.examples(config, source, bad_images)
+    maker = task.image_examples(config, source, bad_images)
     wanted = config.eval_batch_size or config.global_batch_size
     # A few images do not fill a batch, but each replica must have one.
     needed = -(-len(paths) // num_replicas) * num_replicas
@@ -98,20 +85,20 @@ def open_images(config, num_replicas):
     return data_lib.without_training(config, source, maker, bad_images, size)
 
 
-def _facts(config):
+def _facts(config, task):
     """What a run's summary.json says of its data, see `inventory.facts`."""
     path = config.folder / "summary.json"
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.facts(task.of(config).open_source(config))
+        facts = inventory.facts(task.open_source(config))
     if config.takes_whole_model:
         own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
         facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}
     return facts
 
 
-def write(config, steps, step, is_chief):
+def write(config, task, steps, step, is_chief):
     """Predicts all images and writes the two files.
 
     Args:
@@ -123,19 +110,19 @@ def write(config, steps, step, is_chief):
     Returns:
         What was written, in lines.
     """
-    predictor, data = task.of(config).predictor, steps.data
+    data = steps.data
     names = data.source.class_names
     split = data.source.evaluation
     root = pathlib.Path(config.images).expanduser()
     folder = root if root.is_dir() else root.parent
     entries, left_out = [], []
-    for row in _rows(config, steps, predictor, is_chief):
+    for row in _rows(config, task, steps, is_chief):
         i = int(row["indices"])
         path = os.path.relpath(split.path(i), folder)
         # A name that is no text is as in messages.
         image = os.fsencode(path).decode("utf-8", "replace")
         if row["weights"]:
-            entry = predictor.entry(config, names, row)
+            entry = task.prediction_entry(config, names, row)
             entries.append({"image": image, **entry})
         else:
             reason = data.bad_images.reason(split.name(i))
@@ -149,17 +136,17 @@ def write(config, steps, step, is_chief):
         "left_out": left_out,
     }
     if is_chief:
-        _write_files(config.folder, predictor, content)
+        _write_files(config.folder, task, content)
     return _describe(config, content)
 
 
-def _rows(config, steps, predictor, is_chief):
+def _rows(config, task, steps, is_chief):
     """What is found of every image, in their order, as dicts of arrays."""
     data, strategy = steps.data, steps.strategy
 
     def run(batch):
         found = strategy.run(
-            lambda b: predictor.outputs(config, steps.trainer, b), (batch,)
+            lambda b: task.predict_batch(config, steps.trainer, b), (batch,)
         )
         return {k: strategy.gather(v, axis=0) for k, v in found.items()}
 
@@ -184,13 +171,13 @@ def _rows(config, steps, predictor, is_chief):
             bar.advance(shown, len(rows))
 
 
-def _write_files(folder, predictor, content):
+def _write_files(folder, task, content):
     with atomic_io.file(folder / CSV) as path:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(predictor.COLUMNS)
+            writer.writerow(task.prediction_columns)
             for entry in content["predictions"]:
-                writer.writerows(predictor.table(entry))
+                writer.writerows(task.prediction_rows(entry))
     with atomic_io.file(folder / JSON) as path:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")

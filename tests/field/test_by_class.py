@@ -14,6 +14,7 @@ from recipes.classification import confusion_matrix  # noqa: E402
 from recipes.classification import per_class  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
 from recipes.data import inventory  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 
@@ -67,7 +68,7 @@ def test_ties_are_in_order_and_nothing_is_no_fault():
 
 def test_names_in_the_report_are_text(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    made = input_pipeline.make(config)
+    made = input_pipeline.make(config, TASK)
     names = made.source.class_names
     assert names == tuple("0123456789")
     rows = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
@@ -79,12 +80,12 @@ def test_names_in_the_report_are_text(tmp_path):
 
 
 def test_every_dataset_is_told_in_a_line():
-    line = inventory.describe(input_pipeline.make(make_config()))
+    line = inventory.describe(input_pipeline.make(make_config(), TASK))
     assert line == (
         "1,437 training and 360 evaluation images, 10 classes "
         "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
     )
-    made = input_pipeline.make(make_config(dataset="fake"))
+    made = input_pipeline.make(make_config(dataset="fake"), TASK)
     assert inventory.describe(made).endswith(
         "1,000 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 990 more)"
     )

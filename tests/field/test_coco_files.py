@@ -505,7 +505,7 @@ def make_data(dataset, on_bad_image, **flags):
         train_steps=5,
         **flags,
     )
-    return config, input_pipeline.make(config)
+    return config, input_pipeline.make(config, small_detector.TASK)
 
 
 # https://github.com/facebookresearch/detectron2/issues/788

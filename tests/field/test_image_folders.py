@@ -19,6 +19,7 @@ from recipes.classification import datasets  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
 from recipes.data import inventory  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 # What every program reads, and Keras.
@@ -147,7 +148,7 @@ def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path):
     assert notes_of(messy) == ALL_LEFT_BEHIND
     line = inventory.describe(
         input_pipeline.make(
-            make_config(dataset=f"folder:{messy}", global_batch_size=4)
+            make_config(dataset=f"folder:{messy}", global_batch_size=4), TASK
         )
     )
     assert line == (
@@ -271,7 +272,8 @@ def test_its_batches_train(tmp_path):
     made = input_pipeline.make(
         make_config(
             dataset=f"folder:{tmp_path}", global_batch_size=13, image_size=8
-        )
+        ),
+        TASK,
     )
     assert made.num_train == 13 and made.num_eval == 3
     images, labels, weights = next(iter(made.train(0)))

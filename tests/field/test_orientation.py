@@ -17,6 +17,7 @@ import tensorflow as tf  # noqa: E402
 from recipes.data import exif  # noqa: E402
 from recipes.data import image_files  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 TAG = 0x0112
@@ -123,7 +124,8 @@ def test_folders_are_read_upright(tmp_path, augmentation):
                 global_batch_size=8,
                 image_size=16,
                 augmentation=augmentation,
-            )
+            ),
+            TASK,
         )
     for split in ("train", "evaluation"):
         batches = [
@@ -142,7 +144,9 @@ def test_turned_jpegs_leave_the_fast_path(tmp_path):
     config = make_config(
         dataset=f"folder:{tmp_path}", global_batch_size=8, image_size=24
     )
-    images, _, weights = next(iter(input_pipeline.make(config).evaluation()))
+    images, _, weights = next(
+        iter(input_pipeline.make(config, TASK).evaluation())
+    )
     assert weights.numpy().all()
     for orientation, image in enumerate(images.numpy(), start=1):
         pixels = upright(encode("JPEG", orientation, quality=95))

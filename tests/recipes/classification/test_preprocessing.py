@@ -11,6 +11,7 @@ from recipes.classification import rand_augment
 from recipes.data import input_pipeline
 from recipes.data import stateless
 from tests import tfds_archives
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 FURTHER = {
@@ -94,7 +95,7 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
         global_batch_size=64,
         **FURTHER[kind],
     )
-    made = input_pipeline.make(config)
+    made = input_pipeline.make(config, TASK)
     everything = list(made.train(20).as_numpy_iterator())
     later = list(made.train(24).as_numpy_iterator())
     context = tf.distribute.InputContext(1, 0, 2)
@@ -105,7 +106,7 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
             np.concatenate([half[column] for half in halves]), later[0][column]
         )
     plain = input_pipeline.make(
-        make_config(dataset=dataset, image_size=8, train_steps=25)
+        make_config(dataset=dataset, image_size=8, train_steps=25), TASK
     )
     images = next(iter(plain.train(20)))[0]
     assert np.abs(everything[0][0] - images).max() > 0.05

@@ -11,6 +11,7 @@ from recipes.data import input_pipeline
 from recipes.training import build
 from recipes.training import distribution
 from recipes.training.compiled_steps import Steps
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 NAME = "_create_device_dataset"
@@ -47,7 +48,7 @@ def tunes(dataset):
 
 
 def test_batches_are_not_tuned():
-    made = input_pipeline.make(make_config(train_steps=2))
+    made = input_pipeline.make(make_config(train_steps=2), TASK)
     assert not tunes(made.train(0)) and not tunes(made.evaluation())
     assert tunes(tf.data.Dataset.range(3))
     assert list(autotune.off(tf.data.Dataset.range(3))) == [0, 1, 2]
@@ -64,8 +65,8 @@ def test_what_goes_to_devices_is_not_tuned(monkeypatch, num_replicas):
 
     config = make_config(num_replicas=num_replicas)
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
-    trainer = build.build(config, batches, replicas)
+    batches = input_pipeline.make(config, TASK)
+    trainer = build.build(config, TASK, batches, replicas)
     monkeypatch.setattr(autotune, "off", noted)
     steps = Steps(trainer, batches, replicas)
     next(steps.batches(0))
@@ -77,8 +78,10 @@ def test_what_goes_to_devices_is_not_tuned(monkeypatch, num_replicas):
 def test_iterators_end_at_once():
     config = make_config()
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
-    steps = Steps(build.build(config, batches, replicas), batches, replicas)
+    batches = input_pipeline.make(config, TASK)
+    steps = Steps(
+        build.build(config, TASK, batches, replicas), batches, replicas
+    )
     steps.evaluate()
     start = time.perf_counter()
     # With a tuner each end may take up to a minute.

@@ -13,6 +13,7 @@ from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from tests import tfds_archives
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 NUM_TRAIN, NUM_EVAL = 20, 7
@@ -52,7 +53,7 @@ def config_of(root, **flags):
 
 
 def batches(config):
-    return batches_of(input_pipeline.make(config))
+    return batches_of(input_pipeline.make(config, TASK))
 
 
 def batches_of(made):
@@ -171,7 +172,7 @@ def test_a_bad_image_is_named_all_the_same(
     # The fifth image is the second of the second file of three.
     file = folder / f"{tfds_sets.NAME}-train.tfrecord-00001-of-00003"
     name = f"of train, record 1 of {file}"
-    made = input_pipeline.make(config)
+    made = input_pipeline.make(config, TASK)
     if on_bad_image == "skip":
         weights = [batch[2] for batch in batches_of(made)[:5]]
         assert np.sum(weights) == NUM_TRAIN - 1

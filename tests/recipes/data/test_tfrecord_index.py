@@ -10,6 +10,7 @@ from recipes.data import input_pipeline
 from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 
@@ -159,7 +160,7 @@ def test_a_set_of_imagenet_s_length_goes_on_within_a_minute(tmp_path):
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        made = input_pipeline.make(config)
+        made = input_pipeline.make(config, TASK)
         assert made.num_train == 1_280_000
         _, labels, _ = next(iter(made.train(449_990)))
         seconds.append(time.perf_counter() - start)

@@ -23,7 +23,8 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     dataset = small_detector.folder(root / "drawn", 3, NUM_EVAL)
     return input_pipeline.make(
-        small_detector.make_config(dataset=dataset, global_batch_size=2)
+        small_detector.make_config(dataset=dataset, global_batch_size=2),
+        small_detector.TASK,
     )
 
 
@@ -115,7 +116,8 @@ def test_what_cannot_be_decoded_is_left_out(config, tmp_path, shown):
     images = sorted((tmp_path / "drawn" / "val2017").iterdir())
     images[1].write_bytes(b"no image")
     made = input_pipeline.make(
-        small_detector.make_config(dataset=dataset, global_batch_size=2)
+        small_detector.make_config(dataset=dataset, global_batch_size=2),
+        small_detector.TASK,
     )
     write(config)
     pictures.page(config, made)

@@ -281,7 +281,7 @@ def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
 
     monkeypatch.setattr(recipe_flags, "to_config", broken)
     with pytest.raises(SystemExit) as caught:
-        runner.main(DetectionConfig)(["coco.py"])
+        runner.main(DetectionConfig, None)(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
 
