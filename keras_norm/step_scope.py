@@ -1,7 +1,7 @@
-"""What a training step knows of its batch, and layers cannot see.
+"""Context that a training step gives to the layers that it calls.
 
-A layer with batch statistics reads it while the step is traced; every other
-layer has no need of it.
+A layer with batch statistics reads it while the step is traced; other layers
+do not need it.
 """
 
 import contextlib
@@ -15,13 +15,13 @@ _current = threading.local()
 
 @contextlib.contextmanager
 def step_scope(present=None, averages_state=False):
-    """Inside, batch statistics know of padding and of the step's own averages.
+    """Opens a scope in which batch statistics take the step into account.
 
     Args:
-        present: Tensor `(N,)`, 0 for the examples that are padding: they count
-            in no batch statistic. None where all are examples.
-        averages_state: Whether the step averages the state of all layers over
-            the replicas by itself, so that a layer need not.
+        present: Tensor `(N,)`, 0 for examples that are padding, which batch
+            statistics exclude. None if there is no padding.
+        averages_state: Whether the step itself averages the state of all layers
+            over the replicas, so that layers do not have to.
     """
     before = _present(), step_averages_state()
     _current.present, _current.averages_state = present, averages_state
@@ -32,17 +32,21 @@ def step_scope(present=None, averages_state=False):
 
 
 def capture_scope():
-    """A function that opens a scope equal to the current one, at any time."""
+    """Returns a function that reopens the current scope at any later time."""
     return functools.partial(step_scope, _present(), step_averages_state())
 
 
 def step_averages_state():
-    """Whether the step that is running averages what layers assign."""
+    """Returns True if the current step averages the state of layers itself."""
     return getattr(_current, "averages_state", False)
 
 
 def zero_padding_counts(counts):
-    """The counts of values `(N, 1, 1, 1)`, zero for padding."""
+    """Sets the value counts of padding examples to zero.
+
+    Args:
+        counts: Tensor `(N, 1, 1, 1)`, the number of values per example.
+    """
     present = _present()
     if present is None:
         return counts

@@ -1,10 +1,11 @@
-"""Values of variables, which are handed on as copies.
+"""Reads and assigns variables by copy.
 
-A variable may keep the very array that it is given. Under JAX `a.assign(b)`
-leaves one buffer to both variables, and the first `fit` or `predict` that a
-model of one of them runs donates it: for the other it is deleted. Under torch
-a NumPy array and a tensor can be one memory. So a value that goes from one
-variable to another, or from a variable to the user, goes through this module.
+A variable may keep the very array that it is assigned. Under JAX,
+`a.assign(b)` makes both variables refer to one buffer, and the first `fit` or
+`predict` of a model that owns one of them donates it: the other variable is
+then deleted. Under torch, a NumPy array and a tensor can share memory. So every
+value that moves between variables, or from a variable to the user, is copied
+by this module.
 """
 
 import keras
@@ -12,7 +13,7 @@ import numpy as np
 
 
 def read_copy(value):
-    """A NumPy array that shares its memory with nothing.
+    """Returns a NumPy array that shares no memory with its source.
 
     Args:
         value: A variable, a tensor, or an array.
@@ -23,18 +24,18 @@ def read_copy(value):
 
 
 def assign_copy(variable, value):
-    """Gives a variable a copy of a value, in the variable's own dtype.
+    """Assigns a copy of a value to a variable, in the variable's dtype.
 
     Args:
         variable: The `keras.Variable` to set.
-        value: As in `read`, of the variable's shape.
+        value: A variable, a tensor, or an array of the variable's shape.
     """
     dtype = keras.backend.standardize_dtype(variable.dtype)
     variable.assign(read_copy(value).astype(dtype, copy=False))
 
 
 def copy_values(sources, targets):
-    """Gives each variable a copy of the value of another, in their order.
+    """Copies the values of variables to other variables, in order.
 
     Args:
         sources: The variables to read.
