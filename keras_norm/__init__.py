@@ -26,8 +26,8 @@ import importlib as _importlib
 from keras_norm import layers as _layers
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
-from keras_norm.conversion.scope import norm_scope
 from keras_norm.errors import ConversionError
 from keras_norm.layers import *  # noqa: F403
 from keras_norm.norm_layers import is_norm_layer

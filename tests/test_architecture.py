@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Folders of recipes from the bottom up. A module imports from its own folder
 # and from those on earlier lines; top-level modules count as folders.
 LEVELS = (
-    "errors atomic_io task",
+    "errors atomic_io task tf_internals",
     "config",
     "data models export",
     "run_dir",

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from recipes.data import image_files
 from recipes.data import image_folder
-from recipes.detection import boxed
 from recipes.detection import decoder
+from recipes.detection import examples as examples_lib
 from recipes.detection import preprocessing
 from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
@@ -22,7 +22,7 @@ def source(facts, paths):
     tensor = tf.constant([os.fsencode(path) for path in paths])
     split = Split(
         num_examples=len(paths),
-        read=lambda i: {"image": image_files.read(tensor[i])},
+        read=lambda i: {"image": image_files.read_bytes(tensor[i])},
         name=lambda i: image_folder.printable(paths[i]),
         annotations=list,
         path=lambda i: paths[i],
@@ -36,8 +36,8 @@ def source(facts, paths):
 
 
 def examples(config, source, bad_images):
-    """The `Maker` of the images: as in evaluation, turned as EXIF says."""
-    return boxed.prediction(config, source, bad_images)
+    """Returns the `ExampleReader` of images turned upright by EXIF."""
+    return examples_lib.prediction(config, source, bad_images)
 
 
 def outputs(config, trainer, batch):

@@ -2,12 +2,12 @@
 
 import math
 
-from recipes.detection import boxed
 from recipes.detection import build
-from recipes.detection import pictures
+from recipes.detection import examples
 from recipes.detection import predict_boxes
 from recipes.detection import retinanet
 from recipes.detection import trainer
+from recipes.detection import visualization
 from recipes.detection.datasets import registry
 from recipes.task import Task
 
@@ -34,10 +34,10 @@ class ObjectDetection(Task):
         return registry.open_source(config)
 
     def training_examples(self, config, source, bad_images):
-        return boxed.training(config, source, bad_images)
+        return examples.training(config, source, bad_images)
 
     def evaluation_examples(self, config, source, bad_images):
-        return boxed.evaluation(config, source, bad_images)
+        return examples.evaluation(config, source, bad_images)
 
     def build_model(self, config, data):
         return build.make(config, data)
@@ -81,7 +81,7 @@ class ObjectDetection(Task):
         return [*tiles, ("images evaluated", f"{last['eval/examples']:,}")]
 
     def report_pictures(self, config, data):
-        return pictures.page(config, data)
+        return visualization.render_page(config, data)
 
     def open_images(self, metadata, paths):
         return predict_boxes.source(metadata, paths)

@@ -43,7 +43,7 @@ def folder(root, bad=()):
 
 def make(root, bad=(), **flags):
     settings, paths = folder(root, bad)
-    return input_pipeline.make(
+    return input_pipeline.make_data(
         make_config(**{**settings, **flags}), TASK
     ), paths
 
@@ -144,4 +144,4 @@ def test_only_the_scopes_count_themselves():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Global)
     ]
-    assert found == ["keras_norm/conversion/scope.py"]
+    assert found == ["keras_norm/conversion/norm_scope.py"]

@@ -24,7 +24,7 @@ def train(num_replicas, num_steps=3, **flags):
     )
     replicas = distribution.make(config)
     assert replicas.num_replicas_in_sync == num_replicas
-    made = input_pipeline.make(config, TASK)
+    made = input_pipeline.make_data(config, TASK)
     trainer = build.build(config, TASK, made, replicas)
     steps = Steps(trainer, made, replicas)
     batches = steps.batches(0)
@@ -116,7 +116,7 @@ def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
     )
     replicas = distribution.make(config)
     trainer = build.build(
-        config, TASK, input_pipeline.make(config, TASK), replicas
+        config, TASK, input_pipeline.make_data(config, TASK), replicas
     )
     for weight in trainer.model.trainable_variables:
         weight.assign(np.full(weight.shape, 2.0))
