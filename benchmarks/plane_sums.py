@@ -48,7 +48,7 @@ def calibrated(store):
     layer.build(MANY_CHANNELS)
 
     def run(x, y):
-        fused_ops.stored = store
+        fused_ops.materialize = store
         with tf.GradientTape() as tape:
             tape.watch(x)
             output = layer(x, training=True)

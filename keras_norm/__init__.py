@@ -23,13 +23,19 @@ first use.
 
 import importlib as _importlib
 
-from keras_norm import layers as _layers
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.errors import ConversionError
-from keras_norm.layers import *  # noqa: F403
+from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.eval_norm import EvalNorm
+from keras_norm.layers.frn import FRN
+from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
+from keras_norm.layers.group_norm import GroupNormalization
+from keras_norm.layers.no_norm import NoNormalization
+from keras_norm.layers.rbn import RBN
+from keras_norm.layers.tlu import TLU
 from keras_norm.norm_layers import is_norm_layer
 from keras_norm.norm_layers import norm_weights
 from keras_norm.registry import Norm
@@ -38,9 +44,16 @@ from keras_norm.registry import names
 from keras_norm.version import __version__
 
 __all__ = [
-    *_layers.__all__,
+    "FRN",
+    "RBN",
+    "TLU",
+    "BatchNormalization",
     "ConversionError",
     "ConversionReport",
+    "EvalNorm",
+    "FrozenBatchNormalization",
+    "GroupNormalization",
+    "NoNormalization",
     "Norm",
     "__version__",
     "convert",

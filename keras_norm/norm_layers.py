@@ -5,9 +5,9 @@ import re
 import keras
 
 from keras_norm import _keras_internals
-from keras_norm.layers import TLU
-from keras_norm.layers import NoNormalization
 from keras_norm.layers._channel_layer import AffineChannelLayer
+from keras_norm.layers.no_norm import NoNormalization
+from keras_norm.layers.tlu import TLU
 
 _KERAS_NORMS = tuple(
     getattr(keras.layers, name)

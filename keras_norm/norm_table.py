@@ -2,9 +2,9 @@
 
 Adding a norm touches six files:
 
-1. `keras_norm/layers/<norm>.py`: the layer. Class attributes declare what other
-   modules need to know about it: `channel_layer.ChannelLayer` lists them.
-2. `keras_norm/layers/__init__.py`: the import that makes the layer public.
+1. `keras_norm/layers/<norm>.py`: the layer. Class attributes declare what conversion
+   needs to know about it; `_channel_layer.ChannelLayer` lists them.
+2. `keras_norm/__init__.py`: its import, which makes it public.
 3. `keras_norm/norm_table.py`: its row, with its activation. The help of
    `keras-norm` and of the recipes lists the names in this table.
 4. `tests/reference.py`: its formula in float64 NumPy.
@@ -36,7 +36,7 @@ class NormRow:
     """A row of the table.
 
     Attributes:
-        layer: Class name in `keras_norm.layers`.
+        layer: Name of the layer class.
         activation: Activation that follows the layer, `"relu"` or `"tlu"`.
         defaults: Layer arguments that replace the defaults of the class. A
             conversion prefers the values of the layer that it replaces.

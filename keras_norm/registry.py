@@ -16,7 +16,8 @@ from collections.abc import Mapping
 import keras
 
 from keras_norm import layer_arguments
-from keras_norm import layers
+from keras_norm.layers._channel_layer import PACKAGE
+from keras_norm.layers.tlu import TLU
 from keras_norm.norm_table import NORMS
 
 
@@ -136,7 +137,7 @@ def _make_relu(axis=-1, **kwargs):
     return keras.layers.ReLU(**kwargs)
 
 
-_ACTIVATIONS = {"relu": _make_relu, "tlu": layers.TLU}
+_ACTIVATIONS = {"relu": _make_relu, "tlu": TLU}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,8 @@ class _LayerFactory:
 
 
 def _norm_from_row(name, row):
-    cls = getattr(layers, row.layer)
+    # The package registers every layer with Keras when it is imported.
+    cls = keras.saving.get_registered_object(f"{PACKAGE}>{row.layer}")
     return Norm(
         name,
         _LayerFactory(cls, row.defaults, row.fixed),
