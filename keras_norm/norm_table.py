@@ -2,8 +2,8 @@
 
 Adding a norm touches six files:
 
-1. `keras_norm/layers/<norm>.py`: the layer. Class attributes declare what conversion
-   needs to know about it; `_channel_layer.ChannelLayer` lists them.
+1. `keras_norm/layers/<norm>.py`: the layer. Class attributes declare how it is
+   converted; `_channel_layer.ChannelLayer` lists them.
 2. `keras_norm/__init__.py`: its import, which makes it public.
 3. `keras_norm/norm_table.py`: its row, with its activation. The help of
    `keras-norm` and of the recipes lists the names in this table.
