@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_norm.training.collectives import all_reduce_sum
+from keras_norm.distribution import all_reduce_sum
 from recipes.detection import losses
 from recipes.detection import retinanet
 from recipes.detection.evaluator import DetectionEvaluator
