@@ -47,7 +47,7 @@ def measure(config):
         config.folder / "model.keras", compile=False
     )
     images = []
-    for batch, _, _ in data_lib.make(
+    for batch, _, _ in data_lib.make_data(
         config, ImageClassification()
     ).evaluation():
         images.append(np.asarray(batch))

@@ -99,7 +99,7 @@ def keras_network(config, data):
         layer = staticmethod(keras.layers.BatchNormalization)
         activation = staticmethod(keras.layers.ReLU)
 
-    return classifiers.make(
+    return classifiers.make_classifier(
         config.model, KerasNorm, data.image_shape, data.num_classes
     )
 
@@ -121,7 +121,7 @@ def time_norms(options):
     for xla in options.xla:
         for norm in options.norms:
             config = make_config(options, norm, xla)
-            data = data_lib.make(config, ImageClassification())
+            data = data_lib.make_data(config, ImageClassification())
             if batch is None:
                 batch = next(iter(data.train(0)))
             trainer = build(config, data, strategy, norm == BASELINE)
@@ -146,7 +146,7 @@ def time_loop(options):
     strategy = tf.distribute.OneDeviceStrategy(device())
     config = make_config(options, options.norms[0], xla=False)
     config = dataclasses.replace(config, log_every_steps=LOG_EVERY_STEPS)
-    data = data_lib.make(config, ImageClassification())
+    data = data_lib.make_data(config, ImageClassification())
     trainer = build_lib.build(config, ImageClassification(), data, strategy)
     steps = Steps(trainer, data, strategy)
     step = compiled_step(trainer, strategy)

@@ -35,7 +35,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def training_examples(self, config, source, bad_images):
-        """Returns the `ExampleMaker` of training examples.
+        """Returns the `ExampleReader` of training examples.
 
         Args:
             config: The config of the run.
@@ -45,7 +45,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def evaluation_examples(self, config, source, bad_images):
-        """Returns the `ExampleMaker` of evaluation examples."""
+        """Returns the `ExampleReader` of evaluation examples."""
 
     def batch_mixer(self, config, source, pipeline):
         """Returns `f(step, batch)` that mixes the examples of a batch, or None.
@@ -118,7 +118,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def image_examples(self, config, source, bad_images):
-        """Returns the `ExampleMaker` of images without labels.
+        """Returns the `ExampleReader` of images without labels.
 
         Its targets hold the index of the image.
         """

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Folders of recipes from the bottom up. A module imports from its own folder
 # and from those on earlier lines; top-level modules count as folders.
 LEVELS = (
-    "errors atomic_io task",
+    "errors atomic_io task tf_internals",
     "config",
     "data models export",
     "run_dir",
@@ -29,6 +29,7 @@ LEVELS = (
 ENTRY_POINTS = {"imagenet", "coco", "sweep", "compare"}
 # The modules that may use private names of Keras and TensorFlow.
 INTERNALS = {
+    "keras_norm/_keras_internals.py",
     "keras_norm/conversion/graph.py",
     "keras_norm/training/tf_internals.py",
     "recipes/tf_internals.py",

@@ -1,5 +1,7 @@
 """Lists the normalization layers of any model, for `keras-norm inspect`."""
 
+import keras
+
 from keras_norm.conversion import activations
 from keras_norm.conversion import entries
 from keras_norm.conversion import find_layers
@@ -8,6 +10,7 @@ from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.layers.tlu import TLU
+from keras_norm.norm_layers import is_norm_layer
 
 
 def inspect_model(model):
@@ -24,13 +27,11 @@ def inspect_model(model):
         with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = find_layers.find_layers(model, layer_predicates.is_norm)
+        graphs, found = find_layers.find_layers(model, _is_listed)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = find_layers.find_inner_layers(
-            "", model, layer_predicates.is_norm, reason
-        )
+        found = find_layers.find_inner_layers("", model, _is_listed, reason)
     following = _following_activations(graphs)
     return ConversionReport(
         model=model.name,
@@ -42,6 +43,13 @@ def inspect_model(model):
             for node in graph.nodes(graph_model)
         ),
         notes=plan.model_notes(model, graphs),
+    )
+
+
+def _is_listed(operation):
+    """Returns True for normalization layers of features and of kernels."""
+    return is_norm_layer(operation) or isinstance(
+        operation, keras.layers.SpectralNormalization
     )
 
 
@@ -77,7 +85,7 @@ def _following_activations(graphs):
             if was is None:
                 continue
             norms, _ = activations.find_source_norms(
-                graph.input_tensors(node)[0], layer_predicates.is_norm
+                graph.input_tensors(node)[0], _is_listed
             )
             entry = entries.Activation(prefix + operation.name, was, None)
             for layer in norms:

@@ -6,9 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.collectives import packed_sum
+from keras_norm.step_scope import step_scope
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
@@ -44,7 +43,7 @@ class ReplicaSums:
                 `float_state`, which then keep their values.
         """
         names = list(self.values)
-        loss, *small = packed_sum(
+        loss, *small = all_reduce_sum_packed(
             [self.loss, *self.values.values(), *self.float_state]
         )
         values = dict(zip(names, small, strict=False))
@@ -192,7 +191,7 @@ class ForwardBackward:
                     list(zip(variables, values, strict=True)),
                     collect_losses=True,
                 ) as scope,
-                batch_scope(present, averages_state=True),
+                step_scope(present, averages_state=True),
             ):
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)

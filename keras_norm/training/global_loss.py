@@ -3,13 +3,13 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
+from keras_norm.distribution import all_reduce_sum_packed
+from keras_norm.step_scope import step_scope
 from keras_norm.training import infer_reductions
 from keras_norm.training import loss_terms as terms_lib
 from keras_norm.training import metrics
 from keras_norm.training import microbatches as microbatches_lib
 from keras_norm.training import reductions as reductions_lib
-from keras_norm.training.collectives import packed_sum
 from keras_norm.training.tf_internals import compile_loss_of
 
 
@@ -82,7 +82,7 @@ class GlobalLoss:
         # TensorFlow prunes everything in this forward pass except the masks.
         with (
             keras.StatelessScope(),
-            batch_scope(microbatch.present, averages_state=True),
+            step_scope(microbatch.present, averages_state=True),
         ):
             y_pred = self.owner.model(microbatch.x, training=True)
             terms = self._terms(microbatch.y, y_pred, microbatch.weights)
@@ -166,7 +166,7 @@ class GlobalLoss:
                 added, reductions.added_by_layer, strict=True
             )
         ]
-        num_examples, *sums = packed_sum(
+        num_examples, *sums = all_reduce_sum_packed(
             [
                 tf.cast(microbatch.num_examples, tf.float32),
                 *[value for pair in pairs for value in pair],

@@ -7,10 +7,10 @@ examples. A function that returns one number per batch needs more.
 import keras
 import tensorflow as tf
 
+from keras_norm.distribution import all_reduce_sum
 from keras_norm.training import infer_reductions
 from keras_norm.training import reductions
 from keras_norm.training import tf_internals
-from keras_norm.training.collectives import all_reduce_sum
 
 
 class BatchMetricFunction:

@@ -1,9 +1,9 @@
 """Image classification, the task of `recipes/imagenet.py`."""
 
-from recipes.classification import confusion_matrix
 from recipes.classification import datasets
+from recipes.classification import evaluation_report
+from recipes.classification import examples
 from recipes.classification import export
-from recipes.classification import labelled
 from recipes.classification import mixup
 from recipes.classification import predict_labels
 from recipes.classification import trainer
@@ -34,25 +34,25 @@ class ImageClassification(Task):
         return datasets.open_source(config)
 
     def training_examples(self, config, source, bad_images):
-        return labelled.training(config, source, bad_images)
+        return examples.training_examples(config, source, bad_images)
 
     def evaluation_examples(self, config, source, bad_images):
-        return labelled.evaluation(config, source, bad_images)
+        return examples.evaluation_examples(config, source, bad_images)
 
     def batch_mixer(self, config, source, pipeline):
-        return mixup.mixer(config, source.num_classes, pipeline)
+        return mixup.make_mixup(config, source.num_classes, pipeline)
 
     def build_model(self, config, data):
         if config.init_model is None:
-            return classifiers.make(
+            return classifiers.make_classifier(
                 config.model,
-                norms.of(config),
+                norms.get_norm(config),
                 data.image_shape,
                 data.num_classes,
             )
-        model, notes = pretrained.load(
+        model, notes = pretrained.load_classifier(
             config.init_model,
-            norms.to_convert_to(config),
+            norms.get_conversion_norm(config),
             data.image_shape,
             data.num_classes,
             config.precision,
@@ -71,7 +71,9 @@ class ImageClassification(Task):
 
     def export(self, config, data, model):
         names = data.source.class_names
-        return export.describe(export.write(config, model, names))
+        return export.describe_export(
+            export.export_classifier(config, model, names)
+        )
 
     def describe_result(self, last, best, summary):
         if not best:
@@ -103,7 +105,7 @@ class ImageClassification(Task):
         ]
 
     def report_pictures(self, config, data):
-        return confusion_matrix.page(config, data)
+        return evaluation_report.render_evaluation(config, data)
 
     def open_images(self, metadata, paths):
         return predict_labels.source(metadata, paths)

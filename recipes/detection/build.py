@@ -10,7 +10,7 @@ from recipes.models import pretrained
 ONLY_KEEPS = "frozen"
 
 
-def make(config, data):
+def build_detector(config, data):
     """The network of a run: new, on a classifier of a file, or a detector's.
 
     Raises:
@@ -24,11 +24,11 @@ def make(config, data):
         )
     shape = data.image_shape
     if config.init_model is None:
-        norm = norms.of(config)
-        backbone = backbones.make(config.model, norm, shape)
+        norm = norms.get_norm(config)
+        backbone = backbones.build_backbone(config.model, norm, shape)
         return _on(backbone, norm, config, data.num_classes)
-    path, to_norm = config.init_model, norms.to_convert_to(config)
-    model, notes = pretrained.read(path, to_norm, config.precision)
+    path, to_norm = config.init_model, norms.get_conversion_norm(config)
+    model, notes = pretrained.read_model(path, to_norm, config.precision)
     for note in notes:
         print(note)
     if retinanet.is_detector(model):
@@ -40,9 +40,9 @@ def make(config, data):
             f"--checkpoint={path} is no detector: train one with "
             f"--init_model={path} first."
         )
-    backbone = backbones.out_of(path, model, shape)
+    backbone = backbones.extract_backbone(path, model, shape)
     if to_norm is None or config.convert_to == ONLY_KEEPS:
-        to_norm = norms.of(config)
+        to_norm = norms.get_norm(config)
     print(
         f"{model.name} is the backbone; pyramid and heads are new, with "
         f"{to_norm.name}."
@@ -51,8 +51,8 @@ def make(config, data):
 
 
 def _on(backbone, norm, config, num_classes):
-    with norms.built_into("pyramid and heads", norm):
-        return retinanet.make(
+    with norms.report_build_errors("pyramid and heads", norm):
+        return retinanet.build_retinanet(
             backbone,
             norm,
             config.anchors,

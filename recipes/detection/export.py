@@ -19,7 +19,7 @@ BATCH_SIZES = (1, 3)
 MAX_IMAGES = 24
 
 
-def write(config, data, model):
+def export_detector(config, data, model):
     """Writes a detector in float32, boxes decoded and suppressed in the file.
 
     Args:
@@ -35,8 +35,8 @@ def write(config, data, model):
             the Keras model on evaluation images and on noise.
     """
     # What the format needs is asked for before the network is made again.
-    formats.get(config.export_format)
-    rebuilt = precision.rebuilt(model)
+    formats.get_format(config.export_format)
+    rebuilt = precision.rebuild_in_float32(model)
     network = _with_detections(config, rebuilt)
     facts = {
         "outputs": {
@@ -47,9 +47,9 @@ def write(config, data, model):
         "class_names": list(data.source.class_names),
         "score_threshold": config.score_threshold,
         "nms_threshold": config.nms_threshold,
-        "trained_in": precision.policies(model),
+        "trained_in": precision.dtype_policies(model),
     }
-    facts = writer.write(
+    facts = writer.write_export(
         config,
         network,
         facts,
@@ -68,7 +68,7 @@ def _with_detections(config, model):
     shape = model.inputs[0].shape[1:]
     name = formats.INPUT
     images = keras.Input(shape, name=name, dtype="float32")
-    found = decoder.of(config)(model(images))
+    found = decoder.make_decoder(config)(model(images))
     return keras.Model({name: images}, found, name=model.name)
 
 
@@ -89,20 +89,22 @@ def _check(run, network, model, data, score_threshold):
             expected = network({formats.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
-                difference(run(images), expected, images.shape, score_threshold)
+                largest_difference(
+                    run(images), expected, images.shape, score_threshold
+                )
             )
             num_images += len(images)
             num_detections += int(expected["num_detections"].sum())
             if num_detections and num_images >= sum(BATCH_SIZES):
                 break
-    if writer.worst(differences) > TOLERANCE:
+    if writer.largest(differences) > TOLERANCE:
         raise RecipeError(
             "the file gives other detections than the network: difference "
-            f"{writer.worst(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
-            "Nothing was kept."
+            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed"
+            ". Nothing was kept."
         )
     return {
-        "largest_difference": writer.worst(differences),
+        "largest_difference": writer.largest(differences),
         "allowed_difference": TOLERANCE,
         "compared_images": num_images,
         "compared_detections": num_detections,
@@ -125,7 +127,7 @@ def _batches(network, data):
         yield np.stack(batch)
 
 
-def difference(actual, expected, shape, score_threshold):
+def largest_difference(actual, expected, shape, score_threshold):
     """The largest difference of two results, infinite where one misses a box.
 
     Of scores as they are, of edges as a share of the image. What rounding may

@@ -7,10 +7,15 @@ from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
 
-HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+HALF_PRECISION_POLICIES = (
+    "mixed_bfloat16",
+    "mixed_float16",
+    "bfloat16",
+    "float16",
+)
 
 
-def rebuilt(model):
+def rebuild_in_float32(model):
     """A model of the same layers and weights that computes in float32.
 
     It shares nothing with the other one, which stays as it is.
@@ -38,7 +43,7 @@ def rebuilt(model):
     return new
 
 
-def policies(model):
+def dtype_policies(model):
     """The names of the dtype policies of what has weights, sorted."""
     return sorted(
         {
@@ -53,11 +58,13 @@ def _widened(config):
     """A config in which everything that is a half is float32."""
     if isinstance(config, dict):
         is_policy = config.get("class_name") == "DTypePolicy"
-        if is_policy and config["config"]["name"] in HALVES:
+        if is_policy and config["config"]["name"] in HALF_PRECISION_POLICIES:
             return "float32"
         return {
             key: "float32"
-            if key == "dtype" and isinstance(value, str) and value in HALVES
+            if key == "dtype"
+            and isinstance(value, str)
+            and value in HALF_PRECISION_POLICIES
             else _widened(value)
             for key, value in config.items()
         }
@@ -74,7 +81,7 @@ def _copy_weights(old, new):
             f"{old.name} comes back from its config with other layers."
         )
     for layer in ours:
-        if layer.compute_dtype in HALVES:
+        if layer.compute_dtype in HALF_PRECISION_POLICIES:
             raise RecipeError(
                 f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
                 f"float32: it stays {layer.compute_dtype}."

@@ -8,7 +8,7 @@ import keras
 
 import keras_norm
 from recipes import atomic_io
-from recipes.data import inventory
+from recipes.data import dataset_summary
 from recipes.data.input_pipeline import measure_rate
 from recipes.errors import RecipeError
 from recipes.models import freeze
@@ -59,9 +59,7 @@ def build(config, task, data, strategy):
         except ValueError as error:
             raise RecipeError(f"{error}") from error
         rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
-        trainer.compile(
-            optimizer=optimizers.make(config, rate, model.trainable_variables)
-        )
+        trainer.compile(optimizer=optimizers.make(config, rate, model))
     return trainer
 
 
@@ -140,7 +138,7 @@ def train(config, task, data, trainer, strategy, broadcast):
         with trainer.averaged():
             trainer.model.save(path)
         names = list(data.source.class_names)
-        model_metadata.add(path, {"class_names": names})
+        model_metadata.add_metadata(path, {"class_names": names})
     summary.update(
         seconds=round(seconds, 1),
         peak_memory_bytes=environment.peak_memory_bytes(),
@@ -242,5 +240,5 @@ def _summary(data, trainer, strategy):
         "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.facts(data.source),
+        **dataset_summary.class_metadata(data.source),
     }

@@ -11,12 +11,12 @@ from rich import progress
 from rich.console import Console
 
 from recipes import atomic_io
+from recipes.data import dataset_summary
 from recipes.data import image_folder
 from recipes.data import input_pipeline as data_lib
-from recipes.data import inventory
 from recipes.data.decode_errors import BadImages
-from recipes.data.ignored_files import counted
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import format_count
+from recipes.data.ignored_files import join_names
 from recipes.errors import RecipeError
 from recipes.models import model_metadata
 from recipes.run_dir import run_dir
@@ -64,7 +64,7 @@ def open_images(config, task, num_replicas):
     root = pathlib.Path(config.images).expanduser()
     paths, notes = [os.fspath(root)], ""
     if root.is_dir():
-        paths, notes = image_folder.images_below(root)
+        paths, notes = image_folder.find_images(root)
     shown = image_folder.printable(root)
     if not paths:
         endings = ", ".join(image_folder.IMAGE_ENDINGS)
@@ -73,27 +73,33 @@ def open_images(config, task, num_replicas):
             f"{f'; {notes}' if notes else ''}."
         )
     print(
-        inventory.describe_images(shown, len(paths), [notes] if notes else [])
+        dataset_summary.describe_images(
+            shown, len(paths), [notes] if notes else []
+        )
     )
     source = task.open_images(_facts(config, task), paths)
     bad_images = BadImages(config.images, "skip")
-    maker = task.image_examples(config, source, bad_images)
+    reader = task.image_examples(config, source, bad_images)
     wanted = config.eval_batch_size or config.global_batch_size
     # A few images do not fill a batch, but each replica must have one.
     needed = -(-len(paths) // num_replicas) * num_replicas
     size = min(wanted, needed)
-    return data_lib.without_training(config, source, maker, bad_images, size)
+    return data_lib.make_prediction_data(
+        config, source, reader, bad_images, size
+    )
 
 
 def _facts(config, task):
-    """What a run's summary.json says of its data, see `inventory.facts`."""
+    """What a run's summary.json says of its data, see `class_metadata`."""
     path = config.folder / "summary.json"
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.facts(task.open_source(config))
+        facts = dataset_summary.class_metadata(task.open_source(config))
     if config.takes_whole_model:
-        own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
+        own = model_metadata.read_metadata(
+            pathlib.Path(config.checkpoint).expanduser()
+        )
         facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}
     return facts
 
@@ -192,9 +198,9 @@ def _describe(config, content):
             for each in left_out
         ]
         lines.append(
-            f"left out {counted(len(left_out), 'image')}: "
-            f"{listed(reasons, NUM_LISTED)}"
+            f"left out {format_count(len(left_out), 'image')}: "
+            f"{join_names(reasons, NUM_LISTED)}"
         )
     files = f"{config.folder / CSV} and {JSON}"
-    lines.append(f"predicted {counted(number, 'image')}, see {files}")
+    lines.append(f"predicted {format_count(number, 'image')}, see {files}")
     return "\n".join(lines)

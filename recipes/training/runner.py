@@ -62,8 +62,8 @@ def run(config, task):
         config: The config of the run.
         task: Its `Task`.
     """
+    from recipes.data import dataset_summary
     from recipes.data import input_pipeline
-    from recipes.data import inventory
     from recipes.run_dir import devices
     from recipes.run_dir import disk
     from recipes.run_dir import environment
@@ -94,9 +94,9 @@ def run(config, task):
                 config, task, replicas.num_replicas_in_sync
             )
         else:
-            batches = input_pipeline.make(config, task)
+            batches = input_pipeline.make_data(config, task)
         if these.is_chief and config.mode != "predict":
-            print(inventory.describe(batches))
+            print(dataset_summary.describe_data(batches))
         trainer = build.build(stored.resolved(config), task, batches, replicas)
         if config.dry_run:
             with batches.bad_images.named():

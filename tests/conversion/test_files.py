@@ -555,11 +555,11 @@ def test_what_is_saved_loads(tmp_path):
 
 def test_a_target_that_cannot_be_is_refused(tmp_path):
     line = write(tmp_path / "model.h5")
-    assert line.endswith("is written: write to 'model.keras'")
+    assert line.endswith("output format: write to 'model.keras'")
     (tmp_path / "folder.keras").mkdir()
     assert "is a folder" in write(tmp_path / "folder.keras", overwrite=True)
     line = write(tmp_path / "none" / "model.keras")
-    assert line.endswith(f"make {str(tmp_path / 'none')!r} first")
+    assert line.endswith(f"create {str(tmp_path / 'none')!r} first")
     # Not even root can write here, though its permissions say so.
     line = write("/proc/model.keras")
     assert line == (

@@ -188,7 +188,7 @@ def test_a_nan_is_the_worst_in_any_place(place):
 
     numbers = [1e-9, 1e-9]
     numbers[place] = np.nan
-    assert writer.worst(numbers) == np.inf
+    assert writer.largest(numbers) == np.inf
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores"])
@@ -207,11 +207,11 @@ def test_a_detection_that_is_nan_is_not_found(name):
         }
 
     shape = (1, 64, 64, 3)
-    assert export.difference(found(), found(), shape, 0.5) == 0.0
+    assert export.largest_difference(found(), found(), shape, 0.5) == 0.0
     broken = found()
     broken[name][0, 0] = np.nan
     for pair in ((broken, found()), (found(), broken), (broken, broken)):
-        assert export.difference(*pair, shape, 0.5) == np.inf
+        assert export.largest_difference(*pair, shape, 0.5) == np.inf
 
 
 def test_an_export_names_the_layer(tmp_path):
@@ -225,4 +225,4 @@ def test_an_export_names_the_layer(tmp_path):
     put(model.get_layer("bn"), "moving_variance", (2,), np.nan)
     config = types.SimpleNamespace(export_format="saved_model", folder=tmp_path)
     with pytest.raises(RecipeError, match="'bn'.*moving_variance"):
-        writer.write(config, model, {}, None)
+        writer.write_export(config, model, {}, None)

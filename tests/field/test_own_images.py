@@ -162,7 +162,7 @@ def test_class_names_go_with_what_is_written(own):
     exported = json.loads(exported.read_text())
     from recipes.models import model_metadata
 
-    metadata = model_metadata.read(run / "model.keras")
+    metadata = model_metadata.read_metadata(run / "model.keras")
     for names in (summary, exported, metadata):
         assert names["class_names"] == list(CLASSES)
     assert metadata["keras_version"] == keras.__version__

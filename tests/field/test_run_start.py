@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow_datasets")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from recipes.classification import confusion_matrix  # noqa: E402
+from recipes.classification import evaluation_report  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
@@ -202,7 +202,7 @@ def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
     model = keras.Model(image, keras.layers.Dense(10)(x))
     model.save(tmp_path / "code.keras")
     with pytest.raises(RecipeError) as caught:
-        pretrained.read(str(tmp_path / "code.keras"), None, "float32")
+        pretrained.read_model(str(tmp_path / "code.keras"), None, "float32")
     assert "unsafe" not in str(caught.value)
     assert "holds Python code" in str(caught.value)
 
@@ -255,7 +255,7 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
     config = make_config(workdir=str(tmp_path))
     path = tmp_path / "evaluation.json"
     path.write_bytes(damage)
-    assert confusion_matrix.page(config, data) == ""
+    assert evaluation_report.render_evaluation(config, data) == ""
     assert f"{path} is damaged" in caplog.text or damage == b"[]"
 
 

@@ -43,7 +43,7 @@ def folder(root, bad=()):
 
 def make(root, bad=(), **flags):
     settings, paths = folder(root, bad)
-    return input_pipeline.make(
+    return input_pipeline.make_data(
         make_config(**{**settings, **flags}), TASK
     ), paths
 

@@ -56,7 +56,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
 def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
-    made = input_pipeline.make(config, TASK)
+    made = input_pipeline.make_data(config, TASK)
     trainer = build.build(config, TASK, made, distribution.make(config))
     for row, (images, labels, _) in zip(
         written, made.train(0).take(3), strict=False

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 from recipes.detection.datasets import coco_folder
 from recipes.errors import RecipeError
 
@@ -52,7 +52,7 @@ def open_trees(data_dir=None):
     return coco_folder.open_folder(root)
 
 
-def tiles(photo, boxes):
+def split_into_tiles(photo, boxes):
     """The whole tiles of a photo; what is left at its right and bottom is not.
 
     Args:
@@ -82,7 +82,10 @@ def _area(boxes):
 
 def _make(root):
     """Makes the folder, whole or not at all."""
-    print(f"fetching {deepforest.PACKAGE}'s photos of trees (21 MB) to {root}")
+    print(
+        f"fetching {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
+        f"{root}"
+    )
     with contextlib.ExitStack() as stack:
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,9 @@ def _make(root):
                 prefix=f"partial-{FOLDER}-", dir=root.parent
             )
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            wheel = stack.enter_context(deepforest.wheel(root.parent))
+            wheel = stack.enter_context(
+                deepforest_photos.open_wheel(root.parent)
+            )
             archive = stack.enter_context(zipfile.ZipFile(wheel))
             made = pathlib.Path(partial) / FOLDER
             _write(archive, made)
@@ -111,8 +116,8 @@ def _write(archive, root):
         (root / split).mkdir()
         images, annotations = [], []
         for name in photos:
-            photo, boxes = deepforest.read(archive, name)
-            for top, left, pixels, inside in tiles(photo, boxes):
+            photo, boxes = deepforest_photos.read_photo(archive, name)
+            for top, left, pixels, inside in split_into_tiles(photo, boxes):
                 file_name = f"{name}_{top}_{left}.png"
                 encoded = tf.io.encode_png(pixels).numpy()
                 (root / split / file_name).write_bytes(encoded)

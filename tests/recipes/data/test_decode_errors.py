@@ -76,7 +76,7 @@ def make(root, content, on_bad_image, split="train", **flags):
         on_bad_image=on_bad_image,
         **flags,
     )
-    return path, config, input_pipeline.make(config, TASK)
+    return path, config, input_pipeline.make_data(config, TASK)
 
 
 def rows(batches):
@@ -164,7 +164,7 @@ def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
     name = (
         f"Unknown image file format.*In example 3 of train, record 1 of {file}"
     )
-    made = input_pipeline.make(config, TASK)
+    made = input_pipeline.make_data(config, TASK)
     with pytest.raises(RecipeError, match=name):
         with made.bad_images.named():
             list(made.train(0))

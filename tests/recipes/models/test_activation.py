@@ -20,7 +20,7 @@ def built(**flags):
     trainer = build.build(
         config,
         TASK,
-        input_pipeline.make(config, TASK),
+        input_pipeline.make_data(config, TASK),
         distribution.make(config),
     )
     return collections.Counter(

@@ -27,7 +27,7 @@ def evaluated(**flags):
     """The values of a network that is as every one of that seed."""
     config = make_config(**flags)
     replicas = distribution.make(config)
-    made = input_pipeline.make(config, TASK)
+    made = input_pipeline.make_data(config, TASK)
     return Steps(
         build.build(config, TASK, made, replicas), made, replicas
     ).evaluate()
@@ -35,22 +35,28 @@ def evaluated(**flags):
 
 @pytest.mark.parametrize("size", [1, 7, 100, 360, 1000])
 def test_every_example_is_evaluated_once(size):
-    made = input_pipeline.make(make_config(eval_batch_size=size), TASK)
+    made = input_pipeline.make_data(make_config(eval_batch_size=size), TASK)
     batches = list(made.evaluation().as_numpy_iterator())
     assert len(batches) == made.num_eval_batches == -(-NUM_EVAL // size)
     images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
     assert len(images) == len(batches) * size
     assert weights[:NUM_EVAL].all() and not weights[NUM_EVAL:].any()
-    by_default = list(input_pipeline.make(make_config(), TASK).evaluation())
+    by_default = list(
+        input_pipeline.make_data(make_config(), TASK).evaluation()
+    )
     expected = np.concatenate([batch[0] for batch in by_default])
     np.testing.assert_array_equal(images[:NUM_EVAL], expected[:NUM_EVAL])
 
 
 def test_training_has_the_batches_that_it_had():
     ours = next(
-        iter(input_pipeline.make(make_config(eval_batch_size=8), TASK).train(0))
+        iter(
+            input_pipeline.make_data(
+                make_config(eval_batch_size=8), TASK
+            ).train(0)
+        )
     )
-    theirs = next(iter(input_pipeline.make(make_config(), TASK).train(0)))
+    theirs = next(iter(input_pipeline.make_data(make_config(), TASK).train(0)))
     for column, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(column, other)
 

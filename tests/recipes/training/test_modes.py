@@ -119,7 +119,7 @@ def test_what_is_frozen_does_not_move(tmp_path, what):
         model = keras.saving.load_model(tmp_path / name / "model.keras")
         moved[name] = {w.path: w.numpy() for w in model.weights}
     config = make_config(norm="bn")
-    made = input_pipeline.make(config, TASK)
+    made = input_pipeline.make_data(config, TASK)
     start = build.build(config, TASK, made, distribution.make(config)).model
     for weight, end in zip(
         start.weights, moved["frozen"].values(), strict=True

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 from recipes.detection.datasets import trees
 from recipes.errors import RecipeError
 from tests.recipes.detection import deepforest_wheel
@@ -37,7 +37,7 @@ def test_a_box_is_of_the_tiles_that_hold_half_of_it():
         [390, 10, 440, 60],  # In what no tile shows.
         [5, 5, 5, 9],
     ]
-    found = list(trees.tiles(photo, boxes))
+    found = list(trees.split_into_tiles(photo, boxes))
     places = [(top, left) for top, left, _, _ in found]
     assert places == [(0, 0), (0, 128), (0, 256), (128, 0), (128, 128)] + [
         (128, 256)
@@ -79,7 +79,9 @@ def test_the_set_is_what_the_photos_show(wheel, data_dir, capsys):
     assert 0.8 * 574 < counts["train"] < 574
     assert 0.8 * (279 + 61 + 37) < counts["val"] < 279 + 61 + 37
     with zipfile.ZipFile(wheel) as archive:
-        photo, _ = deepforest.read(archive, trees.PHOTOS["train"][0])
+        photo, _ = deepforest_photos.read_photo(
+            archive, trees.PHOTOS["train"][0]
+        )
     index = 17 + 2
     example = source.train.read(tf.constant(index, tf.int64))
     np.testing.assert_array_equal(

@@ -13,7 +13,7 @@ MAX_CONFUSION = 50
 NUM_MISTAKES = 24
 
 
-def count(rows, class_names, name):
+def compute_class_metrics(rows, class_names, name):
     """Counts of an evaluation by class.
 
     Args:
@@ -69,12 +69,12 @@ def count(rows, class_names, name):
     }
 
 
-def write(folder, counted):
+def write_class_metrics(folder, counted):
     """Writes evaluation.json to a workdir."""
     atomic_io.write_text(folder / FILE, json.dumps(counted, indent=1) + "\n")
 
 
-def read(folder):
+def read_class_metrics(folder):
     """What evaluation.json of a workdir holds, or None."""
     path = folder / FILE
     return json.loads(path.read_bytes()) if path.exists() else None

@@ -11,8 +11,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from recipes.classification import per_class
-from recipes.data import exif
+from recipes.classification import class_metrics
 from recipes.data import image_files
 from recipes.run_dir import run_files
 
@@ -25,15 +24,15 @@ CELL, LONGEST_NAME, LETTER = 32, 24, 7
 BLUE = (59, 111, 182)
 
 
-def page(config, data):
+def render_evaluation(config, data):
     """HTML: what the newest evaluation says, or nothing without one.
 
     Args:
         config: A `Config`.
         data: Its `Data`.
     """
-    with run_files.left_out_if_damaged(config.folder / per_class.FILE):
-        return _page(per_class.read(config.folder), data)
+    with run_files.left_out_if_damaged(config.folder / class_metrics.FILE):
+        return _page(class_metrics.read_class_metrics(config.folder), data)
     return ""
 
 
@@ -64,7 +63,7 @@ def _accuracies(counted):
     if len(rows) > MAX_ROWS:
         heading += (
             f": the lowest {MAX_ROWS} of {len(rows):,}; all are in "
-            f"{per_class.FILE}"
+            f"{class_metrics.FILE}"
         )
     cells = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{accuracy:.1%} of {number:,}</td>"
@@ -156,8 +155,12 @@ def _picture(split, index):
     image, _ = split.read(tf.constant(index, tf.int64))
     try:
         if image.dtype == tf.string:
-            turn = 1 if split.path is None else exif.orientation(image)
-            pixels = image_files.upright(image_files.decode(image, 3), turn)
+            turn = (
+                1 if split.path is None else image_files.read_orientation(image)
+            )
+            pixels = image_files.rotate_upright(
+                image_files.decode(image, 3), turn
+            )
         else:
             pixels = image
     except tf.errors.OpError:

@@ -23,7 +23,7 @@ FOLDER = "deepforest/data"
 
 
 @contextlib.contextmanager
-def wheel(folder=None):
+def open_wheel(folder=None):
     """The path of the package's wheel, out of a folder or downloaded by pip.
 
     Args:
@@ -56,7 +56,7 @@ def wheel(folder=None):
         yield next(pathlib.Path(downloads).glob(pattern))
 
 
-def read(archive, name):
+def read_photo(archive, name):
     """A photo and its boxes.
 
     Args:

@@ -3,27 +3,30 @@
 import tensorflow as tf
 
 from recipes.classification import preprocessing
-from recipes.data import exif
 from recipes.data import image_files
-from recipes.data.examples import Maker
+from recipes.data.input_pipeline import ExampleReader
 
 
-def training(config, source, bad_images):
-    """The `Maker` of training examples."""
-    return _maker(preprocessing.training(config, source), bad_images)
+def training_examples(config, source, bad_images):
+    """The `ExampleReader` of training examples."""
+    return _make_reader(
+        preprocessing.training_preprocessing(config, source), bad_images
+    )
 
 
-def evaluation(config, source, bad_images):
-    """The `Maker` of evaluation examples."""
-    return _maker(preprocessing.evaluation(config, source), bad_images)
+def evaluation_examples(config, source, bad_images):
+    """The `ExampleReader` of evaluation examples."""
+    return _make_reader(
+        preprocessing.evaluation_preprocessing(config, source), bad_images
+    )
 
 
-def _maker(preparation, bad_images):
-    return Maker(
-        make=lambda split, index, seed: fetch(
+def _make_reader(preparation, bad_images):
+    return ExampleReader(
+        read=lambda split, index, seed: read_example(
             split, index, preparation, seed, bad_images
         ),
-        blank=lambda: (
+        padding=lambda: (
             tf.zeros(preparation.shape),
             tf.constant(0, tf.int64),
             0.0,
@@ -31,7 +34,7 @@ def _maker(preparation, bad_images):
     )
 
 
-def fetch(split, index, preparation, seed, bad_images):
+def read_example(split, index, preparation, seed, bad_images):
     """Image, label and weight of the example `index` of a split.
 
     Args:
@@ -51,11 +54,13 @@ def fetch(split, index, preparation, seed, bad_images):
         )
 
     def crop_file(data, seed):
-        turn = exif.orientation(data)
+        turn = image_files.read_orientation(data)
 
         def upright():
             pixels = image_files.decode(data, preparation.shape[-1])
-            return preparation.crop(image_files.upright(pixels, turn), seed)
+            return preparation.crop(
+                image_files.rotate_upright(pixels, turn), seed
+            )
 
         # Part of what is turned could be decoded too, but few images are.
         return tf.cond(

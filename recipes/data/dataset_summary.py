@@ -1,12 +1,12 @@
 """One line on the images that were found."""
 
-from recipes.data.ignored_files import counted
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import format_count
+from recipes.data.ignored_files import join_names
 
-NUM_CLASSES = 10
+NUM_CLASSES_LISTED = 10
 
 
-def describe(data):
+def describe_data(data):
     """How many images and classes there are, and what is ignored.
 
     Args:
@@ -16,7 +16,7 @@ def describe(data):
     classes = f"{len(names):,} class{'es' * (len(names) != 1)}"
     line = (
         f"{data.num_train:,} training and {data.num_eval:,} evaluation images, "
-        f"{classes} ({listed(names, NUM_CLASSES)})"
+        f"{classes} ({join_names(names, NUM_CLASSES_LISTED)})"
     )
     return "; ".join([line, *data.source.notes])
 
@@ -29,11 +29,11 @@ def describe_images(path, num_images, notes):
         num_images: Their number.
         notes: What is ignored.
     """
-    line = f"{counted(num_images, 'image')} in {path}"
+    line = f"{format_count(num_images, 'image')} in {path}"
     return "; ".join([line, *notes])
 
 
-def facts(source):
+def class_metadata(source):
     """Facts on the data that a prediction needs, for summary.json."""
     return {
         "class_names": list(source.class_names),
