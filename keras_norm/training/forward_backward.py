@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_norm.conversion import graph
+from keras_norm.distribution import all_reduce_sum_packed
 from keras_norm.step_scope import step_scope
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
