@@ -18,7 +18,7 @@ from keras import layers
 import keras_norm
 import keras_norm_cli
 from keras_norm.saving import load
-from tests.field import hostile_files
+from tests.saving import hostile_files
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (8, 8, 4)

@@ -21,7 +21,7 @@ from keras_norm.errors import ConversionError
 from keras_norm.saving import load
 from tests.assertions import assert_allclose
 from tests.assertions import to_numpy
-from tests.conversion import keras2_files
+from tests.saving import keras2_examples
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (4, 5, 2)
@@ -189,7 +189,7 @@ def test_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
     model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(path, model, has_input)
+    keras2_examples.write_hdf5(path, model, has_input)
     before = path.read_bytes()
     loaded, notes = load.load_model(path)
     assert_same(model, loaded)
@@ -207,7 +207,7 @@ def test_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
 def test_functional_model_of_keras_2_loads(kind, name, tmp_path):
     model = draw_weights(GRAPHS[kind]())
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(
+    keras2_examples.write_hdf5(
         path, model, edit=lambda c: c.update(class_name=name)
     )
     loaded, notes = load.load_model(path)
@@ -224,7 +224,7 @@ def test_keras_archive_of_keras_2_loads(kind, tmp_path):
         model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.keras"
-    keras2_files.write_archive(path, model)
+    keras2_examples.write_archive(path, model)
     loaded, notes = load.load_model(path)
     assert_same(model, loaded)
     assert notes == [COMPILED]
@@ -233,7 +233,7 @@ def test_keras_archive_of_keras_2_loads(kind, tmp_path):
 def test_nested_sequential_of_keras_2_loads(tmp_path):
     inner = sequential((40,), layers.Reshape(IMAGE), layers.Conv2D(3, 1))
     model = draw_weights(sequential((40,), inner, norm()))
-    keras2_files.write_hdf5(tmp_path / "model.h5", model, has_input=False)
+    keras2_examples.write_hdf5(tmp_path / "model.h5", model, has_input=False)
     loaded, notes = load.load_model(tmp_path / "model.h5")
     assert_same(model, loaded)
     assert len(notes) == 2
@@ -244,7 +244,7 @@ def test_time_major_recurrent_layer_of_keras_2_raises(tmp_path):
         config["config"]["layers"][1]["config"]["time_major"] = True
 
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
+    keras2_examples.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
     assert "time_major" in fails(path)
 
 
@@ -253,7 +253,7 @@ def test_tensorflow_operation_of_keras_2_raises(tmp_path):
         config["config"]["layers"][1] |= {"class_name": "TFOpLambda"}
 
     path, model = tmp_path / "model.h5", small()
-    keras2_files.write_hdf5(path, model, edit=edit)
+    keras2_examples.write_hdf5(path, model, edit=edit)
     assert model.layers[1].name in fails(path)
 
 
@@ -269,7 +269,7 @@ def lambda_file(kind, path):
             old["function"] = [code["code"], None, None]
             old |= {"function_type": "lambda", "output_shape": list(IMAGE)}
 
-        keras2_files.write_hdf5(path, model, edit=edit)
+        keras2_examples.write_hdf5(path, model, edit=edit)
     else:
         save(model, path)
     return model
@@ -293,8 +293,8 @@ def test_python_code_in_a_file_runs_only_if_unsafe(kind, name, tmp_path):
     assert_same(model, loaded)
     note = f"Python code in {str(path)!r} was allowed to run (unsafe)."
     assert notes[-1] == note
-    assert keras2_files.in_safe_mode() is None
-    with keras2_files.unsafe_scope():
+    assert keras2_examples.in_safe_mode() is None
+    with keras2_examples.unsafe_scope():
         assert fails(path) == line
 
 
@@ -452,7 +452,7 @@ def test_loading_prints_nothing_and_restores_global_state(tmp_path, capfd):
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        keras2_files.in_safe_mode(),
+        keras2_examples.in_safe_mode(),
     )
     path = tmp_path / "model.h5"
     stack = sequential((6,), layers.Dense(4), layers.LeakyReLU(0.1), norm())
@@ -461,7 +461,7 @@ def test_loading_prints_nothing_and_restores_global_state(tmp_path, capfd):
         leaky = config["config"]["layers"][2]["config"]
         leaky["alpha"] = leaky.pop("negative_slope")
 
-    keras2_files.write_hdf5(path, stack, edit=edit)
+    keras2_examples.write_hdf5(path, stack, edit=edit)
     capfd.readouterr()
     with pytest.warns(UserWarning, match="alpha|input_shape"):
         keras.saving.load_model(path, compile=False)
@@ -473,7 +473,7 @@ def test_loading_prints_nothing_and_restores_global_state(tmp_path, capfd):
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        keras2_files.in_safe_mode(),
+        keras2_examples.in_safe_mode(),
     )
 
 

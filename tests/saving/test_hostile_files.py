@@ -18,15 +18,15 @@ import keras_norm
 from keras_norm.errors import ConversionError
 from keras_norm.saving import load as files_lib
 from keras_norm.saving import load_limits
-from tests.conversion import keras2_files
-from tests.field import hostile_files
-from tests.field.hostile_files import LAYERS
-from tests.field.hostile_files import function
-from tests.field.hostile_files import insert
-from tests.field.hostile_files import layer
-from tests.field.hostile_files import node
-from tests.field.hostile_files import put
-from tests.field.hostile_files import tensor
+from tests.saving import hostile_files
+from tests.saving import keras2_examples
+from tests.saving.hostile_files import LAYERS
+from tests.saving.hostile_files import function
+from tests.saving.hostile_files import insert
+from tests.saving.hostile_files import layer
+from tests.saving.hostile_files import node
+from tests.saving.hostile_files import put
+from tests.saving.hostile_files import tensor
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MAX_MEMORY = 1.5e9
@@ -55,7 +55,7 @@ def run(folder, *names, timeout=120):
         [
             sys.executable,
             "-m",
-            "tests.field.hostile_files",
+            "tests.saving.hostile_files",
             folder / "files",
             *names,
         ],
@@ -143,7 +143,7 @@ def test_weights_larger_than_stored_raise(name, results):
 def test_decompression_bomb_is_not_unpacked(member, version, tmp_path):
     code = (
         "import json, pathlib, sys, tempfile\n"
-        "from tests.field import hostile_files\n"
+        "from tests.saving import hostile_files\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "files = hostile_files.Files(folder)\n"
         f"bomb = hostile_files.write_bomb({member!r}, 2**31, {version!r})\n"
@@ -523,7 +523,7 @@ def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
             "config": {"seed": None},
         }
 
-    keras2_files.write_hdf5(
+    keras2_examples.write_hdf5(
         tmp_path / "model.h5", hostile_files.model(), edit=edit
     )
     loaded, _ = files_lib.load_model(tmp_path / "model.h5")
