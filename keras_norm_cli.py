@@ -68,7 +68,7 @@ def parse(arguments=None):
     parser.add_argument(
         "--version",
         action="version",
-        version=f"keras-norm {_version()}",
+        version=f"keras-norm {_run_module('version')['__version__']}",
         help="print the version and exit",
     )
     commands = parser.add_subparsers(
@@ -109,7 +109,7 @@ def _define_convert(commands):
         "--to",
         metavar="NORM",
         required=True,
-        help="frn, rbn, eval_norm, bn, sync_bn, brn, gn, in, ln, frozen, none",
+        help=", ".join(norm_names()),
     )
     command.add_argument(
         "--arg",
@@ -254,11 +254,18 @@ def _is_installed(name):
         return False
 
 
-def _version():
-    """The version of the package, without a start of Keras."""
+def norm_names():
+    """Returns the names of the norms without importing Keras."""
+    return list(_run_module("norm_table")["NORMS"])
+
+
+def _run_module(name):
+    """Returns the globals of a module that imports nothing from the package.
+
+    An import would import the package first, which imports Keras.
+    """
     package = importlib.util.find_spec("keras_norm").origin
-    path = pathlib.Path(package).with_name("version.py")
-    return runpy.run_path(str(path))["__version__"]
+    return runpy.run_path(str(pathlib.Path(package).with_name(f"{name}.py")))
 
 
 @contextlib.contextmanager

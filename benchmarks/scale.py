@@ -29,7 +29,7 @@ from benchmarks.scale_costs import Assumptions  # noqa: E402
 from benchmarks.scale_costs import Sizes  # noqa: E402
 from benchmarks.scale_costs import reckon  # noqa: E402
 from keras_norm import distribution  # noqa: E402
-from keras_norm.batch_scope import batch_scope  # noqa: E402
+from keras_norm.step_scope import step_scope  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
 
 NORMS = ("frn", "bn", "sync_bn")
@@ -89,13 +89,13 @@ def sent(layer):
         return [tf.identity(x) for x in tensors], backward
 
     with (
-        mock.patch.object(distribution, "count", lambda: 2),
+        mock.patch.object(distribution, "count_replicas", lambda: 2),
         mock.patch.object(
             distribution,
             "all_reduce_sum",
             lambda tensors: sum_and_note(*tensors),
         ),
-        batch_scope(averages_state=True),
+        step_scope(averages_state=True),
         tf.GradientTape() as tape,
     ):
         x = tf.random.normal((2, 2, 2, layer.input.shape[-1]))

@@ -9,6 +9,8 @@ import math
 import keras
 from keras import ops
 
+from keras_norm import _keras_internals
+
 # Planes of fewer values than this are summed as they are.
 MIN_PLANE_SIZE = 16
 MAX_SLABS = 14
@@ -28,14 +30,16 @@ def plane_sums(terms, tensors, axes):
     if not axes:
         return list(terms(*tensors))
     sizes = [tensors[0].shape[axis] or 0 for axis in axes]
-    if math.prod(sizes) > 0 and _is_xla_on_cpu(tensors[0]):
+    if math.prod(sizes) > 0 and _keras_internals.is_compiled_for_cpu(
+        tensors[0]
+    ):
         return _sums_on_xla_cpu(terms, tensors, axes, sizes)
     return [
         ops.sum(value, axis=axes, keepdims=True) for value in terms(*tensors)
     ]
 
 
-def stored(planes):
+def materialize(planes):
     """The same values of planes, once and for all.
 
     XLA on a CPU fuses what makes the factor of a plane into the loop over its
@@ -49,7 +53,7 @@ def stored(planes):
     Returns:
         List of the same tensors.
     """
-    is_slow = planes and _is_xla_on_cpu(planes[0])
+    is_slow = planes and _keras_internals.is_compiled_for_cpu(planes[0])
     return [_times_one(p) for p in planes] if is_slow else planes
 
 
@@ -159,25 +163,3 @@ def _complex(real, imag):
     import tensorflow as tf
 
     return tf.complex(real, imag)
-
-
-def _is_xla_on_cpu(tensor):
-    """Whether this is traced for XLA on a CPU; matters to speed only."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        is_traced = isinstance(tensor, jax.core.Tracer)
-        return is_traced and jax.default_backend() == "cpu"
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return False
-    try:
-        from tensorflow.python.ops import control_flow_util
-    except ImportError:
-        return False
-    graph = tf.compat.v1.get_default_graph()
-    is_xla = control_flow_util.GraphOrParentsInXlaContext(graph)
-    return is_xla and not tf.config.list_logical_devices("GPU")

@@ -14,6 +14,7 @@ import itertools
 import keras
 import numpy as np
 
+from keras_norm import _keras_internals
 from keras_norm.layers._calibration import CalibrationMixin
 from keras_norm.layers._channel_layer import ChannelLayer
 
@@ -200,7 +201,7 @@ def _select(model, kind, noun, include):
 
 def _walk(layer, folder, found):
     """Fills a dict from path to layer with all that lies in a layer."""
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    for child in _keras_internals.inner_layers(layer):
         if child not in found.values():
             path = _free(folder + child.name, found, "layer")
             found[path] = child

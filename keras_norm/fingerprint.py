@@ -16,13 +16,13 @@ KEY = "norm_scope"
 IGNORED = ("name", "trainable", "dtype")
 
 
-def write(layer, store):
+def write_fingerprint(layer, store):
     """Adds the class and the config of a layer to its saved weights."""
     text = json.dumps(_describe(layer))
     store[KEY] = np.frombuffer(text.encode(), "uint8")
 
 
-def read(layer, store, required=False):
+def read_without_fingerprint(layer, store, required=False):
     """The saved weights without the mark.
 
     Args:

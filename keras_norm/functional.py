@@ -23,7 +23,7 @@ def scale_and_shift(x, center, factor, offset):
     return x if offset is None else x + offset
 
 
-def compose(factor, offset, gamma, beta):
+def fold_affine(factor, offset, gamma, beta):
     """`gamma * (x * factor + offset) + beta` as one factor and one offset."""
     if gamma is not None:
         factor = factor * gamma

@@ -14,8 +14,8 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm._xla_cpu import materialize
 from keras_norm._xla_cpu import plane_sums
-from keras_norm._xla_cpu import stored
 
 
 def mean_square(x, axes, count):
@@ -31,10 +31,10 @@ def mean_square(x, axes, count):
         return plane_sums(lambda x: [x * x], [x], axes)[0]
 
     def backward(upstream, x):
-        (upstream,) = stored([2.0 * upstream])
+        (upstream,) = materialize([2.0 * upstream])
         return (x * upstream,)
 
-    return with_gradient(forward, backward)(x) / count
+    return with_custom_gradient(forward, backward)(x) / count
 
 
 def shifted_sums(x, shift, axes, valid=None):
@@ -64,7 +64,7 @@ def shifted_sums(x, shift, axes, valid=None):
         return ops.stack(plane_sums(terms, [x, *valid], axes))
 
     def backward(upstream, x, shift, *valid):
-        first, second = stored([upstream[0], upstream[1]])
+        first, second = materialize([upstream[0], upstream[1]])
         gradient = first + 2.0 * second * (x - shift)
         if valid:
             gradient = ops.where(valid[0] > 0, gradient, 0.0)
@@ -72,7 +72,7 @@ def shifted_sums(x, shift, axes, valid=None):
         return gradient, *(ops.zeros_like(c) for c in constants)
 
     tensors = [x, shift] if valid is None else [x, shift, valid]
-    sums = with_gradient(forward, backward)(*tensors)
+    sums = with_custom_gradient(forward, backward)(*tensors)
     return sums[0], sums[1]
 
 
@@ -143,8 +143,8 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
             for name in names
         )
 
-    tensors = stored([values[name] for name in names])
-    return with_gradient(forward, backward)(x, *tensors)
+    tensors = materialize([values[name] for name in names])
+    return with_custom_gradient(forward, backward)(x, *tensors)
 
 
 def _deviation(x, given):
@@ -186,7 +186,7 @@ def _sum_to(planes, like):
     return ops.sum(planes, axis=axes, keepdims=True) if axes else planes
 
 
-def with_gradient(forward, backward):
+def with_custom_gradient(forward, backward):
     """A function of tensors with a gradient written by hand.
 
     Args:

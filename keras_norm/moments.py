@@ -19,7 +19,7 @@ from keras_norm import fused_ops
 from keras_norm._xla_cpu import plane_sums
 
 
-def widened(dtype):
+def widened_dtype(dtype):
     """float64 stays, everything else becomes float32."""
     dtype = keras.backend.standardize_dtype(dtype)
     # `keras.backend.result_type` makes float32 of both on JAX and torch.
@@ -32,7 +32,7 @@ def widen(x):
     In a narrower dtype counts round, sums overflow, and integers divide.
     """
     x = ops.convert_to_tensor(x)
-    return ops.cast(x, widened(x.dtype))
+    return ops.cast(x, widened_dtype(x.dtype))
 
 
 def plane_count(x, axes):
@@ -47,7 +47,7 @@ def plane_count(x, axes):
     return ops.cast(count, x.dtype)
 
 
-def keep_valid(x, valid):
+def zero_invalid(x, valid):
     """`x` with zeros where `valid` is False, whatever stood there."""
     return x if valid is None else ops.where(valid, x, ops.zeros_like(x))
 
@@ -81,7 +81,7 @@ def plane_moments(x, axes, valid=None):
     x = widen(x)
     count = valid_count(x, axes, valid)
     if not axes:
-        x = keep_valid(x, valid)
+        x = zero_invalid(x, valid)
         return x, ops.zeros_like(x), count
     divisor = ops.maximum(count, 1.0)
     shift = ops.stop_gradient(_near_mean(x, axes, valid, divisor))
@@ -98,7 +98,7 @@ def plane_moments(x, axes, valid=None):
 def _near_mean(x, axes, valid, count):
     """The mean of some rows of every plane, or of all `count` valid values."""
     if valid is not None:
-        rows = keep_valid(x, valid)
+        rows = zero_invalid(x, valid)
     else:
         size = x.shape[axes[0]] or 1
         length = -(-size // 32)
@@ -125,7 +125,7 @@ def plane_mean_square(x, axes, valid=None):
         count = plane_count(x, axes)
     else:
         count = ops.maximum(valid_count(x, axes, valid), 1.0)
-        x = keep_valid(x, valid)
+        x = zero_invalid(x, valid)
     return fused_ops.mean_square(x, axes, count)
 
 

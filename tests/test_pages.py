@@ -14,7 +14,6 @@ from absl import flags
 import keras_norm_cli
 from recipes.config.base import Config
 from recipes.detection.config import DetectionConfig
-from recipes.training import weight_decay
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = ["README.md", "recipes/README.md"]
@@ -197,14 +196,6 @@ def test_every_named_flag_exists(page):
             continue
         for name in re.findall(r"(?:^| )--([a-z][\w-]*)", code):
             assert name in get_known_flags(), code
-
-
-def test_numerics_page_lists_the_weights_excluded_from_weight_decay():
-    code = "".join(get_blocks("docs/numerics.md", "python"))
-    listed = re.search(
-        r"NORM_WEIGHTS = (\(.*?^\))", code, re.DOTALL | re.MULTILINE
-    )
-    assert eval(listed[1]) == weight_decay.NORM_WEIGHTS
 
 
 def test_imports_of_the_package_point_one_way():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_norm
+import keras_norm_cli
 from tests.assertions import assert_allclose
 from tests.assertions import assert_array_equal
 from tests.assertions import to_numpy
@@ -14,9 +15,13 @@ def draw(shape=SHAPE):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def test_the_names():
-    expected = "bn sync_bn brn eval_norm gn in ln frn rbn frozen none"
-    assert keras_norm.names() == expected.split()
+def test_published_names_remain():
+    published = "bn sync_bn brn eval_norm gn in ln frn rbn frozen none"
+    assert set(published.split()) <= set(keras_norm.names())
+
+
+def test_programs_list_the_names_of_the_registry():
+    assert keras_norm_cli.norm_names() == keras_norm.names()
 
 
 @pytest.mark.parametrize("name", keras_norm.names())

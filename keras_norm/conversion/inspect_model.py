@@ -1,5 +1,7 @@
 """The normalization layers of any model, for `keras-norm inspect`."""
 
+import keras
+
 from keras_norm.conversion import activations
 from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
@@ -7,6 +9,7 @@ from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion import report
 from keras_norm.layers.tlu import TLU
+from keras_norm.norm_layers import is_norm_layer
 
 OTHER = "not batch normalization"
 
@@ -24,13 +27,11 @@ def inspect_model(model):
         normalization that it does not reach; all others are kept with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = find_layers.find_layers(model, layer_predicates.is_norm)
+        graphs, found = find_layers.find_layers(model, _is_listed)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = find_layers.find_inner_layers(
-            "", model, layer_predicates.is_norm, reason
-        )
+        found = find_layers.find_inner_layers("", model, _is_listed, reason)
     behind = _activations(graphs)
     return report.ConversionReport(
         model=model.name,
@@ -48,6 +49,13 @@ def inspect_model(model):
 def is_batch_norm(entry):
     """Whether an entry is batch normalization, which `convert` is for."""
     return entry.reason != OTHER
+
+
+def _is_listed(operation):
+    """Returns True for normalization layers of features and of kernels."""
+    return is_norm_layer(operation) or isinstance(
+        operation, keras.layers.SpectralNormalization
+    )
 
 
 def _entry(item, behind):
@@ -83,7 +91,7 @@ def _activations(graphs):
             if was is None:
                 continue
             before, _ = activations.find_source_norms(
-                graph.input_tensors(node)[0], layer_predicates.is_norm
+                graph.input_tensors(node)[0], _is_listed
             )
             entry = report.Activation(prefix + operation.name, was, None)
             for layer in before:

@@ -6,13 +6,7 @@ import re
 import keras
 
 from keras_norm.layers.batch_norm import BatchNormalization
-from keras_norm.layers.frn import FRN
-from keras_norm.layers.no_norm import NoNormalization
-from keras_norm.layers.rbn import RBN
 
-# "Norm" and "normalization", but not "Normal", a distribution.
-_NORM_NAME = re.compile("[Nn]orm(?!al(?!i[sz]))")
-_NORMS = (FRN, RBN)
 _STOCK = keras.layers.BatchNormalization
 _RELUS = (keras.activations.relu, keras.ops.relu)
 _CAPPED_RELUS = (keras.activations.relu6, keras.ops.relu6)
@@ -49,20 +43,6 @@ def is_other_batch_norm(operation):
     return isinstance(
         operation, (_STOCK, BatchNormalization)
     ) and not is_batch_norm(operation)
-
-
-def is_norm(operation):
-    """Whether it is a normalization layer: of Keras, this package or custom.
-
-    A custom layer is one by the name of its class. `NoNormalization` gives what
-    it takes.
-    """
-    if not isinstance(operation, keras.layers.Layer):
-        return False
-    if isinstance(operation, NoNormalization):
-        return False
-    names = (cls.__name__ for cls in type(operation).__mro__)
-    return isinstance(operation, _NORMS) or any(map(_NORM_NAME.search, names))
 
 
 def relu_cap(operation):

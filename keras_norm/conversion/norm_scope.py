@@ -10,8 +10,6 @@ import keras
 from keras_norm import fingerprint
 from keras_norm.conversion import new_layer
 from keras_norm.layers._channel_layer import ChannelLayer
-from keras_norm.layers.batch_norm import BatchNormalization
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
 _STOCK = keras.layers.BatchNormalization
 _active = contextvars.ContextVar("norm_scope", default=None)
@@ -128,9 +126,7 @@ def _mark(layer, batch_norm):
     of_this_package = isinstance(layer, ChannelLayer)
     num_weights = 2 + batch_norm.center + batch_norm.scale
     # Batch normalization's own weights mean the same in these.
-    takes_stock = isinstance(
-        layer, (BatchNormalization, FrozenBatchNormalization)
-    )
+    takes_stock = getattr(layer, "infers_as_batch_norm", False)
     save, load = layer.save_own_variables, layer.load_own_variables
     layer.save_own_variables = functools.partial(
         _save, layer, save, None if of_this_package else num_weights
@@ -143,8 +139,8 @@ def _mark(layer, batch_norm):
 def _save(layer, save, num_weights, store):
     save(store)
     if num_weights is None or len(layer.variables) == num_weights:
-        fingerprint.write(layer, store)
+        fingerprint.write_fingerprint(layer, store)
 
 
 def _load(layer, load, required, store):
-    load(fingerprint.read(layer, store, required))
+    load(fingerprint.read_without_fingerprint(layer, store, required))

@@ -6,7 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_norm import values
+from keras_norm import variables
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
@@ -144,7 +144,7 @@ class _Walk:
                 f"Received: variable={variable.path!r}"
             )
         return keras.Variable(
-            values.read(variable),
+            variables.read_copy(variable),
             dtype=variable.dtype,
             trainable=variable.trainable,
             name=variable.name,

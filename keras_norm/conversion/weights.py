@@ -8,16 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_norm import values as values_lib
+from keras_norm import variables as values_lib
 from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
-from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frn import LEARNED_EPSILON_START
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
-# Weights that calibrate or mix nothing as long as they are zero.
-NEUTRAL_AT_ZERO = ("center_weight", "scale_weight", "mean_mix", "variance_mix")
 EXACT = "exact"
 ROUNDING = "rounding"
 CHANGED = "changed"
@@ -58,7 +54,7 @@ def plan_transfer(batch_norm, layer):
         batch_norm: The layer to replace.
         layer: The layer that replaces it.
     """
-    old = {v.name: values_lib.read(v) for v in batch_norm.variables}
+    old = {v.name: values_lib.read_copy(v) for v in batch_norm.variables}
     new = {v.name: v for v in layer.variables}
     copied = [
         name
@@ -98,7 +94,7 @@ def assign_weights(layer, values):
     """Sets weights of a layer by their names."""
     for variable in layer.variables:
         if variable.name in values:
-            values_lib.assign(variable, values[variable.name])
+            values_lib.assign_copy(variable, values[variable.name])
 
 
 def matching_variable(variable, old, new):
@@ -131,7 +127,7 @@ def copy_weights(old, new):
             "has other weights: was it changed after it was built? "
             f"Received: shapes {shapes[0]}, now {shapes[1]}"
         )
-    values_lib.copy(old.variables, new.variables)
+    values_lib.copy_values(old.variables, new.variables)
     for theirs, ours in zip(
         graph.all_layers(old), graph.all_layers(new), strict=True
     ):
@@ -151,7 +147,7 @@ def _copy_own_state(old, new):
         store = {}
         old.save_own_variables(store)
         new.load_own_variables(
-            {key: values_lib.read(value) for key, value in store.items()}
+            {key: values_lib.read_copy(value) for key, value in store.items()}
         )
     if hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +203,7 @@ def _calibration_level(layer):
 def _function(batch_norm, layer, new, old, copied):
     neutral = all(
         not np.any(ops.convert_to_numpy(new[name]))
-        for name in NEUTRAL_AT_ZERO
+        for name in getattr(layer, "neutral_at_zero", ())
         if name in new
     )
     moments_kept = {"moving_mean", "moving_variance"} <= set(copied)
@@ -221,8 +217,8 @@ def _function(batch_norm, layer, new, old, copied):
         or (calibrates and _calibration_level(layer) is None)
     ):
         return CHANGED
-    is_same_operation = isinstance(
-        layer, (BatchNormalization, FrozenBatchNormalization, type(batch_norm))
+    is_same_operation = isinstance(layer, type(batch_norm)) or getattr(
+        layer, "infers_as_batch_norm", False
     )
     # Under a mixed policy Keras rounds gamma and beta, which these do not.
     is_full = batch_norm.compute_dtype == batch_norm.variable_dtype

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_norm import batch_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
+from keras_norm import step_scope
 from keras_norm.layers._checks import check_number
 from keras_norm.layers._moving_moments import MovingMomentsLayer
 
@@ -77,7 +77,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         mean, variance, count = moments.batch_moments(
             means,
             variances,
-            batch_scope.count_present(counts),
+            step_scope.zero_padding_counts(counts),
             distribution.all_reduce_sum if self.synchronized else None,
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
@@ -109,8 +109,8 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         if rematerialization.is_recomputing():
             return
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
-        averaged = self.synchronized or batch_scope.averages_state_later()
-        if distribution.count() > 1 and not averaged:
+        averaged = self.synchronized or step_scope.step_averages_state()
+        if distribution.count_replicas() > 1 and not averaged:
             count, *sums = distribution.all_reduce_sum(
                 [count, *[count * m for m in both]]
             )

@@ -12,7 +12,7 @@ from keras_norm import fused_ops
 from keras_norm import rematerialization
 from keras_norm.layers import _masks
 from keras_norm.layers._checks import check_number
-from keras_norm.moments import widened
+from keras_norm.moments import widened_dtype
 
 PACKAGE = "keras_norm"
 
@@ -30,6 +30,12 @@ class ChannelLayer(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`.
     """
 
+    # Declarations of a layer that `keras_norm.conversion` reads.
+    # True if inference is the operation of `keras.layers.BatchNormalization`
+    # on the same weights, bit for bit.
+    infers_as_batch_norm = False
+    # Names of weights without effect on inference as long as they are zero.
+    neutral_at_zero = ()
     _trains_weights = True
 
     def __init__(self, axis=-1, **kwargs):
@@ -120,7 +126,7 @@ class ChannelLayer(keras.layers.Layer):
         """
         # In two steps: on torch, one leaves an array of bfloat16 as it is.
         inputs = ops.convert_to_tensor(inputs)
-        return ops.cast(inputs, widened(self.compute_dtype))
+        return ops.cast(inputs, widened_dtype(self.compute_dtype))
 
     def _per_channel(self, weight, dtype):
         """A weight in `dtype`, ready to broadcast; None stays None."""
@@ -133,15 +139,15 @@ class ChannelLayer(keras.layers.Layer):
 
     def _valid(self, inputs, mask):
         """The mask with an axis for the channels, or None."""
-        mask = _masks.as_tensor(mask)
+        mask = _masks.convert_mask(mask)
         if mask is None:
             return None
-        return _masks.expand(
+        return _masks.expand_mask(
             mask, inputs, self._channel_axis, self._joins_channels
         )
 
     def compute_mask(self, inputs, previous_mask):
-        return _masks.as_tensor(previous_mask)
+        return _masks.convert_mask(previous_mask)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
         """`call` under `keras.RematScope`, with its state updated once."""
@@ -151,11 +157,13 @@ class ChannelLayer(keras.layers.Layer):
             return rematerialize(function, *args, **kwargs)
 
         return functools.partial(
-            rematerialization.recomputed_call, self, layer_call, remat
+            rematerialization.call_rematerialized, self, layer_call, remat
         )
 
     def load_own_variables(self, store):
-        super().load_own_variables(fingerprint.read(self, store))
+        super().load_own_variables(
+            fingerprint.read_without_fingerprint(self, store)
+        )
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)
@@ -214,7 +222,7 @@ class AffineChannelLayer(ChannelLayer):
             offset: As `center`.
             tau: Weight of the layer or None.
         """
-        factor, offset = functional.compose(
+        factor, offset = functional.fold_affine(
             factor,
             offset,
             self._per_channel(self.gamma, x.dtype),

@@ -17,7 +17,7 @@ def default_groups(num_channels):
     return next(divisors, 1)
 
 
-def former_default_groups(num_channels):
+def legacy_default_groups(num_channels):
     """The greatest common divisor of 32 and the channels, the former default.
 
     Saved models whose config says `groups: None` were trained with it.

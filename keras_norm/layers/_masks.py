@@ -3,13 +3,13 @@
 from keras import ops
 
 
-def as_tensor(mask):
+def convert_mask(mask):
     """Converts a mask that is a list, which Keras leaves as it is."""
     is_list = isinstance(mask, list | tuple)
     return ops.convert_to_tensor(mask) if is_list else mask
 
 
-def missing_axis(mask, inputs, channel_axis):
+def find_missing_axis(mask, inputs, channel_axis):
     """The axis of `inputs` that a mask does not have.
 
     Args:
@@ -32,7 +32,7 @@ def missing_axis(mask, inputs, channel_axis):
     )
 
 
-def expand(mask, inputs, channel_axis, joins_channels):
+def expand_mask(mask, inputs, channel_axis, joins_channels):
     """The mask with an axis for what it does not have.
 
     Args:
@@ -47,7 +47,7 @@ def expand(mask, inputs, channel_axis, joins_channels):
         ValueError: as `missing_axis`, or for a mask that differs between
             channels that share their moments.
     """
-    axis = missing_axis(mask, inputs, channel_axis)
+    axis = find_missing_axis(mask, inputs, channel_axis)
     if axis == channel_axis:
         # One value a position, also where the mask has length 1 for many.
         one_channel = (slice(None),) * channel_axis + (slice(0, 1),)

@@ -6,7 +6,7 @@ from keras import ops
 from keras_norm import functional
 from keras_norm.layers import _masks
 from keras_norm.layers._channel_layer import AffineChannelLayer
-from keras_norm.moments import widened
+from keras_norm.moments import widened_dtype
 
 
 class MovingMomentsLayer(AffineChannelLayer):
@@ -44,7 +44,7 @@ class MovingMomentsLayer(AffineChannelLayer):
             name=name,
             shape=(self._num_channels,) if shape is None else shape,
             initializer=initializer,
-            dtype=widened(self.variable_dtype),
+            dtype=widened_dtype(self.variable_dtype),
             trainable=False,
             autocast=False,
         )
@@ -61,9 +61,9 @@ class MovingMomentsLayer(AffineChannelLayer):
         By the operation of `keras.layers.BatchNormalization`, for its bits:
         another order of the same steps gives others.
         """
-        mask = _masks.as_tensor(mask)
+        mask = _masks.convert_mask(mask)
         if mask is not None:
-            _masks.missing_axis(mask, x, self._channel_axis)
+            _masks.find_missing_axis(mask, x, self._channel_axis)
         mean, variance, beta, gamma = (
             None if weight is None else ops.cast(weight, x.dtype)
             for weight in (

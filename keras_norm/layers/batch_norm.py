@@ -91,6 +91,8 @@ class BatchNormalization(BatchStatisticsLayer):
         Renormalization", 2017, https://arxiv.org/abs/1702.03275, algorithm 1.
     """
 
+    infers_as_batch_norm = True
+
     def __init__(
         self,
         axis=-1,

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_norm import batch_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
+from keras_norm import step_scope
 from keras_norm.layers._batch_statistics import BatchStatisticsLayer
 from keras_norm.layers._channel_layer import PACKAGE
 from keras_norm.layers._checks import check_number
@@ -107,6 +107,8 @@ class EvalNorm(BatchStatisticsLayer):
         https://arxiv.org/abs/1904.06031.
     """
 
+    neutral_at_zero = ("mean_mix", "variance_mix")
+
     def __init__(
         self,
         axis=-1,
@@ -196,9 +198,9 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        count = batch_scope.count_present(count) * ops.ones_like(mean)
+        count = step_scope.zero_padding_counts(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
-        if not batch_scope.averages_state_later():
+        if not step_scope.step_averages_state():
             sums = distribution.all_reduce_sum(sums)
         total, *sums = sums
         num_values = ops.maximum(total, 1.0)

@@ -78,6 +78,7 @@ class FrozenBatchNormalization(MovingMomentsLayer):
         `FrozenBatchNorm2d`, with an epsilon of 1e-5.
     """
 
+    infers_as_batch_norm = True
     _trains_weights = False
 
     def __init__(

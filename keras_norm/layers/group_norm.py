@@ -9,7 +9,7 @@ from keras_norm.layers._channel_layer import AffineChannelLayer
 from keras_norm.layers._groups import check_divides
 from keras_norm.layers._groups import check_groups
 from keras_norm.layers._groups import default_groups
-from keras_norm.layers._groups import former_default_groups
+from keras_norm.layers._groups import legacy_default_groups
 
 INSTANCE = -1
 AUTO = "auto"
@@ -180,7 +180,7 @@ class GroupNormalization(AffineChannelLayer):
         To be called before the layer is. A number that was passed as `groups`
         stays.
         """
-        self._default_groups = former_default_groups
+        self._default_groups = legacy_default_groups
         if self.built:
             self._num_groups = self._count_groups(self._input_shape)
 

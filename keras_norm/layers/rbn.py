@@ -113,6 +113,8 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         Feature Calibration", CVPR 2021.
     """
 
+    neutral_at_zero = ("center_weight", "scale_weight")
+
     def __init__(
         self,
         axis=-1,
@@ -216,7 +218,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         _, normalization, level = self._calibrate(x, training, mask)
         center, factor, offset = normalization
         if level is not None:
-            factor, offset = functional.compose(factor, offset, level, None)
+            factor, offset = functional.fold_affine(factor, offset, level, None)
         return self._transform(x, center, factor, offset)
 
     def _normalization(self, mean, variance, count, training):

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_norm import values
+from keras_norm import variables as variables_lib
 
 
 class MovingAverages:
@@ -44,14 +44,14 @@ class MovingAverages:
         known = {id(variable) for variable in self.variables}
         for variable in variables:
             if id(variable) not in known:
-                value = values.read(variable)
+                value = variables_lib.read_copy(variable)
                 name = f"average_{len(self.averages)}"
                 self.averages.append(create(name, variable.dtype, value))
                 self.variables.append(variable)
 
     def reset(self):
         """Every average becomes what its variable is."""
-        values.copy(self.variables, self.averages)
+        variables_lib.copy_values(self.variables, self.averages)
 
     def update(self, update, step):
         """Moves every average on.
@@ -91,9 +91,9 @@ class MovingAverages:
     @contextlib.contextmanager
     def swapped_in(self):
         """Inside, the variables hold their averages."""
-        before = [values.read(v) for v in self.variables]
-        values.copy(self.averages, self.variables)
+        before = [variables_lib.read_copy(v) for v in self.variables]
+        variables_lib.copy_values(self.averages, self.variables)
         try:
             yield
         finally:
-            values.copy(before, self.variables)
+            variables_lib.copy_values(before, self.variables)

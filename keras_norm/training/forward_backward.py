@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.collectives import packed_sum
+from keras_norm.distribution import all_reduce_sum_packed
+from keras_norm.step_scope import step_scope
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
@@ -144,7 +144,7 @@ class ForwardBackward:
                     list(zip(variables, values, strict=True)),
                     collect_losses=True,
                 ) as scope,
-                batch_scope(present, averages_state=True),
+                step_scope(present, averages_state=True),
             ):
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)
@@ -245,7 +245,7 @@ class ReplicaSums:
                 the variables whose state it is.
         """
         names = list(self.values)
-        loss, *small = packed_sum(
+        loss, *small = all_reduce_sum_packed(
             [self.loss, *self.values.values(), *self.float_state]
         )
         values = dict(zip(names, small, strict=False))

@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
+from keras_norm.distribution import all_reduce_sum_packed
+from keras_norm.step_scope import step_scope
 from keras_norm.training import infer_reductions
 from keras_norm.training import loss_terms as terms_lib
 from keras_norm.training import microbatches as microbatches_lib
 from keras_norm.training import reductions as reductions_lib
-from keras_norm.training.collectives import packed_sum
 
 
 class GlobalLoss:
@@ -78,7 +78,7 @@ class GlobalLoss:
         # A graph computes no more of this forward pass than masks need.
         with (
             keras.StatelessScope(),
-            batch_scope(part.present, averages_state=True),
+            step_scope(part.present, averages_state=True),
         ):
             y_pred = self.owner.model(part.x, training=True)
             terms = self._terms(part.y, y_pred, part.weights)
@@ -152,7 +152,7 @@ class GlobalLoss:
             reductions_lib.scalar_total_and_divisor(value, law, part)
             for value, law in zip(added, laws.added_by_layer, strict=True)
         ]
-        rows, *sums = packed_sum(
+        rows, *sums = all_reduce_sum_packed(
             [
                 tf.cast(part.num_examples, tf.float32),
                 *[value for pair in pairs for value in pair],

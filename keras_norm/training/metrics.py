@@ -7,9 +7,9 @@ adds up over examples. A function of one number a batch does not.
 import keras
 import tensorflow as tf
 
+from keras_norm.distribution import all_reduce_sum
 from keras_norm.training import infer_reductions
 from keras_norm.training import reductions
-from keras_norm.training.collectives import all_reduce_sum
 
 
 class BatchMetricFunction:

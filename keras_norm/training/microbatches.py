@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_norm.training.collectives import all_reduce_sum
+from keras_norm.distribution import all_reduce_sum
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 

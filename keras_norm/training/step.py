@@ -5,11 +5,11 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_norm.distribution import all_reduce_sum
+from keras_norm.distribution import expand_logs_for_workers
 from keras_norm.training import clipping
 from keras_norm.training import microbatches as microbatches_lib
 from keras_norm.training.apply_updates import apply_updates
-from keras_norm.training.collectives import all_reduce_sum
-from keras_norm.training.collectives import for_every_worker
 
 
 class ReplicaStep:
@@ -126,13 +126,15 @@ class ReplicaStep:
             logs = {"loss": loss}
             if y_pred is not None:
                 logs = self.compute_metrics(x, y, y_pred, weights)
-            return for_every_worker({**logs, **values})
+            return expand_logs_for_workers({**logs, **values})
         if self._compile_loss is not None and self._compile_loss.metrics:
             for metric, value in zip(
                 self._compile_loss.metrics, values.values(), strict=True
             ):
                 metric.update_state(value)
-        return for_every_worker(self.compute_metrics(x, y, y_pred, weights))
+        return expand_logs_for_workers(
+            self.compute_metrics(x, y, y_pred, weights)
+        )
 
 
 class StepVariables:

@@ -16,12 +16,12 @@ LEVELS = (3, 4, 5)
 RESNETS = ("ResNet50", "ResNet101", "ResNet152")
 
 
-def names():
+def backbone_names():
     """The names that `make` knows."""
     return [*RESNETS, classifiers.SMALL_RESNET]
 
 
-def make(name, norm, image_shape):
+def build_backbone(name, norm, image_shape):
     """A new backbone.
 
     Args:
@@ -35,8 +35,8 @@ def make(name, norm, image_shape):
     Raises:
         RecipeError: for an unknown name, or a norm that it cannot take.
     """
-    if name not in names():
-        raise unknown("model", name, names())
+    if name not in backbone_names():
+        raise unknown("model", name, backbone_names())
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
@@ -50,7 +50,7 @@ def make(name, norm, image_shape):
     return _with_maps(name, model)
 
 
-def out_of(path, model, image_shape):
+def extract_backbone(path, model, image_shape):
     """The backbone that lies in a classifier, at the size of a detector.
 
     Args:

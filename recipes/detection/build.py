@@ -10,7 +10,7 @@ from recipes.models import pretrained
 ONLY_KEEPS = "frozen"
 
 
-def make(config, data):
+def build_detector(config, data):
     """The network of a run: new, on a classifier of a file, or a detector's.
 
     Raises:
@@ -25,7 +25,7 @@ def make(config, data):
     shape = data.image_shape
     if config.init_model is None:
         norm = norms.get_norm(config)
-        backbone = backbones.make(config.model, norm, shape)
+        backbone = backbones.build_backbone(config.model, norm, shape)
         return _on(backbone, norm, config, data.num_classes)
     path, to_norm = config.init_model, norms.get_conversion_norm(config)
     model, notes = pretrained.read_model(path, to_norm, config.precision)
@@ -40,7 +40,7 @@ def make(config, data):
             f"--checkpoint={path} is no detector: train one with "
             f"--init_model={path} first."
         )
-    backbone = backbones.out_of(path, model, shape)
+    backbone = backbones.extract_backbone(path, model, shape)
     if to_norm is None or config.convert_to == ONLY_KEEPS:
         to_norm = norms.get_norm(config)
     print(
@@ -52,7 +52,7 @@ def make(config, data):
 
 def _on(backbone, norm, config, num_classes):
     with norms.report_build_errors("pyramid and heads", norm):
-        return retinanet.make(
+        return retinanet.build_retinanet(
             backbone,
             norm,
             config.anchors,

@@ -67,7 +67,7 @@ class Evaluation:
         return dict(zip(names, self.class_ap, strict=True))
 
 
-def require():
+def require_pycocotools():
     """Checks that pycocotools is there, so that a run can do so at once.
 
     Raises:
@@ -101,10 +101,10 @@ def evaluate(annotations, detections, category_ids):
         ValueError: if there are not as many detections as annotations, an image
             comes twice, or a label, box or score cannot be.
     """
-    require()
+    require_pycocotools()
     from pycocotools.cocoeval import COCOeval
 
-    found = predictions(annotations, detections, category_ids)
+    found = to_predictions(annotations, detections, category_ids)
     truths = _truths(annotations, category_ids)
     # It tells of its progress, on the same terminal as the recipe.
     with contextlib.redirect_stdout(io.StringIO()):
@@ -131,7 +131,7 @@ def average_precision(annotations, detections, category_ids):
     return evaluate(annotations, detections, category_ids).summary
 
 
-def predictions(annotations, detections, category_ids):
+def to_predictions(annotations, detections, category_ids):
     """Detections as a list in COCO's format of results.
 
     Args and ValueError are those of `evaluate`.
@@ -160,7 +160,7 @@ def predictions(annotations, detections, category_ids):
 
 def write_predictions(path, annotations, detections, category_ids):
     """Writes `predictions` to a JSON file."""
-    results = predictions(annotations, detections, category_ids)
+    results = to_predictions(annotations, detections, category_ids)
     atomic_io.write_text(path, json.dumps(results))
 
 

@@ -10,7 +10,7 @@ from recipes.detection import retinanet
 NUM_CANDIDATES = 5000
 
 
-class Detections(keras.layers.Layer):
+class DetectionDecoder(keras.layers.Layer):
     """Decodes boxes and suppresses all but the best of those that overlap.
 
     For each class on its own: of two boxes whose IoU is above `nms_threshold`
@@ -83,9 +83,9 @@ class Detections(keras.layers.Layer):
         }
 
 
-def of(config):
+def make_decoder(config):
     """The layer that a config asks for."""
-    return Detections(
+    return DetectionDecoder(
         config.anchors.boxes,
         config.image_size,
         config.score_threshold,

@@ -19,7 +19,7 @@ PREDICTIONS = {
 PER_CLASS = "per_class.json"
 
 
-class AveragePrecision:
+class DetectionEvaluator:
     """COCO's numbers of a detector on the evaluation images.
 
     It leaves predictions.json, in COCO's format of results, and
@@ -39,10 +39,10 @@ class AveragePrecision:
         self.detector = detector
         self.config = detector.config
         if self.config.mode != "train":
-            coco_metric.require()
+            coco_metric.require_pycocotools()
         self.data = detector.data
         self.steps = steps
-        self.layer = decoder.of(self.config)
+        self.layer = decoder.make_decoder(self.config)
         self._run = tf.function(self._run_batch, autograph=False)
 
     def __call__(self):

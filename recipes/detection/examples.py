@@ -8,19 +8,19 @@ from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 
 
-def training(config, source, bad_images):
+def training_examples(config, source, bad_images):
     """The `ExampleReader` of training examples.
 
     Targets are a dict of what every anchor has to learn: `classes` int32
     `(A,)` and `deltas` float32 `(A, 4)`, see `targets.assign`.
     """
     anchors = tf.constant(config.anchors.boxes)
-    prepare = preprocessing.training(config)
+    prepare = preprocessing.training_preprocessing(config)
 
     def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
         image, boxes, keep = prepare(pixels, example["boxes"], seed)
-        classes, deltas = label_encoder.assign(
+        classes, deltas = label_encoder.assign_targets(
             *[
                 tf.boolean_mask(values, keep)
                 for values in (boxes, example["labels"], example["is_crowd"])
@@ -37,13 +37,13 @@ def training(config, source, bad_images):
     return ExampleReader(read, padding)
 
 
-def evaluation(config, source, bad_images):
+def evaluation_examples(config, source, bad_images):
     """The `ExampleReader` of evaluation examples.
 
     The target is the number of the example, int64, by which its annotation is
     found.
     """
-    prepare = preprocessing.evaluation(config)
+    prepare = preprocessing.evaluation_preprocessing(config)
 
     def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
@@ -57,13 +57,13 @@ def evaluation(config, source, bad_images):
     return ExampleReader(read, padding)
 
 
-def prediction(config, source, bad_images):
+def image_examples(config, source, bad_images):
     """The `ExampleReader` of images without boxes, turned as EXIF says.
 
     The target is int64 `(3,)`: the number of the example, and the height and
     width of its image.
     """
-    prepare = preprocessing.evaluation(config)
+    prepare = preprocessing.evaluation_preprocessing(config)
 
     def decode(data):
         pixels = image_files.decode(data, 3)

@@ -19,7 +19,7 @@ BATCH_SIZES = (1, 3)
 MAX_IMAGES = 24
 
 
-def write(config, data, model):
+def export_detector(config, data, model):
     """Writes a detector in float32, boxes decoded and suppressed in the file.
 
     Args:
@@ -68,7 +68,7 @@ def _with_detections(config, model):
     shape = model.inputs[0].shape[1:]
     name = formats.INPUT
     images = keras.Input(shape, name=name, dtype="float32")
-    found = decoder.of(config)(model(images))
+    found = decoder.make_decoder(config)(model(images))
     return keras.Model({name: images}, found, name=model.name)
 
 
@@ -89,7 +89,9 @@ def _check(run, network, model, data, score_threshold):
             expected = network({formats.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
-                difference(run(images), expected, images.shape, score_threshold)
+                largest_difference(
+                    run(images), expected, images.shape, score_threshold
+                )
             )
             num_images += len(images)
             num_detections += int(expected["num_detections"].sum())
@@ -125,7 +127,7 @@ def _batches(network, data):
         yield np.stack(batch)
 
 
-def difference(actual, expected, shape, score_threshold):
+def largest_difference(actual, expected, shape, score_threshold):
     """The largest difference of two results, infinite where one misses a box.
 
     Of scores as they are, of edges as a share of the image. What rounding may

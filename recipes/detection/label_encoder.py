@@ -19,7 +19,7 @@ MIN_CROWD_COVERAGE = 0.5
 BLOCK_SIZE = 2**20
 
 
-def assign(boxes, labels, is_crowd, anchors):
+def assign_targets(boxes, labels, is_crowd, anchors):
     """Classes and deltas of the anchors of one image.
 
     An anchor belongs to the box with which it overlaps most, the first of

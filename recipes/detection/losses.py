@@ -10,7 +10,7 @@ import tensorflow as tf
 from recipes.detection import label_encoder
 
 
-def focal(classes, logits, alpha, gamma):
+def focal_loss(classes, logits, alpha, gamma):
     """The focal loss (Lin et al. 2017, equation 5) over anchors and classes.
 
     With y = 1 for an anchor's own class, else 0, and p = sigmoid(logit):
@@ -41,7 +41,7 @@ def focal(classes, logits, alpha, gamma):
     return tf.reduce_sum(loss, axis=(1, 2))
 
 
-def huber(classes, deltas, predicted, delta):
+def huber_loss(classes, deltas, predicted, delta):
     """The Huber loss over positive anchors and their four deltas.
 
     Args:
@@ -58,7 +58,7 @@ def huber(classes, deltas, predicted, delta):
     return tf.reduce_sum(errors * _is_positive(classes), axis=1)
 
 
-def num_positives(classes):
+def count_positives(classes):
     """Anchors that belong to a box, float32 `(N,)`, of classes `(N, A)`."""
     return tf.reduce_sum(_is_positive(classes), axis=1)
 

@@ -8,7 +8,6 @@ import tensorflow as tf
 from recipes.data import image_files
 from recipes.data import image_folder
 from recipes.detection import decoder
-from recipes.detection import examples as examples_lib
 from recipes.detection import preprocessing
 from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
@@ -17,7 +16,7 @@ COLUMNS = ("image", "label", "score", "xmin", "ymin", "xmax", "ymax")
 SCORE_DIGITS, BOX_DIGITS = 6, 2
 
 
-def source(facts, paths):
+def open_images(facts, paths):
     """A source of images without boxes."""
     tensor = tf.constant([os.fsencode(path) for path in paths])
     split = Split(
@@ -35,16 +34,13 @@ def source(facts, paths):
     )
 
 
-def examples(config, source, bad_images):
-    """Returns the `ExampleReader` of images turned upright by EXIF."""
-    return examples_lib.prediction(config, source, bad_images)
-
-
-def outputs(config, trainer, batch):
+def predict_batch(config, trainer, batch):
     """Number, size, weight and detections of each image."""
     images, targets, weights = batch
     with trainer.inference_weights():
-        found = decoder.of(config)(trainer.model(images, training=False))
+        found = decoder.make_decoder(config)(
+            trainer.model(images, training=False)
+        )
     return {
         **found,
         "indices": targets[:, 0],
@@ -53,7 +49,7 @@ def outputs(config, trainer, batch):
     }
 
 
-def entry(config, class_names, row):
+def prediction_entry(config, class_names, row):
     """The size of an image and the objects on it, the surest first."""
     height, width = (int(side) for side in row["sizes"])
     scaled = preprocessing.scaled_size(height, width, config.image_size)
@@ -80,7 +76,7 @@ def entry(config, class_names, row):
     }
 
 
-def table(entry):
+def prediction_rows(entry):
     """The rows of an image, one for each object."""
     return [
         [entry["image"], each["label"], each["score"], *each["box"]]

@@ -17,7 +17,7 @@ MIN_SIDE = 1.0
 FLIP, SCALE, CROP = range(3)
 
 
-def training(config):
+def training_preprocessing(config):
     """The preparation of a training example: flipped, scaled and cut out.
 
     Args:
@@ -59,7 +59,7 @@ def training(config):
     return prepare
 
 
-def evaluation(config):
+def evaluation_preprocessing(config):
     """The preparation of an evaluation example: scaled to the image's size.
 
     Returns:

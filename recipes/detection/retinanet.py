@@ -22,7 +22,7 @@ PRIOR = 0.01
 PYRAMID, CLASS_HEAD, BOX_HEAD = "pyramid", "class_head", "box_head"
 
 
-def make(backbone, norm, anchors, num_classes, filters, head_depth):
+def build_retinanet(backbone, norm, anchors, num_classes, filters, head_depth):
     """The detector on a backbone.
 
     The convolutions of a head are shared by all levels, its norms are not.

@@ -2,15 +2,15 @@
 
 import tensorflow as tf
 
-from keras_norm.training.collectives import all_reduce_sum
+from keras_norm.distribution import all_reduce_sum
 from recipes.detection import losses
 from recipes.detection import retinanet
-from recipes.detection.evaluator import AveragePrecision
+from recipes.detection.evaluator import DetectionEvaluator
 from recipes.training.trainer import Trainer
 from recipes.training.trainer import mean
 
 
-class Detector(Trainer):
+class DetectorTrainer(Trainer):
     """A RetinaNet under training.
 
     With P the positive anchors of the global batch, over all replicas and
@@ -36,11 +36,11 @@ class Detector(Trainer):
         self.data = data
 
     def evaluation(self, steps):
-        return AveragePrecision(self, steps)
+        return DetectionEvaluator(self, steps)
 
     def train_step(self, batch):
         images, targets, weights = batch
-        positives = losses.num_positives(targets["classes"])
+        positives = losses.count_positives(targets["classes"])
         rows, total = all_reduce_sum(
             [tf.reduce_sum(weights), tf.reduce_sum(positives)]
         )
@@ -54,13 +54,13 @@ class Detector(Trainer):
         return super().train_step((images, targets, weights))
 
     def part_loss(self, x, y, y_pred, weights):
-        class_loss = losses.focal(
+        class_loss = losses.focal_loss(
             y["classes"],
             y_pred[retinanet.CLASSES],
             self.config.focal_alpha,
             self.config.focal_gamma,
         )
-        box_loss = losses.huber(
+        box_loss = losses.huber_loss(
             y["classes"],
             y["deltas"],
             y_pred[retinanet.BOXES],

@@ -32,8 +32,8 @@ def test_a_name_in_another_case_is_suggested(name, meant):
 
 
 @pytest.mark.parametrize("name", [None, 3, ["frn"], {"frn": 1}, "", b"frn"])
-def test_what_is_no_name_is_a_value_error(name):
-    with pytest.raises(ValueError, match="There are: bn, .* Received: "):
+def test_an_invalid_name_is_a_value_error(name):
+    with pytest.raises(ValueError, match="Known norms: bn, .* Received: "):
         keras_norm.get(name)
 
 

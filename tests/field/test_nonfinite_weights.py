@@ -203,11 +203,11 @@ def test_a_detection_that_is_nan_is_not_found(name):
         }
 
     shape = (1, 64, 64, 3)
-    assert export.difference(found(), found(), shape, 0.5) == 0.0
+    assert export.largest_difference(found(), found(), shape, 0.5) == 0.0
     broken = found()
     broken[name][0, 0] = np.nan
     for pair in ((broken, found()), (found(), broken), (broken, broken)):
-        assert export.difference(*pair, shape, 0.5) == np.inf
+        assert export.largest_difference(*pair, shape, 0.5) == np.inf
 
 
 def test_an_export_names_the_layer(tmp_path):

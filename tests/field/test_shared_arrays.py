@@ -8,7 +8,7 @@ from keras import ops
 
 import keras_norm
 from keras_norm import analysis
-from keras_norm import values
+from keras_norm import variables
 from keras_norm.conversion import weights
 from tests.assertions import assert_array_equal
 from tests.assertions import to_numpy
@@ -170,7 +170,7 @@ def test_a_weight_of_a_layer_that_comes_later_is_refused():
 def test_a_value_that_is_read_is_not_what_is_trained():
     model = noisy()
     learned = analysis.learned_values(model)["rbn"]
-    kept = values.read(model.get_layer("head").kernel)
+    kept = variables.read_copy(model.get_layer("head").kernel)
     before = {name: value.copy() for name, value in learned.items()}
     start = kept.copy()
     inputs = np.random.default_rng(0).normal(size=(4, 6, 6, 3))
@@ -185,10 +185,10 @@ def test_a_value_that_is_read_is_not_what_is_trained():
 def test_a_variable_keeps_its_dtype_and_nothing_of_the_source(dtype):
     source = keras.Variable(np.arange(64), trainable=False, dtype=dtype)
     target = keras.Variable(np.zeros(64), dtype="float32")
-    values.copy([source], [target])
+    variables.copy_values([source], [target])
     assert keras.backend.standardize_dtype(target.dtype) == "float32"
     array = np.arange(64, dtype="float32")
-    values.assign(source, array)
+    variables.assign_copy(source, array)
     array[:] = 0
     source.assign(np.zeros(64))
     assert_array_equal(target, np.arange(64, dtype="float32"))

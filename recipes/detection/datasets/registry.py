@@ -32,4 +32,4 @@ def open_source(config):
         )
     if config.dataset == "trees":
         return trees.open_trees(config.data_dir)
-    return tfds.open_set(config)
+    return tfds.open_dataset(config)

@@ -48,7 +48,7 @@ class _Keys:
     area: str | None
 
 
-def open_set(config):
+def open_dataset(config):
     """The source that the TFDS set `config.dataset` is.
 
     Raises:

@@ -52,7 +52,7 @@ def open_trees(data_dir=None):
     return coco_folder.open_folder(root)
 
 
-def tiles(photo, boxes):
+def split_into_tiles(photo, boxes):
     """The whole tiles of a photo; what is left at its right and bottom is not.
 
     Args:
@@ -117,7 +117,7 @@ def _write(archive, root):
         images, annotations = [], []
         for name in photos:
             photo, boxes = deepforest_photos.read_photo(archive, name)
-            for top, left, pixels, inside in tiles(photo, boxes):
+            for top, left, pixels, inside in split_into_tiles(photo, boxes):
                 file_name = f"{name}_{top}_{left}.png"
                 encoded = tf.io.encode_png(pixels).numpy()
                 (root / split / file_name).write_bytes(encoded)

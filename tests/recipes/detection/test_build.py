@@ -25,7 +25,7 @@ def made(num_classes=3, **flags):
     config = small_detector.make_config(**{**SMALL, **flags})
     shape = (config.image_size, config.image_size, 3)
     data = types.SimpleNamespace(image_shape=shape, num_classes=num_classes)
-    return build.make(config, data)
+    return build.build_detector(config, data)
 
 
 def kinds(model):
@@ -93,7 +93,7 @@ def test_heads_share_convolutions_and_no_norms():
         last = model.get_layer(f"{head}_out")
         assert last.filters == 9 * num_values
     parts = retinanet.head_layers(model)
-    backbone = backbones.make(
+    backbone = backbones.build_backbone(
         "resnet_small", keras_norm.get("frn"), (64, 64, 3)
     )
     names = {layer.name for layer in backbone.layers[1:]}
@@ -123,7 +123,7 @@ def coordinates(anchors, filters=9):
     maps = [
         keras.layers.AveragePooling2D(2**level)(inputs) for level in (3, 4, 5)
     ]
-    model = retinanet.make(
+    model = retinanet.build_retinanet(
         keras.Model(inputs, maps),
         keras_norm.get("none"),
         anchors,
@@ -216,7 +216,7 @@ def test_a_classifier_of_keras_is_a_backbone_at_another_size():
     classifier = keras.applications.MobileNetV2(
         (64, 64, 3), alpha=0.35, weights=None, classes=5
     )
-    backbone = backbones.out_of("a.keras", classifier, (128, 128, 3))
+    backbone = backbones.extract_backbone("a.keras", classifier, (128, 128, 3))
     shapes = [tensor.shape[1:3] for tensor in backbone.outputs]
     assert shapes == [(16, 16), (8, 8), (4, 4)]
     ours = {w.path: w for w in backbone.weights}
@@ -226,7 +226,7 @@ def test_a_classifier_of_keras_is_a_backbone_at_another_size():
     assert set(theirs) == set(ours)
     for path, weight in ours.items():
         np.testing.assert_array_equal(weight, theirs[path], err_msg=path)
-    model = retinanet.make(
+    model = retinanet.build_retinanet(
         backbone, keras_norm.get("frn"), Anchors(128, 3, 5), 2, 8, 1
     )
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)

@@ -114,7 +114,7 @@ def test_a_loose_box_counts_at_the_thresholds_it_reaches():
 def test_rows_and_columns_are_not_mixed_up():
     transposed = [BOX[1], BOX[0], BOX[3], BOX[2]]
     assert ap([annotate(1, BOX)], [detect(transposed)])["AP50"] == 0.0
-    (row,) = coco_metric.predictions([annotate(1, BOX)], [detect(BOX)], (1,))
+    (row,) = coco_metric.to_predictions([annotate(1, BOX)], [detect(BOX)], (1,))
     assert row["bbox"] == [20, 10, 50, 100]
 
 
@@ -217,7 +217,7 @@ def test_labels_without_a_class_are_rejected(label):
 
 
 def test_without_pycocotools_the_error_tells_how_to_get_it(monkeypatch):
-    coco_metric.require()
+    coco_metric.require_pycocotools()
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(RecipeError, match="pip install pycocotools"):
         ap([annotate(1, BOX)], [detect(BOX)])

@@ -12,7 +12,7 @@ from recipes.detection import decoder as detections_lib
 from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 from recipes.detection.anchors import Anchors
-from recipes.detection.evaluator import AveragePrecision
+from recipes.detection.evaluator import DetectionEvaluator
 from recipes.training import distribution
 from recipes.training.compiled_steps import Steps
 from tests import tfds_archives
@@ -59,7 +59,9 @@ def suppressed(boxes, scores, max_detections, least=0.05, most=0.5):
 
 
 def layer(anchors, max_detections=100):
-    return detections_lib.Detections(anchors, SIZE, 0.05, 0.5, max_detections)
+    return detections_lib.DetectionDecoder(
+        anchors, SIZE, 0.05, 0.5, max_detections
+    )
 
 
 def rows(found, i):
@@ -191,14 +193,14 @@ class Perfect:
     def __init__(self, config, made):
         self.config, self.data, self.model = config, made, self._call
         self.images, logits, deltas = [], [], []
-        example = preprocessing.evaluation(config)
+        example = preprocessing.evaluation_preprocessing(config)
         for i, annotation in enumerate(made.source.evaluation.annotations()):
             encoded = made.source.evaluation.read(i)["image"]
             image, boxes, keep = example(
                 tf.io.decode_image(encoded, 3), annotation.boxes, None
             )
             assert keep.numpy().all()
-            classes, to_boxes = label_encoder.assign(
+            classes, to_boxes = label_encoder.assign_targets(
                 boxes,
                 annotation.labels,
                 annotation.is_crowd,
@@ -217,7 +219,7 @@ class Perfect:
         return contextlib.nullcontext()
 
     def evaluation(self, steps):
-        return AveragePrecision(self, steps)
+        return DetectionEvaluator(self, steps)
 
     def _call(self, images, training):
         """Looks up which image it is."""

@@ -56,7 +56,7 @@ def network(dataset, folder, norm="frn", **flags):
         **flags,
     )
     made = input_pipeline.make_data(config, small_detector.TASK)
-    model = build.make(config, made)
+    model = build.build_detector(config, made)
     generator = np.random.default_rng(2)
     for head in ("class_head", "box_head"):
         kernel, bias = model.get_layer(f"{head}_out").weights
@@ -84,12 +84,12 @@ def test_boxes_are_decoded_and_suppressed_in_the_file(
     config, made, model = network(
         dataset, tmp_path, norm, export_format=name, max_detections=20
     )
-    line = export.write(config, made, model)
+    line = export.export_detector(config, made, model)
     folder = tmp_path / "export" / name
     assert line.startswith(f"export: {folder}, ")
     chosen = formats.FORMATS[name]
     run = chosen.load(str(folder / chosen.file))
-    layer = decoder.of(config)
+    layer = decoder.make_decoder(config)
     for count in (1, 2, 5):
         expected = layer(model(images(count), training=False))
         expected = {k: v.numpy() for k, v in expected.items()}
@@ -100,7 +100,8 @@ def test_boxes_are_decoded_and_suppressed_in_the_file(
         for key, values in expected.items():
             assert found[key].shape == values.shape
         assert (
-            export.difference(found, expected, (count, 64, 64, 3), 0.05) < 1e-4
+            export.largest_difference(found, expected, (count, 64, 64, 3), 0.05)
+            < 1e-4
         )
 
     facts = json.loads((folder / "export.json").read_text())
@@ -167,7 +168,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
     monkeypatch.setitem(formats.FORMATS, "saved_model", broken)
     message = f"other detections than the network: difference {number}"
     with pytest.raises(RecipeError, match=message):
-        export.write(config, made, model)
+        export.export_detector(config, made, model)
     assert list((tmp_path / "export").iterdir()) == []
 
 
@@ -218,7 +219,7 @@ C = (5, 5, 30, 40, 0.3, 0)
     ],
 )
 def test_the_difference_of_two_results(actual, expected, difference):
-    got = export.difference(actual, expected, SHAPE, THRESHOLD)
+    got = export.largest_difference(actual, expected, SHAPE, THRESHOLD)
     assert got == pytest.approx(difference, abs=1e-6)
 
 
@@ -230,7 +231,7 @@ def test_the_difference_is_the_largest_of_all_images():
         }
         for second in (found(A, C), found((*A[:4], 0.85, 1), C))
     ]
-    got = export.difference(*both, (2, *SHAPE[1:]), THRESHOLD)
+    got = export.largest_difference(*both, (2, *SHAPE[1:]), THRESHOLD)
     assert got == pytest.approx(0.05)
 
 
@@ -240,7 +241,7 @@ def test_half_precision_is_gone(dataset, tmp_path):
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     config, made, model = network(dataset, tmp_path, precision="mixed_bfloat16")
-    export.write(config, made, model)
+    export.export_detector(config, made, model)
     folder = tmp_path / "export" / "saved_model"
     facts = json.loads((folder / "export.json").read_text())
     assert facts["trained_in"] == ["mixed_bfloat16"]

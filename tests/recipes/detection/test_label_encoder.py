@@ -71,7 +71,7 @@ def assign(boxes, labels, is_crowd, anchors):
 def assigner(num_anchors, block_size):
     del block_size  # The graph depends on it.
     return tf.function(
-        label_encoder.assign,
+        label_encoder.assign_targets,
         autograph=False,
         input_signature=[
             tf.TensorSpec((None, 4)),

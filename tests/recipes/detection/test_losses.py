@@ -50,7 +50,7 @@ def loss_and_gradient(function, *inputs):
 def test_focal_loss(scale, gamma):
     logits = random_logits(scale)
     loss, gradient = loss_and_gradient(
-        lambda c, x: losses.focal(c, x, 0.25, gamma), CLASSES, logits
+        lambda c, x: losses.focal_loss(c, x, 0.25, gamma), CLASSES, logits
     )
     expected, slope = focal_oracle(CLASSES, logits, 0.25, gamma)
     assert loss.shape == (3,) and loss.dtype == tf.float32
@@ -65,7 +65,7 @@ def test_focal_loss_is_right_for_logits_of_any_size(label, gamma):
     logits = np.float32(LOGITS).reshape(-1, 1, 1)
     classes = np.full((len(logits), 1), label, np.int32)
     loss, gradient = loss_and_gradient(
-        lambda c, x: losses.focal(c, x, 0.3, gamma), classes, logits
+        lambda c, x: losses.focal_loss(c, x, 0.3, gamma), classes, logits
     )
     expected, slope = focal_oracle(classes, logits, 0.3, gamma)
     # Below float32's least normal number there is only 0.
@@ -85,7 +85,7 @@ def test_focal_loss_is_that_of_keras_where_keras_is_right():
         from_logits=True,
     )
     np.testing.assert_allclose(
-        losses.focal(known, logits, 0.25, 2.0),
+        losses.focal_loss(known, logits, 0.25, 2.0),
         np.sum(peer, 1) * NUM_CLASSES,
         rtol=1e-4,
     )
@@ -98,7 +98,10 @@ def test_huber_loss():
     predicted[0, 2, 0] = deltas[0, 2, 0] + np.float32(0.5)
     predicted[0, 3, 1] = 1e6
     loss, gradient = loss_and_gradient(
-        lambda c, t, x: losses.huber(c, t, x, 0.5), CLASSES, deltas, predicted
+        lambda c, t, x: losses.huber_loss(c, t, x, 0.5),
+        CLASSES,
+        deltas,
+        predicted,
     )
     error = np.float64(predicted) - np.float64(deltas)
     size = np.abs(error)
@@ -111,6 +114,6 @@ def test_huber_loss():
 
 
 def test_positives_are_counted():
-    counts = losses.num_positives(tf.constant(CLASSES))
+    counts = losses.count_positives(tf.constant(CLASSES))
     assert counts.dtype == tf.float32
     np.testing.assert_array_equal(counts, [2, 1, 0])

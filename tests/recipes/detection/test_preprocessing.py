@@ -89,7 +89,7 @@ def test_evaluation_shows_all_of_a_picture_at_the_top_left(shape):
     image = painted(*shape, first, second)
     boxes = np.float32([first, second])
     output, moved, keep = drawn(
-        preparation(preprocessing.evaluation, 64), image, boxes
+        preparation(preprocessing.evaluation_preprocessing, 64), image, boxes
     )
     assert output.shape == (64, 64, 3) and output.dtype == np.float32
     assert np.abs(output).max() <= 1
@@ -106,7 +106,9 @@ def test_evaluation_shows_all_of_a_picture_at_the_top_left(shape):
 
 def test_a_picture_of_the_right_size_stays_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 32), image, [])
+    output, _, _ = drawn(
+        preparation(preprocessing.evaluation_preprocessing, 32), image, []
+    )
     assert output.dtype == np.float32
     np.testing.assert_allclose(output, image / 127.5 - 1, atol=1e-5)
 
@@ -114,7 +116,9 @@ def test_a_picture_of_the_right_size_stays_as_it_is():
 def test_padding_is_zero_and_nothing_is_beyond_the_range():
     image = np.zeros((10, 40, 3), np.uint8)
     image[:, ::2] = 255
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 64), image, [])
+    output, _, _ = drawn(
+        preparation(preprocessing.evaluation_preprocessing, 64), image, []
+    )
     assert not output[16:].any()
     assert np.abs(output[:16]).min() > 0
     assert np.abs(output).max() <= 1
@@ -124,7 +128,9 @@ def test_a_picture_is_shrunk_by_means():
     # One of eight columns is white: without antialiasing all or nothing.
     image = np.zeros((256, 256, 3), np.uint8)
     image[:, ::8] = 255
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 32), image, [])
+    output, _, _ = drawn(
+        preparation(preprocessing.evaluation_preprocessing, 32), image, []
+    )
     np.testing.assert_allclose(output, 2 / 8 - 1, atol=0.1)
 
 
@@ -134,7 +140,9 @@ def test_boxes_stay_with_what_is_painted(shape, low, high):
     first, second = (5, 9, 19, 26), (25, 20, 38, 49)
     image = painted(*shape, first, second)
     boxes = np.float32([first, second])
-    prepare = preparation(preprocessing.training, 64, low, high, flip=True)
+    prepare = preparation(
+        preprocessing.training_preprocessing, 64, low, high, flip=True
+    )
     outputs, num_seen = [], 0
     for seed in range(24):
         output, moved, keep = drawn(prepare, image, boxes, seed)
@@ -159,7 +167,7 @@ def test_boxes_stay_with_what_is_painted(shape, low, high):
 def test_a_picture_is_mirrored_within_its_extent():
     # Narrow: the padding is at the right, mirrored or not.
     image = painted(40, 10, (8, 1, 16, 4))
-    prepare = preparation(preprocessing.training, 80, flip=True)
+    prepare = preparation(preprocessing.training_preprocessing, 80, flip=True)
     seen = {0: [], 1: []}
     for seed in range(40):
         output, moved, keep = drawn(prepare, image, [8, 1, 16, 4], seed)
@@ -171,7 +179,7 @@ def test_a_picture_is_mirrored_within_its_extent():
         np.testing.assert_allclose(bright(output, 0), expected, atol=1)
         seen[is_mirrored].append(seed)
     assert 10 <= len(seen[1]) <= 30
-    plain = preparation(preprocessing.training, 80)
+    plain = preparation(preprocessing.training_preprocessing, 80)
     for seed in (seen[1][0], seen[0][0]):
         _, moved, _ = drawn(plain, image, [8, 1, 16, 4], seed)
         np.testing.assert_allclose(moved, [[16, 2, 32, 8]], atol=1e-4)
@@ -179,12 +187,12 @@ def test_a_picture_is_mirrored_within_its_extent():
 
 def test_scales_and_places_are_spread_evenly():
     image = np.zeros((50, 50, 3), np.uint8)
-    prepare = preparation(preprocessing.training, 40, 0.5, 1.0)
+    prepare = preparation(preprocessing.training_preprocessing, 40, 0.5, 1.0)
     sides = [extent(drawn(prepare, image, [], i)[0])[0] for i in range(150)]
     assert min(sides) <= 22 and max(sides) >= 38
     assert np.mean(sides) == pytest.approx(30, abs=2)
     # Four times as large: any of 31 by 31 parts that are 10 pixels wide.
-    prepare = preparation(preprocessing.training, 10, 4.0, 4.0)
+    prepare = preparation(preprocessing.training_preprocessing, 10, 4.0, 4.0)
     image = np.zeros((40, 40, 3), np.uint8)
     image[..., 0], image[..., 1] = np.mgrid[:40, :40]
     corners = np.array(
@@ -198,7 +206,9 @@ def test_scales_and_places_are_spread_evenly():
 
 
 def test_a_picture_is_mirrored_whatever_its_scale():
-    prepare = preparation(preprocessing.training, 64, 0.5, 1.0, flip=True)
+    prepare = preparation(
+        preprocessing.training_preprocessing, 64, 0.5, 1.0, flip=True
+    )
     image, box = painted(40, 40), [0, 0, 40, 10]
     boxes = np.array([drawn(prepare, image, box, i)[1][0] for i in range(100)])
     is_mirrored, side = boxes[:, 1] > 0, boxes[:, 2]
@@ -222,14 +232,21 @@ def test_boxes_that_are_hardly_seen_are_not_kept():
         ]
     )
     expected = [True, True, False, True, False] + [True] + [False] * 4
-    for make in (preprocessing.evaluation, preprocessing.training):
+    for make in (
+        preprocessing.evaluation_preprocessing,
+        preprocessing.training_preprocessing,
+    ):
         _, moved, keep = drawn(preparation(make, 20), image, boxes)
         np.testing.assert_array_equal(keep, expected)
         np.testing.assert_allclose(moved, np.clip(boxes / 2, 0, 20), atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "make", [preprocessing.evaluation, preprocessing.training]
+    "make",
+    [
+        preprocessing.evaluation_preprocessing,
+        preprocessing.training_preprocessing,
+    ],
 )
 def test_boxes_end_where_the_picture_does_not_in_its_padding(make):
     boxes = np.float32([[10, 10, 24, 30], [10, 10, 38, 30], [21, 0, 40, 40]])
@@ -239,6 +256,8 @@ def test_boxes_end_where_the_picture_does_not_in_its_padding(make):
 
 
 def test_an_image_may_have_no_box():
-    prepare = preparation(preprocessing.training, 32, 0.5, 2.0, flip=True)
+    prepare = preparation(
+        preprocessing.training_preprocessing, 32, 0.5, 2.0, flip=True
+    )
     _, boxes, keep = drawn(prepare, painted(20, 30), [], 1)
     assert boxes.shape == (0, 4) and keep.shape == (0,)

@@ -34,7 +34,7 @@ def config(dataset, data_dir):
 def coco(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("coco")
     contents = coco_archive.prepare(data_dir, 5, 3, (48, 72))
-    source = tfds_lib.open_set(config("coco/2017", data_dir))
+    source = tfds_lib.open_dataset(config("coco/2017", data_dir))
     return source, contents
 
 
@@ -170,7 +170,7 @@ def _example(i, crowd_key, with_id, kind):
 )
 def test_features_are_found_by_their_kind(tmp_path, crowd_key, with_id, kind):
     write(tmp_path, crowd_key, with_id=with_id, kind=kind)
-    source = tfds_lib.open_set(config(NAME, tmp_path))
+    source = tfds_lib.open_dataset(config(NAME, tmp_path))
     assert source.class_names == ("ant", "bee", "cow")
     assert source.category_ids == (1, 2, 3)
     (_, second), (third,) = (
@@ -198,12 +198,12 @@ def test_features_are_found_by_their_kind(tmp_path, crowd_key, with_id, kind):
 def test_a_split_without_boxes_is_no_evaluation(tmp_path):
     splits = {"train": (1, 3), "validation": (0, 1), "test": (3, 4)}
     write(tmp_path / "a", splits=splits)
-    source = tfds_lib.open_set(config(NAME, tmp_path / "a"))
+    source = tfds_lib.open_dataset(config(NAME, tmp_path / "a"))
     assert source.evaluation.name(0).startswith("example 0 of test")
     del splits["test"]
     write(tmp_path / "b", splits=splits)
     with pytest.raises(RecipeError, match="Its splits are train, validation."):
-        tfds_lib.open_set(config(NAME, tmp_path / "b"))
+        tfds_lib.open_dataset(config(NAME, tmp_path / "b"))
 
 
 def test_a_set_without_boxes_names_its_features(tmp_path):
@@ -211,7 +211,7 @@ def test_a_set_without_boxes_names_its_features(tmp_path):
     with pytest.raises(
         RecipeError, match="is no detection set.* Its features are .*label"
     ):
-        tfds_lib.open_set(config(tfds_sets.NAME, tmp_path))
+        tfds_lib.open_dataset(config(tfds_sets.NAME, tmp_path))
 
 
 def test_archives_may_be_put_where_the_error_says(tmp_path):
@@ -231,7 +231,7 @@ def test_archives_may_be_put_where_the_error_says(tmp_path):
     for name in names:
         (manual / name).write_bytes(b"no archive")
     with pytest.raises(RecipeError, match="has wrong checksum") as caught:
-        tfds_lib.open_set(config("coco/2017", tmp_path))
+        tfds_lib.open_dataset(config("coco/2017", tmp_path))
     message = str(caught.value)
     assert f"{manual}: {', '.join(names)}" in message
     assert "\n" not in message

@@ -37,7 +37,7 @@ def test_a_box_is_of_the_tiles_that_hold_half_of_it():
         [390, 10, 440, 60],  # In what no tile shows.
         [5, 5, 5, 9],
     ]
-    found = list(trees.tiles(photo, boxes))
+    found = list(trees.split_into_tiles(photo, boxes))
     places = [(top, left) for top, left, _, _ in found]
     assert places == [(0, 0), (0, 128), (0, 256), (128, 0), (128, 128)] + [
         (128, 256)
