@@ -1,4 +1,4 @@
-"""Images with boxes by the name of a dataset, every example by its number."""
+"""Opens a detection dataset by its name."""
 
 import pathlib
 
@@ -13,16 +13,19 @@ __all__ = ["Annotation", "Source", "Split", "open_source"]
 
 
 def open_source(config):
-    """The source that `config.dataset` names.
+    """Opens the dataset that `config.dataset` names.
 
     Args:
-        config: Has `dataset`: `"folder:PATH"`, `"trees"` or the name of a TFDS
-            set, such as `"coco/2017"`; `data_dir`: path of the folder that
-            sets are in or are put into, None for that of TFDS; and
+        config: Config with `dataset`: `"folder:PATH"`, `"trees"` or the name of
+            a TFDS dataset, such as `"coco/2017"`; `data_dir`: path of the
+            folder with the prepared datasets, None for the default of TFDS; and
             `on_bad_image`.
 
+    Returns:
+        A `Source`.
+
     Raises:
-        RecipeError: if there is no such dataset, or it cannot be had.
+        RecipeError: if the dataset is unknown or cannot be read or prepared.
     """
     kind, _, path = config.dataset.partition(":")
     if kind == "folder":

@@ -1,4 +1,4 @@
-"""Detectors as they are built: norms, heads, the order of their outputs."""
+"""Tests of building detectors: norms, heads and order of the outputs."""
 
 import collections
 import types
@@ -17,7 +17,7 @@ from recipes.errors import RecipeError
 from recipes.models import freeze
 from tests.recipes.detection import small_detector
 
-# Channels that every norm can divide into groups.
+# A number of channels that every norm can divide into groups.
 SMALL = {"model": "resnet_small", "pyramid_filters": 32, "head_depth": 2}
 
 
@@ -35,14 +35,14 @@ def kinds(model):
 @pytest.mark.parametrize(
     ("model", "num_norms"),
     [
-        # Stem, two a block, the shortcuts of all four.
+        # Stem, two per block, and the shortcuts of all four blocks.
         ("resnet_small", 1 + 2 * 4 + 4),
         pytest.param("ResNet50", 53, marks=pytest.mark.long),
         pytest.param("ResNet101", 104, marks=pytest.mark.long),
     ],
 )
-def test_frn_is_everywhere(model, num_norms):
-    """In backbone and laterals, on 5 levels, in two heads on each of these."""
+def test_every_norm_is_frn(model, num_norms):
+    """Counts the norms in backbone, laterals, 5 levels and two heads."""
     model = made(
         model=model,
         image_size=128,
@@ -59,7 +59,7 @@ def test_frn_is_everywhere(model, num_norms):
 
 
 @pytest.mark.parametrize("norm", keras_norm.names())
-def test_every_norm_is_everywhere(norm):
+def test_every_norm_can_be_used_in_the_whole_detector(norm):
     model = made(norm=norm, max_level=5)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     wanted = keras_norm.get(norm).layer()
@@ -70,24 +70,24 @@ def test_every_norm_is_everywhere(norm):
     ]
     assert {type(layer) for layer in norms} <= {type(wanted)}
     assert len(norms) == (0 if norm == "none" else 13 + 3 + 3 + 2 * 2 * 3)
-    # Both are batch normalization, and differ in what they compute it over.
+    # Both are batch normalization over different batches.
     config = wanted.get_config()
     for layer in norms:
         expected = {**config, "name": layer.name}
         if expected.get("groups") == "auto":
-            # The config of a built layer has the number.
+            # The config of a built layer contains the number.
             expected["groups"] = default_groups(layer.gamma.shape[0])
         assert layer.get_config() == expected
     left = [la for la in model.layers if type(la).__name__[:5] == "Batch"]
     assert set(left) <= set(norms)
 
 
-def test_heads_share_convolutions_and_no_norms():
+def test_levels_share_convolutions_but_not_norms():
     model = made(norm="frn")
     for head, num_values in (("class_head", 3), ("box_head", 4)):
         layers = [la for la in model.layers if la.name.startswith(head)]
         found = collections.Counter(type(layer).__name__ for layer in layers)
-        # Two convolutions and the last one; four levels.
+        # Two convolutions and the last one, on four levels.
         assert found["Conv2D"] == 3
         assert found["FRN"] == found["TLU"] == 2 * 4
         last = model.get_layer(f"{head}_out")
@@ -102,7 +102,7 @@ def test_heads_share_convolutions_and_no_norms():
     }
 
 
-def test_at_first_an_object_has_the_probability_of_the_prior():
+def test_initial_probability_is_the_prior():
     model = made(norm="frn")
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3))
     outputs = model(images.astype("float32"))
@@ -113,7 +113,7 @@ def test_at_first_an_object_has_the_probability_of_the_prior():
 
 
 def coordinates(anchors, filters=9):
-    """A detector that gives each anchor its place.
+    """Builds a detector whose outputs are the positions of its anchors.
 
     Images of the rows and columns of their pixels, and of ones, come through
     on every level; a level knows them by channels of its own.
@@ -141,7 +141,7 @@ def coordinates(anchors, filters=9):
         model.get_layer(f"pyramid_level{level}").set_weights([own])
     halved = np.zeros((3, 3, filters, filters))
     halved[:2, :2, range(4), range(4)] = 0.25
-    # Level 6 lies one above 5.
+    # Level 6 follows level 5.
     halved[:2, :2, 2, 3] = 0.25
     model.get_layer("pyramid_level6").set_weights([halved])
     shape = (anchors.num_per_location, 2)
@@ -160,7 +160,7 @@ def coordinates(anchors, filters=9):
     return model
 
 
-def test_outputs_are_in_the_order_of_the_anchors():
+def test_outputs_have_the_order_of_the_anchors():
     anchors = Anchors(128, 3, 6, 4.0)
     model = coordinates(anchors)
     pixels = np.arange(128) + 0.5
@@ -169,7 +169,7 @@ def test_outputs_are_in_the_order_of_the_anchors():
     outputs = model(image[None].astype("float32"))
     sides = anchors.boxes[:, 2:] - anchors.boxes[:, :2]
     centers = anchors.boxes[:, :2] + sides / 2
-    # Log of the side of a square of that area, in octaves over 4 pixels.
+    # Side of a square of the same area, in octaves above 4 pixels.
     octaves = np.log2(np.sqrt(sides.prod(axis=1)) / 4)
     levels = np.floor(octaves + 1e-4)
     scales = np.round(3 * (octaves - levels))
@@ -183,7 +183,7 @@ def test_outputs_are_in_the_order_of_the_anchors():
 
 
 @pytest.mark.parametrize("norm", ["frn", "bn", "gn"])
-def test_what_is_frozen(norm):
+def test_frozen_layers(norm):
     model = made(norm=norm)
     every = {id(weight) for weight in model.trainable_variables}
     freeze.freeze(model, "backbone", retinanet.head_layers)
@@ -204,7 +204,7 @@ def test_what_is_frozen(norm):
     assert left == {id(weight) for weight in convolutions} < every
 
 
-def test_an_activation_may_be_asked_for():
+def test_activation_can_be_chosen():
     found = kinds(made(norm="frn", activation="relu"))
     assert "TLU" not in found and found["ReLU"] > 2 * 2 * 4
     assert found["FRN"] > 0
@@ -212,7 +212,7 @@ def test_an_activation_may_be_asked_for():
     assert "ReLU" not in found and found["TLU"] > 2 * 2 * 4
 
 
-def test_a_classifier_of_keras_is_a_backbone_at_another_size():
+def test_keras_classifier_is_resized_as_a_backbone():
     classifier = keras.applications.MobileNetV2(
         (64, 64, 3), alpha=0.35, weights=None, classes=5
     )
@@ -221,7 +221,7 @@ def test_a_classifier_of_keras_is_a_backbone_at_another_size():
     assert shapes == [(16, 16), (8, 8), (4, 4)]
     ours = {w.path: w for w in backbone.weights}
     theirs = {w.path: w for la in classifier.layers[:-2] for w in la.weights}
-    # All of them, but for what follows the last map.
+    # All layers except those after the last map.
     assert len(ours) > 200 and set(ours) <= set(theirs)
     assert set(theirs) == set(ours)
     for path, weight in ours.items():
@@ -233,7 +233,7 @@ def test_a_classifier_of_keras_is_a_backbone_at_another_size():
     assert model(np.zeros((1, 128, 128, 3)))["boxes"].shape == (1, 3024, 4)
 
 
-def test_a_norm_that_does_not_fit_is_named():
+def test_error_names_a_norm_that_cannot_be_built():
     with pytest.raises(RecipeError, match="pyramid and heads .*--norm=gn: "):
         made(norm="gn", norm_kwargs={"groups": 16}, pyramid_filters=24)
     with pytest.raises(RecipeError, match="resnet_small .*--norm=gn.*: "):

@@ -1,4 +1,4 @@
-"""Exported detectors against the Keras model, and what is refused."""
+"""Tests of exported detectors against the Keras model, and of errors."""
 
 import dataclasses
 import importlib.util
@@ -38,10 +38,10 @@ def dataset(tmp_path_factory):
 
 
 def network(dataset, folder, norm="frn", **flags):
-    """A detector that is sure of some of what it sees, and its run."""
+    """Builds a detector with some high scores, and its config and data."""
     arguments = {"groups": 4} if norm == "gn" else {}
     folder.mkdir(exist_ok=True)
-    # No map of one position, which instance norm refuses.
+    # Instance norm rejects maps of a single position.
     start = small_detector.classifier(
         folder / "start.keras", norm, 64, **arguments
     )
@@ -78,9 +78,7 @@ def images(count):
         *ONNX,
     ],
 )
-def test_boxes_are_decoded_and_suppressed_in_the_file(
-    dataset, tmp_path, name, norm
-):
+def test_file_decodes_boxes_and_applies_nms(dataset, tmp_path, name, norm):
     config, made, model = network(
         dataset, tmp_path, norm, export_format=name, max_detections=20
     )
@@ -144,14 +142,14 @@ def shortened(found):
     ("wrong", "number"),
     [(shifted, r"1.6e-02"), (relabelled, "inf"), (shortened, "")],
 )
-def test_a_wrong_file_is_refused_and_leaves_nothing(
+def test_wrong_file_is_rejected_and_removed(
     dataset, tmp_path, monkeypatch, wrong, number
 ):
     config, made, model = network(dataset, tmp_path, max_detections=500)
     chosen = formats.FORMATS["saved_model"]
 
     class Written:
-        """What is written is not looked at: that is tested above."""
+        """Writes a placeholder; the content is tested above."""
 
         def write(self, built, path):
             self.network = built
@@ -173,7 +171,7 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
 
 
 def found(*rows, size=5):
-    """One image with these boxes, scores and classes."""
+    """Returns detections on one image."""
     filled = np.zeros((size, 6))
     filled[: len(rows)] = np.reshape(rows, (-1, 6))
     return {
@@ -195,16 +193,16 @@ C = (5, 5, 30, 40, 0.3, 0)
     [
         (found(A, B, C), found(A, B, C), 0.0),
         (found(), found(), 0.0),
-        # As a share of the longer side.
+        # Relative to the longer side.
         (found((10, 20, 51, 60, 0.9, 1), C), found(A, C), 1 / 200),
         (found((*A[:4], 0.8, 1), C), found(A, C), 0.1),
-        # Equal boxes come in any order.
+        # The order of equal scores is arbitrary.
         (found(B, A, C), found(A, B, C), 0.0),
         (found(A, C), found(A, B, C), np.inf),
         (found(A, B, C), found(A, C), np.inf),
         (found(B, C), found(A, C), np.inf),
         (found(), found(A, C), np.inf),
-        # At the threshold, or at the last place.
+        # At the threshold, or the last of the maximum number.
         (found(A), found(A, C), 0.0),
         (found(A, C), found(A), 0.0),
         (found(A, C), found(A, (9, 9, 20, 20, 0.3004, 2)), 0.0),
@@ -212,18 +210,18 @@ C = (5, 5, 30, 40, 0.3, 0)
         (found(B, size=1), found((*A[:4], 0.9005, 1), size=1), 0.0),
         (found(B, size=1), found((*A[:4], 0.95, 1), size=1), np.inf),
         (found(A, B, size=2), found(A, C, size=2), np.inf),
-        # The least of an image is no less a detection.
+        # The detection with the lowest score of an image counts as well.
         (found(), found(A), np.inf),
-        # What is written beyond the count is no detection.
+        # Padding beyond the count is not a detection.
         ({**found(A, C), "num_detections": np.ones(1)}, found(A), 0.0),
     ],
 )
-def test_the_difference_of_two_results(actual, expected, difference):
+def test_difference_of_two_results(actual, expected, difference):
     got = export.largest_difference(actual, expected, SHAPE, THRESHOLD)
     assert got == pytest.approx(difference, abs=1e-6)
 
 
-def test_the_difference_is_the_largest_of_all_images():
+def test_difference_is_the_maximum_over_images():
     both = [
         {
             key: np.concatenate([found(A, C)[key], second[key]])
@@ -236,7 +234,7 @@ def test_the_difference_is_the_largest_of_all_images():
 
 
 @pytest.mark.long
-def test_half_precision_is_gone(dataset, tmp_path):
+def test_mixed_precision_is_exported_in_float32(dataset, tmp_path):
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -248,6 +246,6 @@ def test_half_precision_is_gone(dataset, tmp_path):
     assert facts["dtype"] == "float32"
 
 
-def test_a_format_without_suppression_is_refused():
+def test_format_without_nms_is_rejected():
     with pytest.raises(RecipeError, match="--export_format 'litert'.*onnx"):
         small_detector.make_config(export_format="litert")

@@ -1,4 +1,4 @@
-"""Sets by their name."""
+"""Tests of opening datasets by name."""
 
 import types
 
@@ -15,7 +15,7 @@ def config(dataset, data_dir=None):
     )
 
 
-def test_a_folder_is_opened_by_its_path(tmp_path, monkeypatch):
+def test_folder_is_opened_by_path(tmp_path, monkeypatch):
     boxes_folder.write(tmp_path / "boxes")
     monkeypatch.setenv("HOME", str(tmp_path))
     source = registry.open_source(config("folder:~/boxes"))
@@ -25,7 +25,7 @@ def test_a_folder_is_opened_by_its_path(tmp_path, monkeypatch):
     assert source.num_channels == 3
 
 
-def test_an_unknown_name_gets_a_list_of_what_there_is(tmp_path):
+def test_unknown_name_error_lists_the_datasets(tmp_path):
     with pytest.raises(RecipeError) as caught:
         registry.open_source(config("tree", str(tmp_path)))
     message = str(caught.value)
