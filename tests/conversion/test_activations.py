@@ -56,13 +56,13 @@ def test_other_norms_keep_the_relu(norm):
     assert (report.num_thresholds, report.num_relus_kept) == (0, 2)
 
 
-def test_capped_relus_that_stay_name_the_argument_that_changes_them():
+def test_kept_capped_relus_hint_at_activation_tlu():
     model = keras.applications.MobileNetV2(
         weights=None, input_shape=(32, 32, 3)
     )
     hint = (
-        "Capped ReLUs that stay behind new norms: 35. activation='tlu' "
-        "(--activation tlu) makes each min(TLU, 6)."
+        "Capped ReLUs that are kept behind new norms: 35. activation='tlu' "
+        "(--activation tlu) converts each to min(TLU, 6)."
     )
     report = keras_norm.plan_conversion(model, "frn")
     assert hint in report.notes and hint in str(report)

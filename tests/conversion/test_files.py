@@ -287,7 +287,7 @@ def test_code_in_a_file_runs_only_when_allowed(kind, name, tmp_path):
     path = tmp_path / name
     model = lambda_file(kind, path)
     line = fails(path)
-    assert f"{str(path)!r} holds Python code" in line
+    assert f"{str(path)!r} contains Python code" in line
     assert "unsafe=True (--unsafe)" in line
     loaded, notes = load.load_model(path, unsafe=True)
     assert_same(model, loaded)
@@ -311,7 +311,7 @@ def test_an_unknown_class_is_named(name, tmp_path, monkeypatch):
     registered = keras.saving.get_custom_objects()
     monkeypatch.delitem(registered, "scales>Scale")
     line = fails(path)
-    assert f"{str(path)!r} holds 'scales>Scale', which is not known" in line
+    assert f"{str(path)!r} contains 'scales>Scale', which is unknown" in line
     assert "(--import MODULE)" in line
 
 
@@ -377,32 +377,38 @@ def write_unbuilt(path):
 
 
 BAD = {
-    "a.keras": (lambda path: None, "does not exist: name a .keras"),
+    "a.keras": (lambda path: None, "does not exist: pass a .keras"),
     "b.keras": (lambda path: path.touch(), "is empty: save"),
     "c.keras": (
         lambda path: path.write_bytes(bytes(range(256))),
         "is neither a .keras archive nor an HDF5 file: save",
     ),
-    "d.keras": (write_cut, "is damaged or cut off, copy it again: File is not"),
-    "e.h5": (write_cut, "is damaged or cut off, copy it again: Unable to"),
+    "d.keras": (
+        write_cut,
+        "is damaged or truncated, copy it again: File is not",
+    ),
+    "e.h5": (write_cut, "is damaged or truncated, copy it again: Unable to"),
     "f.keras": (
         write_damaged,
-        "is damaged or cut off, copy it again: Bad CRC-32 for file 'model.w",
+        "is damaged or truncated, copy it again: Bad CRC-32 for file 'model.w",
     ),
     "g.zip": (
         lambda path: write_archive(path, data="{}"),
-        "is a zip archive without a Keras model, it has no config.json:",
+        "is a zip archive without a Keras model, because config.json is",
     ),
     "h.keras": (
         lambda path: write_archive(path, config="{", metadata="{}"),
-        "does not load: JSONDecodeError: Expecting property name",
+        "cannot be loaded: JSONDecodeError: Expecting property name",
     ),
-    "i.weights.h5": (write_weights, "holds no model, at most weights: load"),
-    "j.h5": (write_old_weights, "holds no model, at most weights: load"),
-    "k": (pathlib.Path.mkdir, "is not a file: name a .keras"),
-    "l": (write_saved_model, "is a SavedModel, which holds no Keras layers"),
-    "m.keras": (write_layer, "holds a ReLU that is not a built model: call"),
-    "n.keras": (write_unbuilt, "holds a Sequential that is not a built model"),
+    "i.weights.h5": (write_weights, "contains no model, at most weights: load"),
+    "j.h5": (write_old_weights, "contains no model, at most weights: load"),
+    "k": (pathlib.Path.mkdir, "is not a file: pass a .keras"),
+    "l": (write_saved_model, "is a SavedModel, which contains no Keras layers"),
+    "m.keras": (write_layer, "contains a ReLU that is not a built model: call"),
+    "n.keras": (
+        write_unbuilt,
+        "contains a Sequential that is not a built model",
+    ),
     "o\np.keras": (lambda path: None, "does not exist"),
     "q\0.keras": (lambda path: None, "does not exist"),
 }
@@ -435,7 +441,7 @@ def test_a_cause_of_many_lines_becomes_one(tmp_path, monkeypatch):
     path = save(small(), tmp_path / "model.keras")
     monkeypatch.setattr(keras.saving, "load_model", load_model)
     line = fails(path)
-    assert "does not load: RuntimeError: one two three three" in line
+    assert "cannot be loaded: RuntimeError: one two three three" in line
     assert len(line) == 400
     assert line.endswith("...")
 
@@ -477,8 +483,8 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
     frn = compat.FilterResponseNormalization()
     save(functional(frn, keras_norm.TLU()), tmp_path / "model.keras")
     code = (
-        "from keras_norm.conversion import files\n"
-        f"model, _ = files.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "from keras_norm.saving import load\n"
+        f"model, _ = load.load_model({str(tmp_path / 'model.keras')!r})\n"
         "print(*(type(x).__module__ for x in model.layers[1:]))"
     )
     printed = subprocess.run(
@@ -494,7 +500,7 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
 def test_an_application_is_built():
     model, notes = load.load_model("applications:MobileNet")
     assert model.name.startswith("mobilenet")
-    assert notes == ["MobileNet has fresh random weights."]
+    assert notes == ["MobileNet has random initial weights."]
 
 
 @pytest.mark.parametrize(
@@ -503,7 +509,7 @@ def test_an_application_is_built():
 def test_an_unknown_application_has_a_neighbour(name, nearest):
     line = fails(f"applications:{name}")
     assert line == (
-        f"keras.applications has no {name!r}: the nearest name is "
+        f"keras.applications has no model {name!r}: the nearest name is "
         f"applications:{nearest}"
     )
 
@@ -516,8 +522,8 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch, capfd):
     monkeypatch.setattr(keras.applications, "MobileNet", MobileNet)
     line = fails("applications:MobileNet", weights="imagenet")
     assert line == (
-        "'applications:MobileNet' does not load: Exception: URL fetch failure "
-        "on https://imagenet"
+        "'applications:MobileNet' cannot be loaded: Exception: URL fetch "
+        "failure on https://imagenet"
     )
     assert capfd.readouterr() == ("", "")
 
@@ -549,11 +555,11 @@ def test_what_is_saved_loads(tmp_path):
 
 def test_a_target_that_cannot_be_is_refused(tmp_path):
     line = write(tmp_path / "model.h5")
-    assert line.endswith("is written: write to 'model.keras'")
+    assert line.endswith("output format: write to 'model.keras'")
     (tmp_path / "folder.keras").mkdir()
     assert "is a folder" in write(tmp_path / "folder.keras", overwrite=True)
     line = write(tmp_path / "none" / "model.keras")
-    assert line.endswith(f"make {str(tmp_path / 'none')!r} first")
+    assert line.endswith(f"create {str(tmp_path / 'none')!r} first")
     # Not even root can write here, though its permissions say so.
     line = write("/proc/model.keras")
     assert line == (

@@ -202,8 +202,8 @@ def test_a_mask_is_used_or_its_loss_is_said():
     _, report = keras_norm.convert(
         model, lambda bn: keras.layers.LayerNormalization(name=bn.name)
     )
-    assert "takes no mask" in report.entries[0].note
-    assert "takes no mask" in str(report)
+    assert "ignores the mask" in report.entries[0].note
+    assert "ignores the mask" in str(report)
 
 
 def test_a_deep_model_is_walked_without_recursion():
@@ -278,7 +278,7 @@ def test_a_functional_subclass_comes_back_plain_and_the_report_says_so():
     converted, report = keras_norm.convert(model, "frn")
     assert type(model) is small_models.Backbone
     assert type(converted) is type(small_models.residual())
-    assert "backbone is a Backbone; it comes back as a plain" in report.notes[0]
+    assert "backbone is a Backbone; it is rebuilt as a plain" in report.notes[0]
     assert report.notes[0] in str(report)
 
 
@@ -536,5 +536,7 @@ def test_a_layer_that_its_config_does_not_tell_is_named():
     y = keras.layers.BatchNormalization()(Grown(name="grown")(x))
     model = keras.Model(x, y)
     Grown.width = 3
-    with pytest.raises(keras_norm.ConversionError, match="'grown'.*other wei"):
+    with pytest.raises(
+        keras_norm.ConversionError, match="'grown'.*different wei"
+    ):
         keras_norm.convert(model, "frn")

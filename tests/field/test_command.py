@@ -140,7 +140,7 @@ def test_inspect_shows_every_normalization_layer(folder, capfd):
     }
     assert {name: rows[name].split()[1] for name in NORMS} == NORMS
     assert "tlu: tlu" in rows["frn"] and "relu: relu" in rows["rbn"]
-    assert "2 batch normalizations, 0 not reached" in output
+    assert "2 batch normalizations, 0 outside the functional graph" in output
     assert "2 FRN, 1 RBN, 1 EvalNorm, 1 GroupNormalization" in output
     code, output, _ = run(capfd, "inspect", "model.keras", "--json")
     data = json.loads(output)
@@ -167,8 +167,14 @@ def unbuilt():
 READABLE = {
     "plain": (plain, "15 parameters, 0 batch normalizations"),
     "empty": (lambda: chain(shape=(3,)), "0 parameters"),
-    "subclassed": (subclassed, "1 batch normalization, 1 not reached"),
-    "unbuilt": (unbuilt, "not built, 1 batch normalization, 1 not reached"),
+    "subclassed": (
+        subclassed,
+        "1 batch normalization, 1 outside the functional graph",
+    ),
+    "unbuilt": (
+        unbuilt,
+        "not built, 1 batch normalization, 1 outside the functional graph",
+    ),
     "compiled": (lambda: chain(keras_norm.FRN()), "1 FRN"),
 }
 
@@ -276,7 +282,7 @@ def test_a_signal_during_a_write_leaves_nothing(
     finally:
         signal.signal(number, outside)
     assert (code, output) == (128 + number, "")
-    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert errors.endswith("stopped; no incomplete file was written\n")
     assert os.listdir() == ["model.keras"]
 
 
@@ -439,7 +445,7 @@ def test_inputs_that_are_none_are_one_line(write, folder, capfd):
         "--inputs=inputs.npy",
     )  # fmt: skip
     assert (code, output) == (1, "") and errors.count("\n") == 1
-    assert "--inputs takes an .npy or .npz file" in errors
+    assert "--inputs must be an .npy or .npz file" in errors
 
 
 def test_what_nobody_thought_of_is_one_line(folder, capfd, monkeypatch):

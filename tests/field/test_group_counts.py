@@ -187,11 +187,11 @@ def test_conversion_chooses_groups_by_the_same_rule():
 @pytest.mark.parametrize("norm", ["gn", "frn"])
 def test_conversion_warns_of_one_channel_a_group(norm):
     with pytest.warns(
-        UserWarning, match="One channel a group.* 1 layer.*first"
+        UserWarning, match="1 layer with one channel per group.*first"
     ):
         _, report = keras_norm.convert(batch_norm_model(), norm, groups=16)
     notes = {entry.path: entry.note for entry in report.entries}
-    assert "groups=16 leaves one channel a group" in notes["first"]
+    assert "groups=16 leaves one channel per group" in notes["first"]
     assert notes["second"] is None
 
 

@@ -72,7 +72,11 @@ def test_verifying_names_the_layer(fault, norm):
     put(model.get_layer(layer), name, index, value)
     text = message(keras_norm.convert, model, norm, verify=True)
     kind = type(model.get_layer(layer)).__name__
-    assert f"'{layer}' ({kind}) has 1 of" in text and "assign finite" in text
+    assert (
+        f"'{layer}' ({kind}) has invalid values in" in text
+        and ": 1 of" in text
+        and "assign finite" in text
+    )
     assert text.endswith(f"Received: {layer}/{name}{list(index)}={value:g}")
     # Without verifying the report says so.
     _, report = keras_norm.convert(model, norm)
@@ -172,7 +176,7 @@ def test_a_result_that_is_not_finite_is_an_error(norm, value):
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
     text = message(verify.verify_conversion, model, converted, report)
-    assert "the result 'network'" in text and "first in 'bn'" in text
+    assert "the converted model 'network'" in text and "first in 'bn'" in text
 
 
 @pytest.mark.parametrize("place", [0, 1])

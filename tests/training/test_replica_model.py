@@ -419,8 +419,8 @@ def test_an_overflow_halves_the_scale_and_is_no_bad_step():
         ({"accumulation_steps": 0}, "accumulation_steps=0"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"nan_policy": "ignore"}, "nan_policy='ignore'"),
-        ({"clip_norm": -1}, "positive number. Received: clip_norm=-1"),
-        ({"clip_norm": 1, "clip_value": 2}, "one way at most.*clip_value=2"),
+        ({"clip_norm": -1}, "positive. Received: clip_norm=-1"),
+        ({"clip_norm": 1, "clip_value": 2}, "only one of.*clip_value=2"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
@@ -433,7 +433,7 @@ def test_arguments_that_cannot_be_are_refused(arguments, message):
     [
         (
             keras.optimizers.SGD(gradient_accumulation_steps=2),
-            "takes `accumulation_steps`",
+            "Pass `accumulation_steps`",
         ),
         (
             keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
@@ -449,5 +449,7 @@ def test_an_optimizer_that_does_the_same_is_refused(optimizer, message):
 
 
 def test_a_share_that_cannot_be_split_is_named():
-    with pytest.raises(ValueError, match="accumulation_steps=3, rows=16"):
+    with pytest.raises(
+        ValueError, match="accumulation_steps=3, per-replica .*=16"
+    ):
         gradients_of(2, accumulation_steps=3)

@@ -115,7 +115,7 @@ def test_invalid_flags_are_one_line_errors(files, tmp_path, flags, parts):
 @pytest.mark.parametrize(
     ("name", "flags", "parts"),
     [
-        ("none.keras", {}, ["does not exist: name a .keras or .h5"]),
+        ("none.keras", {}, ["does not exist: pass a .keras or .h5"]),
         ("torn.keras", {}, ["torn.keras"]),
         (
             "coarse.keras",
