@@ -174,57 +174,24 @@ def draw(
             "detections.".format(*lengths)
         )
     figure, grid = _make_figure(images, num_columns)
-    drawn = []
+    orders = []
     for axes, image, annotation, found in zip(
         grid, images, annotations, detections, strict=True
     ):
-        height, width, _ = image.shape
-        image = np.broadcast_to(image, (height, width, 3))
-        # Pixel edges lie at integers, as in the coordinates of boxes.
-        axes.imshow(image, extent=(0, width, height, 0), interpolation="auto")
-        for box, crowd in zip(
-            annotation.boxes, annotation.is_crowd, strict=True
-        ):
-            _draw_box(axes, box, "annotation", crowd)
         order = np.argsort(found.scores, kind="stable")
         order = order[np.asarray(found.scores)[order] >= min_score]
-        for i in order:
-            _draw_box(axes, found.boxes[i], "detection")
-        drawn.append(order[::-1])
-        num_boxes = len(annotation.boxes)
-        axes.set_title(
-            f"image {annotation.image_id}: "
-            f"{num_boxes} box{'es' * (num_boxes != 1)}, "
-            f"{len(order)} detection{'s' * (len(order) != 1)}",
-            fontsize=7.5,
-            pad=3,
-        )
-    total = sum(len(found.scores) for found in detections)
-    legend = {
-        "annotated box": _line_style("annotation"),
-        "annotated as a crowd": _line_style("annotation", True),
-        f"detection with a score of at least {min_score:g} (labeled if there "
-        f"is room): {sum(map(len, drawn)):,} of {total:,}": _line_style(
-            "detection"
-        ),
-    }
-    if not any(np.any(each.is_crowd) for each in annotations):
-        del legend["annotated as a crowd"]
-    figure.legend(
-        handles=[
-            Rectangle((0, 0), 1, 1, fill=False, label=label, **style)
-            for label, style in legend.items()
-        ],
-        loc="outside upper center",
-        ncols=len(legend),
-        fontsize=8.5,
-        frameon=False,
-        borderaxespad=0.2,
+        _draw_image(axes, image, annotation, found.boxes[order])
+        orders.append(order[::-1])
+    num_drawn = sum(map(len, orders))
+    num_found = sum(len(found.scores) for found in detections)
+    has_crowd = any(np.any(each.is_crowd) for each in annotations)
+    _draw_legend(
+        figure, has_crowd, min_score, f"{num_drawn:,} of {num_found:,}"
     )
     # Labels are placed in the final layout.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axes, found, order in zip(grid, detections, drawn, strict=True):
+    for axes, found, order in zip(grid, detections, orders, strict=True):
         _draw_labels(axes, found, order, class_names)
     return figure
 
@@ -256,6 +223,48 @@ def _make_figure(images, num_columns):
     return figure, grid[: len(images)]
 
 
+def _draw_image(axes, image, annotation, detected_boxes):
+    """Draws an image with a title and its boxes."""
+    height, width, _ = image.shape
+    image = np.broadcast_to(image, (height, width, 3))
+    # Pixel edges lie at integers, as in the coordinates of boxes.
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="auto")
+    for box, crowd in zip(annotation.boxes, annotation.is_crowd, strict=True):
+        _draw_box(axes, box, "annotation", crowd)
+    for box in detected_boxes:
+        _draw_box(axes, box, "detection")
+    counts = len(annotation.boxes), len(detected_boxes)
+    axes.set_title(
+        f"image {annotation.image_id}: "
+        f"{counts[0]} box{'es' * (counts[0] != 1)}, "
+        f"{counts[1]} detection{'s' * (counts[1] != 1)}",
+        fontsize=7.5,
+        pad=3,
+    )
+
+
+def _draw_legend(figure, has_crowd, min_score, counts):
+    styles = {"annotated box": _line_style("annotation")}
+    if has_crowd:
+        styles["annotated as a crowd"] = _line_style("annotation", True)
+    text = (
+        f"detection with a score of at least {min_score:g} (labeled if there "
+        f"is room): {counts}"
+    )
+    styles[text] = _line_style("detection")
+    figure.legend(
+        handles=[
+            Rectangle((0, 0), 1, 1, fill=False, label=label, **style)
+            for label, style in styles.items()
+        ],
+        loc="outside upper center",
+        ncols=len(styles),
+        fontsize=8.5,
+        frameon=False,
+        borderaxespad=0.2,
+    )
+
+
 def _line_style(kind, is_dashed=False):
     width = LINE_WIDTHS[kind] + OUTLINE_WIDTH
     return {
@@ -274,8 +283,8 @@ def _draw_box(axes, box, kind, is_dashed=False):
 
 
 def _draw_labels(axes, found, order, class_names):
-    """Writes scores above boxes, in an order, where there is room."""
-    picture, occupied = axes.get_window_extent(), []
+    """Writes scores above boxes in order, unless they would overlap."""
+    image_extent, occupied = axes.get_window_extent(), []
     for i in order:
         if len(occupied) == MAX_LABELS:
             break
@@ -303,8 +312,8 @@ def _draw_labels(axes, found, order, class_names):
         )
         extent = label.get_window_extent()
         # Keep the label inside the image: to the left, and below the edge.
-        x = TEXT_PAD - max(extent.x1 - picture.x1, 0) * 72 / DPI
-        is_inside = extent.y1 <= picture.y1
+        x = TEXT_PAD - max(extent.x1 - image_extent.x1, 0) * 72 / DPI
+        is_inside = extent.y1 <= image_extent.y1
         label.set_va("bottom" if is_inside else "top")
         label.xyann = (x, TEXT_PAD if is_inside else -TEXT_PAD)
         extent = label.get_window_extent().padded(TEXT_PAD * DPI / 72)

@@ -14,8 +14,7 @@ from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
 from recipes.errors import RecipeError
 
-OWN = ("trees", "folder:PATH")
-KNOWN = ("coco/2017", "coco/2014", "voc/2007", "voc/2012")
+EXAMPLES = ("coco/2017", "coco/2014", "voc/2007", "voc/2012")
 IMAGE_ID = "image/id"
 # Features that mark boxes to ignore in the evaluation: VOC ignores difficult
 # objects, as COCO ignores crowds.
@@ -48,8 +47,12 @@ class _Keys:
     area: str | None
 
 
-def open_dataset(config):
+def open_dataset(config, other_names=()):
     """Opens the TFDS dataset `config.dataset`.
+
+    Args:
+        config: Config with `dataset` and `data_dir`.
+        other_names: Names of datasets outside TFDS, for the error message.
 
     Returns:
         A `Source`.
@@ -58,7 +61,7 @@ def open_dataset(config):
         RecipeError: if the dataset does not exist, has no boxes, or cannot be
             prepared.
     """
-    builder = tfds_reader.get_builder(config, OWN, KNOWN)
+    builder = tfds_reader.get_builder(config, other_names, EXAMPLES)
     features = builder.info.features
     keys = _find_keys(features)
     if keys is None:

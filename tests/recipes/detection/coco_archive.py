@@ -41,11 +41,11 @@ def prepare(data_dir, num_train, num_val, size=(96, 128)):
         data_dir: Path of the folder, `--data_dir` of a run.
         num_train: Number of training images, at least 2.
         num_val: Number of evaluation images, at least 2.
-        size: Height and width of the images, in pixels.
+        size: Height and width of the images in pixels.
 
     Returns:
-        Dict from `"train2017"` and `"val2017"` to the content of the file of
-        annotations of that split.
+        Dict from `"train2017"` and `"val2017"` to the content of the annotation
+        file of the split.
     """
     data_dir = pathlib.Path(data_dir)
     counts = {"train2017": num_train, "val2017": num_val}
@@ -70,7 +70,9 @@ def prepare(data_dir, num_train, num_val, size=(96, 128)):
     builder = tfds.builder("coco/2017", data_dir=data_dir)
     downloads = data_dir / "downloads"
     for place, files in archives.items():
-        _put(downloads / "coco", builder.url_infos[URL + place], place, files)
+        _write_archive(
+            downloads / "coco", builder.url_infos[URL + place], place, files
+        )
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(
         download_dir=downloads, download_config=settings
@@ -122,23 +124,23 @@ def draw(count, size, seed):
 def _paint(pixels, color, generator):
     """Paints a random rectangle and returns left, top, width and height."""
     (height, top), (width, left) = (
-        _place(generator, side) for side in pixels.shape[:2]
+        _random_extent(generator, side) for side in pixels.shape[:2]
     )
     pixels[top : top + height, left : left + width] = color
     return [left, top, width, height]
 
 
-def _place(generator, side):
+def _random_extent(generator, side):
     """Returns a random extent and its start."""
     extent = int(generator.integers(side // 4, side // 2 + 1))
     return extent, int(generator.integers(0, side - extent + 1))
 
 
-def _put(folder, info, place, files):
+def _write_archive(folder, info, place, files):
     """Writes an archive to the download folder of TFDS.
 
-    Its name tells the checksum of COCO's own, which TFDS compares only once,
-    after the download.
+    Its name contains the checksum of the original archive, which TFDS verifies
+    only once, after the download.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / resource.get_dl_fname(URL + place, info.checksum)

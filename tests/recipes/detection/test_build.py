@@ -21,7 +21,7 @@ from tests.recipes.detection import small_detector
 SMALL = {"model": "resnet_small", "pyramid_filters": 32, "head_depth": 2}
 
 
-def made(num_classes=3, **flags):
+def build_model(num_classes=3, **flags):
     config = small_detector.make_config(**{**SMALL, **flags})
     shape = (config.image_size, config.image_size, 3)
     data = types.SimpleNamespace(image_shape=shape, num_classes=num_classes)
@@ -43,7 +43,7 @@ def kinds(model):
 )
 def test_every_norm_is_frn(model, num_norms):
     """Counts the norms in backbone, laterals, 5 levels and two heads."""
-    model = made(
+    model = build_model(
         model=model,
         image_size=128,
         max_level=7,
@@ -53,14 +53,14 @@ def test_every_norm_is_frn(model, num_norms):
     found = kinds(model)
     assert found["FRN"] == num_norms + 3 + 5 + 2 * 4 * 5
     assert "BatchNormalization" not in found and "ReLU" not in found
-    # All but the outermost of a shortcut, what is added and the pyramid; one
-    # more before the level that is made of one without an activation.
+    # At least one per convolution of the heads, and one before the level
+    # that is computed from a level without an activation.
     assert found["TLU"] >= 2 * 4 * 5 + 1
 
 
 @pytest.mark.parametrize("norm", keras_norm.names())
 def test_every_norm_can_be_used_in_the_whole_detector(norm):
-    model = made(norm=norm, max_level=5)
+    model = build_model(norm=norm, max_level=5)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     wanted = keras_norm.get(norm).layer()
     norms = [
@@ -83,7 +83,7 @@ def test_every_norm_can_be_used_in_the_whole_detector(norm):
 
 
 def test_levels_share_convolutions_but_not_norms():
-    model = made(norm="frn")
+    model = build_model(norm="frn")
     for head, num_values in (("class_head", 3), ("box_head", 4)):
         layers = [la for la in model.layers if la.name.startswith(head)]
         found = collections.Counter(type(layer).__name__ for layer in layers)
@@ -103,7 +103,7 @@ def test_levels_share_convolutions_but_not_norms():
 
 
 def test_initial_probability_is_the_prior():
-    model = made(norm="frn")
+    model = build_model(norm="frn")
     images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3))
     outputs = model(images.astype("float32"))
     probability = 1 / (1 + np.exp(-np.asarray(outputs["classes"])))
@@ -115,8 +115,8 @@ def test_initial_probability_is_the_prior():
 def coordinates(anchors, filters=9):
     """Builds a detector whose outputs are the positions of its anchors.
 
-    Images of the rows and columns of their pixels, and of ones, come through
-    on every level; a level knows them by channels of its own.
+    The input holds the row and column of each pixel and a constant. The levels
+    pass them on in separate channels.
     """
     size = anchors.image_size
     inputs = keras.Input((size, size, 3))
@@ -184,14 +184,14 @@ def test_outputs_have_the_order_of_the_anchors():
 
 @pytest.mark.parametrize("norm", ["frn", "bn", "gn"])
 def test_frozen_layers(norm):
-    model = made(norm=norm)
+    model = build_model(norm=norm)
     every = {id(weight) for weight in model.trainable_variables}
     freeze.freeze(model, "backbone", retinanet.head_layers)
     left = {id(weight) for weight in model.trainable_variables}
     heads = [w for la in retinanet.head_layers(model) for w in la.weights]
     assert left == {id(w) for w in heads} & every and left
 
-    model = made(norm=norm)
+    model = build_model(norm=norm)
     every = {id(weight) for weight in model.trainable_variables}
     freeze.freeze(model, "norm", retinanet.head_layers)
     left = {id(weight) for weight in model.trainable_variables}
@@ -205,10 +205,10 @@ def test_frozen_layers(norm):
 
 
 def test_activation_can_be_chosen():
-    found = kinds(made(norm="frn", activation="relu"))
+    found = kinds(build_model(norm="frn", activation="relu"))
     assert "TLU" not in found and found["ReLU"] > 2 * 2 * 4
     assert found["FRN"] > 0
-    found = kinds(made(norm="bn", activation="tlu"))
+    found = kinds(build_model(norm="bn", activation="tlu"))
     assert "ReLU" not in found and found["TLU"] > 2 * 2 * 4
 
 
@@ -235,6 +235,6 @@ def test_keras_classifier_is_resized_as_a_backbone():
 
 def test_error_names_a_norm_that_cannot_be_built():
     with pytest.raises(RecipeError, match="pyramid and heads .*--norm=gn: "):
-        made(norm="gn", norm_kwargs={"groups": 16}, pyramid_filters=24)
+        build_model(norm="gn", norm_kwargs={"groups": 16}, pyramid_filters=24)
     with pytest.raises(RecipeError, match="resnet_small .*--norm=gn.*: "):
-        made(norm="gn", norm_kwargs={"groups": 5})
+        build_model(norm="gn", norm_kwargs={"groups": 5})

@@ -187,7 +187,7 @@ class Perfect:
 
     Args:
         config: A `DetectionConfig`.
-        made: Its `Data`.
+        made: The `Data` of the run.
     """
 
     def __init__(self, config, made):

@@ -61,11 +61,11 @@ def alone(dataset, classifiers):
     """Returns `f(norm)`: the steps of one device and their metrics."""
 
     @functools.cache
-    def of(norm):
+    def run_steps(norm):
         steps = made(dataset, classifiers, norm=norm, **DECAYED)
         return steps, trained(steps, 2)
 
-    return of
+    return run_steps
 
 
 @pytest.mark.parametrize(

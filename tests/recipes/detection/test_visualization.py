@@ -24,7 +24,7 @@ class Annotation:
     is_crowd: np.ndarray
 
 
-def picture(height=60, width=80, value=0):
+def make_image(height=60, width=80, value=0):
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -86,7 +86,7 @@ def across(figure, axes, x, y):
 
 @pytest.mark.parametrize("value", [0, 255])
 def test_boxes_are_drawn_at_their_coordinates(value):
-    images = [picture(value=value), picture(90, 50, value)]
+    images = [make_image(value=value), make_image(90, 50, value)]
     truths = [annotate(1, BOX), annotate(2, [])]
     found = [NOTHING, detect([40.0, 10.0, 70.0, 25.0], [0.9])]
     figure = visualization.draw(images, truths, found, ("tree",))
@@ -112,7 +112,7 @@ def test_boxes_are_drawn_at_their_coordinates(value):
 
 def test_detection_is_drawn_inside_the_wider_annotation():
     figure = visualization.draw(
-        [picture()], [annotate(1, BOX)], [detect(BOX, [0.9])], ("tree",)
+        [make_image()], [annotate(1, BOX)], [detect(BOX, [0.9])], ("tree",)
     )
     # Across the lower edge, from outside to inside.
     axes = figure.axes[0]
@@ -131,7 +131,7 @@ def test_detections_with_low_scores_are_not_drawn():
     boxes = [[10 * i, 5, 10 * i + 8, 25] for i in range(5)]
     found = [detect(boxes, [0.1, 0.5, 0.3, 0.29, 0.8]), detect(BOX, [0.2])]
     truths = [annotate(7, [BOX, BOX]), annotate(123, [])]
-    images = [picture(), picture()]
+    images = [make_image(), make_image()]
     figure = visualization.draw(images, truths, found, ("tree",))
     first, second = figure.axes
     drawn = [edges(patch) for patch in rectangles(first, "detection")]
@@ -151,7 +151,7 @@ def test_detections_with_low_scores_are_not_drawn():
 
 def test_crowds_are_dashed():
     truth = annotate(1, [BOX, [0, 0, 50, 70]], [False, True])
-    figure = visualization.draw([picture()], [truth], [NOTHING], ("tree",))
+    figure = visualization.draw([make_image()], [truth], [NOTHING], ("tree",))
     one, crowd = rectangles(figure.axes[0], "annotation")
     assert one.get_linestyle() == "-"
     assert crowd.get_linestyle() == visualization.CROWD_DASHES
@@ -161,7 +161,7 @@ def test_crowds_are_dashed():
 def test_labels_name_the_class_if_there_are_several():
     found = [detect([BOX, [40.0, 5, 50, 30]], [0.9, 0.8], [1, 2])]
     names = ("tree", "a$b$", "a class of a very long name")
-    figure = visualization.draw([picture()], [annotate(1, [])], found, names)
+    figure = visualization.draw([make_image()], [annotate(1, [])], found, names)
     assert texts(figure.axes[0]) == ["a$b$ 0.90", "a class of a … 0.80"]
     pixels(figure)  # Drawing a formula would fail.
     assert not figure.axes[0].texts[0].get_parse_math()
@@ -179,7 +179,7 @@ def test_labels_and_titles_neither_overlap_nor_leave_the_figure(num_images):
     images, truths, found = [], [], []
     for i in range(num_images):
         height, width = shapes[i % len(shapes)]
-        images.append(picture(height, width, 128))
+        images.append(make_image(height, width, 128))
         corner = generator.uniform(0, 0.9, (40, 2)) * [height, width]
         size = generator.uniform(0.02, 0.1, (40, 2)) * [height, width]
         # Some at each border.
@@ -209,7 +209,7 @@ def test_labels_and_titles_neither_overlap_nor_leave_the_figure(num_images):
 
 
 def test_images_keep_aspect_ratio_and_colors():
-    red = picture(50, 100)
+    red = make_image(50, 100)
     red[..., 0] = 255
     gray = np.full((100, 50, 1), 90, np.uint8)
     truths = [annotate(1, []), annotate(2, [])]
@@ -225,7 +225,7 @@ def test_images_keep_aspect_ratio_and_colors():
 
 
 def test_pixel_edges_match_box_coordinates():
-    image = picture()
+    image = make_image()
     image[10:, 20:] = 255
     figure = visualization.draw(
         [image], [annotate(1, [])], [NOTHING], ("tree",)
@@ -265,7 +265,7 @@ def test_html_is_a_self_contained_image():
 
 
 def test_images_are_arranged_in_rows_and_columns():
-    images = [picture()] * 5
+    images = [make_image()] * 5
     truths = [annotate(i, []) for i in range(5)]
     figure = visualization.draw(
         images, truths, [NOTHING] * 5, ("tree",), num_columns=2
@@ -283,7 +283,7 @@ def test_images_are_arranged_in_rows_and_columns():
 def test_lengths_that_differ_are_rejected():
     truths = [annotate(1, [])]
     with pytest.raises(ValueError, match="2 images, 1 annotations, 1 detect"):
-        visualization.draw([picture()] * 2, truths, [NOTHING], ("tree",))
+        visualization.draw([make_image()] * 2, truths, [NOTHING], ("tree",))
     with pytest.raises(ValueError, match="0 images"):
         visualization.draw([], [], [], ("tree",))
 
@@ -295,7 +295,7 @@ NUM_EVAL = 30
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     dataset = small_detector.folder(root / "folder", 3, NUM_EVAL)
     return input_pipeline.make_data(
         small_detector.make_config(dataset=dataset, global_batch_size=2),
@@ -409,5 +409,5 @@ def test_page_contains_an_image(config, data):
     write(config)
     page = visualization.render_page(config, data)
     encoded = re.search('src="data:image/jpeg;base64,(.*?)"', page)[1]
-    picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    assert picture.width == 1600
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    assert image.width == 1600

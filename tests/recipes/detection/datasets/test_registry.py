@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from recipes.detection.datasets import annotations
 from recipes.detection.datasets import registry
 from recipes.errors import RecipeError
 from tests.recipes.detection import boxes_folder
@@ -19,9 +20,9 @@ def test_folder_is_opened_by_path(tmp_path, monkeypatch):
     boxes_folder.write(tmp_path / "boxes")
     monkeypatch.setenv("HOME", str(tmp_path))
     source = registry.open_source(config("folder:~/boxes"))
-    assert isinstance(source, registry.Source)
-    assert isinstance(source.train, registry.Split)
-    assert isinstance(source.train.annotations()[0], registry.Annotation)
+    assert isinstance(source, annotations.Source)
+    assert isinstance(source.train, annotations.Split)
+    assert isinstance(source.train.annotations()[0], annotations.Annotation)
     assert source.num_channels == 3
 
 
