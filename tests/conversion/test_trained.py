@@ -68,7 +68,7 @@ def num_right(model, images, labels):
 
 
 @pytest.mark.parametrize("norm", ["rbn", "sync_bn", "frozen", "bn"])
-def test_it_is_as_right_as_before(norm, network, labelled):
+def test_converted_network_keeps_its_accuracy(norm, network, labelled):
     images, labels = labelled
     model, notes = load.load_model(network)
     assert "old format" in notes[0]
@@ -83,7 +83,9 @@ def test_it_is_as_right_as_before(norm, network, labelled):
             assert comparison.largest == 0.0
 
 
-def test_it_converts_from_the_command_line(network, labelled, tmp_path, capfd):
+def test_network_converts_from_the_command_line(
+    network, labelled, tmp_path, capfd
+):
     images, labels = labelled
     np.save(tmp_path / "images.npy", images)
     code = keras_norm_cli.main(

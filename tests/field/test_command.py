@@ -18,7 +18,7 @@ from keras import layers
 import keras_norm
 import keras_norm_cli
 from keras_norm.saving import load
-from tests.field import hostile_files
+from tests.saving import hostile_files
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (8, 8, 4)
@@ -205,7 +205,7 @@ EVIL = (
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["convert", "--plan"]])
-def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
+def test_control_characters_in_names_are_escaped(arguments, folder, capfd):
     model = chain(
         layers.BatchNormalization(name=f"bn{EVIL}"),
         layers.ReLU(name=f"relu{EVIL}"),
@@ -231,7 +231,7 @@ def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
     assert code == 0 and output.isascii() and json.loads(output)
 
 
-def test_errors_reach_no_terminal_as_they_are(folder, capfd):
+def test_control_characters_in_errors_are_escaped(folder, capfd):
     made = hostile_files.Files(folder)
     edits = {
         "class": hostile_files.insert(
@@ -259,7 +259,7 @@ def test_errors_reach_no_terminal_as_they_are(folder, capfd):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_during_a_write_leaves_nothing(
+def test_signal_during_a_write_leaves_no_file(
     number, folder, capfd, monkeypatch
 ):
     chain(layers.BatchNormalization()).save("model.keras")
@@ -286,7 +286,7 @@ def test_a_signal_during_a_write_leaves_nothing(
     assert os.listdir() == ["model.keras"]
 
 
-def test_signals_are_left_alone_in_a_thread(folder, capfd):
+def test_signal_handlers_are_unchanged_in_a_thread(folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     codes = []
     thread = threading.Thread(
@@ -299,7 +299,7 @@ def test_signals_are_left_alone_in_a_thread(folder, capfd):
     assert codes == [0]
 
 
-def test_the_version_comes_at_once():
+def test_version_does_not_import_keras():
     done = program(
         "import sys, keras_norm_cli\n"
         "try: keras_norm_cli.main(['--version'])\n"
@@ -335,14 +335,14 @@ sys.exit(keras_norm_cli.main(["inspect", "model.keras"]))
         ((), {"KERAS_BACKEND": "nix"}, "the backend 'nix' is not installed"),
     ],
 )
-def test_a_missing_backend_is_one_line(absent, environment, message):
+def test_missing_backend_prints_a_one_line_error(absent, environment, message):
     done = program(ABSENT.format(absent=absent), environment)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ") and message in done.stderr
 
 
-def test_the_reminder_to_import_is_printed_and_right(folder, capfd):
+def test_printed_load_command_works(folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     _, _, errors = run(capfd, "convert", "model.keras", "out.keras", "--to=frn")
     assert errors == (
@@ -356,7 +356,7 @@ def test_the_reminder_to_import_is_printed_and_right(folder, capfd):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_terminal_cannot_show_is_escaped(folder, monkeypatch):
+def test_characters_outside_the_encoding_are_escaped(folder, monkeypatch):
     chain(layers.BatchNormalization(name="größe")).save("model.keras")
     buffer = io.BytesIO()
     terminal = io.TextIOWrapper(buffer, "ascii")
@@ -379,7 +379,7 @@ def widened():
 
 
 @pytest.mark.parametrize("make", [large, widened])
-def test_inputs_too_large_end_in_one_line(make, folder, capfd):
+def test_too_large_inputs_print_a_one_line_error(make, folder, capfd):
     make().save("model.keras")
     code, output, errors = run(
         capfd, "convert", "model.keras", "out.keras", "--to=rbn", "--verify"
@@ -394,7 +394,9 @@ def test_inputs_too_large_end_in_one_line(make, folder, capfd):
     ("norm", "word"),
     [("rbn", "verified"), ("sync_bn", "verified"), ("frn", "compared")],
 )
-def test_only_a_kept_function_is_verified(norm, word, folder, capfd):
+def test_output_says_verified_only_for_equivalent_models(
+    norm, word, folder, capfd
+):
     chain(layers.BatchNormalization()).save("model.keras")
     code, output, _ = run(
         capfd, "convert", "model.keras", "out.keras", f"--to={norm}", "--verify"
@@ -405,7 +407,7 @@ def test_only_a_kept_function_is_verified(norm, word, folder, capfd):
 
 @pytest.mark.parametrize("norm", ["rbn", "bn", "frn", "gn", "none"])
 @pytest.mark.parametrize("factor", [3e38, np.nan])
-def test_outputs_that_are_not_finite_are_an_error(norm, factor, folder, capfd):
+def test_nonfinite_outputs_print_an_error(norm, factor, folder, capfd):
     chain(
         layers.BatchNormalization(),
         layers.Rescaling(float(factor)),
@@ -437,7 +439,7 @@ def write_long(path):
         lambda path: pathlib.Path(path).touch(),
     ],
 )
-def test_inputs_that_are_none_are_one_line(write, folder, capfd):
+def test_invalid_inputs_print_a_one_line_error(write, folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     write("inputs.npy")
     code, output, errors = run(
@@ -448,7 +450,7 @@ def test_inputs_that_are_none_are_one_line(write, folder, capfd):
     assert "--inputs must be an .npy or .npz file" in errors
 
 
-def test_what_nobody_thought_of_is_one_line(folder, capfd, monkeypatch):
+def test_unexpected_error_prints_one_line(folder, capfd, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("one\ntwo\x1b[31m")
 

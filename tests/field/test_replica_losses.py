@@ -180,7 +180,7 @@ def expected(name):
 # https://github.com/huggingface/transformers/issues/24725
 # https://github.com/pytorch/torchtune/pull/1875
 @pytest.mark.parametrize(("name", "way"), list(cases()))
-def test_a_loss_is_divided_by_what_it_is_on_one_device(name, way):
+def test_losses_equal_one_device(name, way):
     network, data, compiling, fit = CASES[name]
     ours = replica_checks.on_replicas(
         network, data, fit=fit, **WAYS[way], **compiling
@@ -223,7 +223,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_of_the_whole_batch_is_refused_by_name(case):
+def test_loss_or_metric_of_the_whole_batch_raises(case):
     compiling, weights, message = REFUSED[case]
     weights = PER_ROW if weights is PER_ROW else None
     with pytest.raises(ValueError, match=message):
@@ -232,7 +232,7 @@ def test_what_is_of_the_whole_batch_is_refused_by_name(case):
         )
 
 
-def test_an_added_loss_of_the_whole_batch_is_refused():
+def test_added_loss_of_the_whole_batch_raises():
     def network():
         layers = [keras.layers.Dense(2), Largest()]
         return keras.Sequential([keras.Input((5,)), *layers])
@@ -247,7 +247,7 @@ def test_an_added_loss_of_the_whole_batch_is_refused():
         )
 
 
-def test_on_one_device_in_one_part_every_loss_is_keras():
+def test_unsplit_batch_uses_every_loss_of_keras():
     expected = replica_checks.in_keras(dense, (X, Y), loss="dice")
     ours = replica_checks.on_replicas(
         dense, (X, Y), num_replicas=1, loss="dice"

@@ -209,9 +209,7 @@ def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
 @pytest.mark.parametrize(
     "arguments", [{"accumulation_steps": 4}, {"xla": True}]
 )
-def test_accumulated_and_compiled_gradients_are_the_same(
-    num_replicas, arguments
-):
+def test_accumulation_and_xla_give_the_same_gradients(num_replicas, arguments):
     expected = gradients_of(1)
     for ours, theirs in zip(
         gradients_of(num_replicas, **arguments), expected, strict=True
@@ -219,7 +217,7 @@ def test_accumulated_and_compiled_gradients_are_the_same(
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_synchronized_statistics_are_those_of_the_parts():
+def test_synchronized_statistics_are_computed_per_microbatch():
     # Two replicas, two parts: the parts of both replicas are one batch.
     parts = gradients_of(2, norm="sync_bn", accumulation_steps=2)
     whole = gradients_of(2, norm="sync_bn")
@@ -237,14 +235,14 @@ def test_synchronized_statistics_are_those_of_the_parts():
         ),
     ],
 )
-def test_statistics_are_averaged_where_a_pass_is_compiled(norm):
+def test_statistics_are_averaged_under_xla(norm):
     plain = gradients_of(2, norm=norm)
     compiled = gradients_of(2, norm=norm, xla=True)
     for ours, theirs in zip(compiled, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_compiled_pass_cannot_synchronize():
+def test_synchronized_layers_raise_under_xla():
     with scope(2), pytest.raises(ValueError, match="batch_norm.* xla=True"):
         ReplicaModel(network("sync_bn"), xla=True)
 
@@ -271,7 +269,7 @@ def test_keras_batch_norm_agrees_on_every_replica():
 
 @pytest.mark.parametrize("norm", ["bn", "sync_bn", "rbn", "frn"])
 @pytest.mark.parametrize("num_replicas", [1, 2])
-def test_padding_leaves_no_trace(norm, num_replicas):
+def test_padding_does_not_change_results(norm, num_replicas):
     class Weighted(ReplicaModel):
         """Divides by the sum of the weights."""
 
@@ -370,7 +368,7 @@ def equal(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_bad_step_is_left_out_and_counted():
+def test_nonfinite_step_is_skipped_and_counted():
     model, (first, second, third) = poisoned("skip")
     assert equal(first, second) and not equal(second, third)
     assert all(np.isfinite(weight).all() for weight in third)
@@ -378,7 +376,7 @@ def test_a_bad_step_is_left_out_and_counted():
     model.raise_if_not_finite()
 
 
-def test_a_bad_step_stops_all_that_follow_and_names_variables():
+def test_nonfinite_step_stops_updates_and_names_variables():
     model, (first, second, third) = poisoned("stop")
     assert equal(first, second) and equal(second, third)
     with pytest.raises(NonFiniteError, match="the loss and .* at step 2") as e:
@@ -387,12 +385,12 @@ def test_a_bad_step_stops_all_that_follow_and_names_variables():
     assert any("kernel" in name for name in e.value.names)
 
 
-def test_without_a_policy_the_weights_are_lost_as_in_keras():
+def test_without_a_policy_weights_become_nan_as_in_keras():
     _, (_, second, _) = poisoned(None)
     assert any(np.isnan(weight).any() for weight in second)
 
 
-def test_an_overflow_halves_the_scale_and_is_no_bad_step():
+def test_overflow_halves_the_loss_scale_and_is_not_counted():
     keras.config.set_dtype_policy("mixed_float16")
     x, y = examples(16)
     with scope(2):
@@ -423,7 +421,7 @@ def test_an_overflow_halves_the_scale_and_is_no_bad_step():
         ({"clip_norm": 1, "clip_value": 2}, "only one of.*clip_value=2"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ReplicaModel(network("frn"), **arguments)
 
@@ -442,13 +440,13 @@ def test_arguments_that_cannot_be_are_refused(arguments, message):
         (keras.optimizers.SGD(clipvalue=1.0), "clip_value=1.0, clip_norm=2"),
     ],
 )
-def test_an_optimizer_that_does_the_same_is_refused(optimizer, message):
+def test_optimizer_that_repeats_work_of_the_step_raises(optimizer, message):
     model = ReplicaModel(network("frn"), clip_norm=2)
     with pytest.raises(ValueError, match=message):
         model.compile(optimizer, "mse")
 
 
-def test_a_share_that_cannot_be_split_is_named():
+def test_uneven_microbatches_raise():
     with pytest.raises(
         ValueError, match="accumulation_steps=3, per-replica .*=16"
     ):
