@@ -1,7 +1,7 @@
-"""Sums over planes at the speed of memory.
+"""Sums over planes that stay fast when XLA compiles for a CPU.
 
-Everything here gives what `ops.sum` gives. It is apart because it knows what
-compiler and device it runs on.
+The results equal those of `ops.sum`. Only this module depends on the compiler
+and the device.
 """
 
 import math
@@ -11,13 +11,13 @@ from keras import ops
 
 from keras_norm import _keras_internals
 
-# Planes of fewer values than this are summed as they are.
+# Planes with fewer values than this are summed directly.
 MIN_PLANE_SIZE = 16
 MAX_SLABS = 14
 
 
 def plane_sums(terms, tensors, axes):
-    """Sums over `axes` of what `terms` makes of tensors, in one reading.
+    """Sums elementwise functions of tensors over `axes` in one pass.
 
     Args:
         terms: Elementwise `f(*tensors)` that gives a list of tensors.
@@ -40,7 +40,7 @@ def plane_sums(terms, tensors, axes):
 
 
 def materialize(planes):
-    """The same values of planes, once and for all.
+    """Materializes values of planes so that XLA does not recompute them.
 
     XLA on a CPU fuses what makes the factor of a plane into the loop over its
     positions, roots and divisions at each; into a product it fuses nothing.
@@ -98,7 +98,7 @@ def _packed_sums(terms, tensors, axes, sizes):
 
 
 def _num_slabs(size, plane_size):
-    """How many slabs of equal length: a divisor if a good one is there."""
+    """Returns the number of equal slabs: a divisor of `size` if possible."""
     if plane_size < MIN_PLANE_SIZE:
         return 1
     most = min(size, MAX_SLABS)
@@ -116,7 +116,7 @@ def _add(left, right):
 
 
 def _sum_by_product(value, axes):
-    """The sum over `axes` as a product with a row of ones."""
+    """Sums over `axes` by a product with a row of ones."""
     shape = ops.shape(value)
     rank = len(shape)
     kept = [axis for axis in range(1, rank) if axis not in axes]
@@ -142,7 +142,7 @@ def _multiply_ones(value, shape):
 
 
 def _pack(values):
-    """Pairs of real tensors as complex ones; the last may stay alone."""
+    """Packs pairs of real tensors into complex ones; one may remain."""
     pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
     return [_complex(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
 
