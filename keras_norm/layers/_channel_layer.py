@@ -23,7 +23,7 @@ class ChannelLayer(keras.layers.Layer):
     All axes except the batch and the channels are positions; together they
     form the plane of an example and a channel. Computes in float64 under a
     float64 policy and in float32 under every other, whatever the dtype of the
-    inputs and of the weights, and casts its output to the policy's compute dtype.
+    inputs and weights, and casts its output to the policy's compute dtype.
 
     Args:
         axis: Integer, the channel axis. Not 0, which is the batch.
