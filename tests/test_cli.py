@@ -1,4 +1,4 @@
-"""keras-norm, as it is typed."""
+"""The command line of keras-norm."""
 
 import json
 import os
@@ -170,7 +170,7 @@ def prepare_bad_files():
         ("model.keras out.keras --to=frn --arg eps=3", "'eps': 3"),
         ("model.keras out.keras --to=frn --include=x", "matches no batch"),
         ("model.keras model.keras --to=frn", "--overwrite"),
-        # Before the work: what is to be read is not even looked for.
+        # The target is checked before the source is read.
         ("missing.keras model.keras --to=frn", "--overwrite"),
         ("model.keras out.h5 --to=frn", "does not end in .keras"),
         ("model.keras nowhere/out.keras --to=frn", "does not exist"),

@@ -1,4 +1,4 @@
-"""What becomes of the activations, consumer by consumer."""
+"""Conversion of the activations behind replaced layers."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.conversion import small_models
 
 
 def kinds(model):
-    """Class name by name, of every operation of the graph."""
+    """Returns a dict from operation names to class names."""
     return {
         graph.operation(node).name: type(graph.operation(node)).__name__
         for node in graph.nodes(model)

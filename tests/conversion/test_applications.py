@@ -1,4 +1,4 @@
-"""Every network of keras.applications that has batch normalization."""
+"""Conversion of every keras.applications model with batch normalization."""
 
 import inspect
 import subprocess
@@ -21,8 +21,8 @@ REPRESENTATIVE = (
     "EfficientNetB0",
     "NASNetMobile",
 )
-# What else is done with them takes long, above all on JAX, which compiles a
-# training step for a minute.
+# Training takes long, above all on JAX, which compiles a training step for a
+# minute.
 TRAINED = ("MobileNetV2",)
 if keras.backend.backend() != "jax":
     TRAINED += ("MobileNetV3Small",)

@@ -1,4 +1,4 @@
-"""Selection, weights, report, verification, and what is refused."""
+"""Selection, weights, report, verification and errors of `convert`."""
 
 import json
 import re

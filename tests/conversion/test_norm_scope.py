@@ -1,4 +1,4 @@
-"""Models born with another norm, and what becomes of them in files."""
+"""Models built in a `norm_scope`, and their files."""
 
 import threading
 
@@ -14,7 +14,7 @@ STOCK = layers.BatchNormalization
 
 
 def composite():
-    """Functional, with batch normalization where no graph walk gets."""
+    """Functional model with batch normalization outside its graph."""
     x = keras.Input((6, 6, 3), name="image")
     y = layers.Conv2D(4, 3, name="conv")(x)
     y = layers.BatchNormalization(name="outer")(y)
@@ -46,7 +46,7 @@ def subclassed(**kwargs):
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class Held(layers.Layer):
-    """Saves its norm by the name of the attribute, whatever its class."""
+    """Layer that saves its norm under the name of the attribute."""
 
     def __init__(self, center=True, scale=True, **kwargs):
         super().__init__(**kwargs)
@@ -66,16 +66,16 @@ class Held(layers.Layer):
         return {**super().get_config(), **flags}
 
 
-def held(**flags):
+def with_flags(**flags):
     x = keras.Input((6, 6, 3))
-    return keras.Model(x, Held(**flags)(x), name="held")
+    return keras.Model(x, Held(**flags)(x), name="with_flags")
 
 
 def draw():
     return np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 
 
-def born(build, norm, **kwargs):
+def build_in_scope(build, norm, **kwargs):
     with keras_norm.norm_scope(norm, **kwargs):
         model = build()
     small_models.fill(model)
@@ -113,7 +113,7 @@ def test_scope_replaces_layers_outside_the_graph():
 
 
 def test_options_of_batch_norm_carry_over():
-    norm = born(subclassed, "rbn").norm
+    norm = build_in_scope(subclassed, "rbn").norm
     assert (norm.name, norm.epsilon, norm.momentum) == ("norm", 1e-2, 0.99)
     with keras_norm.norm_scope("gn", groups=2):
         layer = layers.BatchNormalization(
@@ -215,8 +215,8 @@ NORMS = ["frn", "rbn", "gn", "bn", "frozen", "eval_norm", "in", "none"]
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("build", [composite, subclassed])
 def test_model_reloads_only_inside_the_same_scope(norm, build, tmp_path):
-    path = tmp_path / "born.keras"
-    model = born(build, norm)
+    path = tmp_path / "model.keras"
+    model = build_in_scope(build, norm)
     expected = small_models.call(model, draw(), training=False)[0]
     model.save(path)
     with keras_norm.norm_scope(norm):
@@ -250,8 +250,8 @@ def test_model_reloads_only_inside_the_same_scope(norm, build, tmp_path):
 def test_model_does_not_reload_with_other_arguments(
     norm, kwargs, other, tmp_path
 ):
-    path = tmp_path / "born.keras"
-    born(subclassed, norm, **kwargs).save(path)
+    path = tmp_path / "model.keras"
+    build_in_scope(subclassed, norm, **kwargs).save(path)
     with keras_norm.norm_scope(norm, **other):
         with pytest.raises(ValueError, match="'norm' is keras_norm>"):
             load(path)
@@ -276,10 +276,10 @@ def test_weights_of_equal_shapes_are_distinguished(
     norm, kwargs, flags, tmp_path
 ):
     def build():
-        return held(**flags)
+        return with_flags(**flags)
 
-    path = tmp_path / "born.keras"
-    model = born(build, norm, **kwargs)
+    path = tmp_path / "model.keras"
+    model = build_in_scope(build, norm, **kwargs)
     stock = build()
     if norm != "bn":
         shapes = [[v.shape for v in m.variables] for m in (model, stock)]
@@ -287,7 +287,7 @@ def test_weights_of_equal_shapes_are_distinguished(
     model.save(path)
     with pytest.raises(Exception, match="norm"):
         load(path)
-    weights = tmp_path / "born.weights.h5"
+    weights = tmp_path / "model.weights.h5"
     model.save_weights(weights)
     with pytest.raises(Exception, match="norm"):
         stock.load_weights(weights)
@@ -295,7 +295,7 @@ def test_weights_of_equal_shapes_are_distinguished(
 
 def test_batch_norm_weights_load_only_into_equivalent_layers(tmp_path):
     path = tmp_path / "stock.keras"
-    model = held(center=False, scale=False)
+    model = with_flags(center=False, scale=False)
     small_models.fill(model)
     model.save(path)
     expected = small_models.call(model, draw(), training=False)[0]
@@ -314,8 +314,10 @@ def test_similar_layer_of_another_package_is_distinguished(tmp_path):
     def other(bn):
         return layers.LayerNormalization(name=bn.name)
 
-    path = tmp_path / "born.keras"
-    born(lambda: held(center=False, scale=False), other).save(path)
+    path = tmp_path / "model.keras"
+    build_in_scope(lambda: with_flags(center=False, scale=False), other).save(
+        path
+    )
     with pytest.raises(Exception, match="norm"):
         load(path)
     with keras_norm.norm_scope(other):
@@ -323,10 +325,10 @@ def test_similar_layer_of_another_package_is_distinguished(tmp_path):
 
 
 def test_functional_model_reloads_without_a_scope(tmp_path):
-    model = born(small_models.residual, "frn")
-    model.save(tmp_path / "born.keras")
+    model = build_in_scope(small_models.residual, "frn")
+    model.save(tmp_path / "model.keras")
     expected = small_models.call(model, draw(), training=False)[0]
-    assert_reloads(tmp_path / "born.keras", expected)
+    assert_reloads(tmp_path / "model.keras", expected)
 
 
 def test_model_built_in_a_scope_trains_and_converts():

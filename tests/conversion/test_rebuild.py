@@ -1,4 +1,4 @@
-"""One contract over small models, each of which breaks a simpler walk."""
+"""Properties that every converted model has, on small models."""
 
 import inspect
 import sys
@@ -18,7 +18,7 @@ each_norm = pytest.mark.parametrize("norm", ["frn", "rbn", "gn", "bn"])
 
 
 def state(model):
-    """Everything of a model that a conversion might change."""
+    """Returns everything that a conversion might change."""
     operations = [graph.operation(node) for node in graph.nodes(model)]
     return (
         model.to_json() if graph.keeps_class(model) else model.name,
@@ -361,7 +361,7 @@ def test_lambda_calls_the_same_function():
 
 
 class Apply(keras.Operation):
-    """Holds what no config can."""
+    """Operation whose argument cannot be serialized."""
 
     def __init__(self, function):
         super().__init__(name="apply")

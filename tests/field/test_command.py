@@ -1,4 +1,4 @@
-"""The program keras-norm: what it shows of any model, and how it ends."""
+"""Output, errors and signals of the program keras-norm."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def run(capfd, *arguments):
 
 
 def program(code, environment=()):
-    """A Python program in a process of its own."""
+    """Runs Python code in a new process."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": "/"}
@@ -51,7 +51,7 @@ def chain(*parts, shape=IMAGE, **options):
 
 @keras.saving.register_keras_serializable("field_command")
 class InstanceNorm(layers.Layer):
-    """A custom norm, known by its name alone."""
+    """Custom norm, recognized by the name of its class."""
 
     def call(self, x):
         return x - keras.ops.mean(x, axis=(1, 2), keepdims=True)
@@ -59,7 +59,7 @@ class InstanceNorm(layers.Layer):
 
 @keras.saving.register_keras_serializable("field_command")
 class Block(layers.Layer):
-    """A composite layer: no graph leads into it."""
+    """Composite layer, which has no functional graph."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -74,7 +74,7 @@ class Block(layers.Layer):
 
 @keras.saving.register_keras_serializable("field_command")
 class Subclassed(keras.Model):
-    """A model without a graph."""
+    """Model without a functional graph."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -421,7 +421,7 @@ def test_nonfinite_outputs_print_an_error(norm, factor, folder, capfd):
 
 
 def write_long(path):
-    """An array of 10 TB, whose file ends after its header."""
+    """Writes an array of 10 TB whose file ends after its header."""
     with open(path, "wb") as file:
         header = {"descr": "<f4", "fortran_order": False}
         np.lib.format.write_array_header_1_0(

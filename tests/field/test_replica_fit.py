@@ -1,4 +1,4 @@
-"""What Keras' `fit` takes, on replicas, against Keras on one device."""
+"""Arguments of `fit` on replicas, compared with Keras on one device."""
 
 import functools
 
@@ -102,10 +102,12 @@ SHORT = ("dict", "dataset", "class_weight", "per pixel")
 
 def cases():
     for name in CASES:
-        for num_replicas, num_parts in ((2, 1), (1, 4), (4, 2)):
+        for num_replicas, num_microbatches in ((2, 1), (1, 4), (4, 2)):
             is_short = num_replicas == 2 and name in SHORT
             marks = [] if is_short else [pytest.mark.long]
-            yield pytest.param(name, num_replicas, num_parts, marks=marks)
+            yield pytest.param(
+                name, num_replicas, num_microbatches, marks=marks
+            )
 
 
 @functools.cache
@@ -114,15 +116,19 @@ def expected(name):
     return replica_checks.in_keras(network, data, fit=fit, **compiling)
 
 
-@pytest.mark.parametrize(("name", "num_replicas", "num_parts"), list(cases()))
-def test_sample_weights_count_as_on_one_device(name, num_replicas, num_parts):
+@pytest.mark.parametrize(
+    ("name", "num_replicas", "num_microbatches"), list(cases())
+)
+def test_sample_weights_count_as_on_one_device(
+    name, num_replicas, num_microbatches
+):
     network, data, compiling, fit = CASES[name]
     ours = replica_checks.on_replicas(
         network,
         data,
         num_replicas,
         fit=fit,
-        arguments={"accumulation_steps": num_parts},
+        arguments={"accumulation_steps": num_microbatches},
         **compiling,
     )
     replica_checks.assert_same(ours, expected(name))
@@ -195,7 +201,7 @@ def test_examples_without_weight_do_not_count_in_statistics(norm):
 )
 def test_compile_applies_frozen_and_unfrozen_layers(num_replicas):
     def train(model, network):
-        """Weights after training with all, without hidden, with all."""
+        """Returns weights after training with a frozen layer in between."""
         for is_trainable in (True, False, True):
             network.get_layer("hidden").trainable = is_trainable
             model.compile(replica_checks.sgd(), CROSSENTROPY)

@@ -1,4 +1,4 @@
-"""Losses and metrics on replicas and in parts, against Keras on one device."""
+"""Losses and metrics on replicas equal Keras on one device."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from tests.field import replica_checks
 
 random = np.random.default_rng(0)
-# Rows of 1 to 7 tokens, 0 being none; the last batch has 5 rows.
+# Examples of 1 to 7 tokens, 0 is padding; the last batch has 5 examples.
 LENGTHS = np.array([7, 1, 2, 7, 1, 1, 3, 2, 6, 1, 2, 2, 5])
 TOKENS = random.integers(1, 9, (13, 7)) * (np.arange(7) < LENGTHS[:, None])
 NEXT = random.integers(0, 9, (13, 7))
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def per_token():
-    """A loss for each token, those that are 0 masked."""
+    """Loss for each token; tokens that are 0 are masked."""
     return keras.Sequential(
         [
             keras.Input((7,)),
@@ -49,7 +49,7 @@ def dense():
 
 
 class Added(keras.layers.Layer):
-    """Adds a mean over rows, and a loss for every row, which Keras sums."""
+    """Adds a mean over examples, and a loss per example, which Keras sums."""
 
     def call(self, x):
         self.add_loss(keras.ops.mean(keras.ops.square(x)))

@@ -1,4 +1,4 @@
-"""Files that were made to do harm, and malformed ones: refused in one line."""
+"""Malformed and hostile files end in a one-line error."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
 
 
 def fails(path, **options):
-    """The one line that loading fails with."""
+    """Returns the one-line error that loading raises."""
     with pytest.raises(ConversionError) as raised:
         files_lib.load_model(path, **options)
     line = str(raised.value)
@@ -48,7 +48,7 @@ def fails(path, **options):
 
 
 def run(folder, *names, timeout=120):
-    """What the program does with malformed files, in a process of its own."""
+    """Runs the program on malformed files in a new process."""
     for part in "files", "temporary":
         (folder / part).mkdir()
     done = subprocess.run(
@@ -98,7 +98,7 @@ NAMES = [
 ]
 
 
-# https://github.com/keras-team/keras/security/advisories tells of most kinds:
+# https://github.com/keras-team/keras/security/advisories lists most kinds:
 # decompression bombs, shape bombs, links out of an HDF5 file, paths out of a
 # zip archive.
 @pytest.mark.parametrize("name", NAMES)
@@ -171,7 +171,7 @@ def test_decompression_bomb_is_not_unpacked(member, version, tmp_path):
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """A file that exists once code of a model file has run."""
+    """Path of a file that exists after code of a model file has run."""
     path = tmp_path / "ran"
     (tmp_path / "evil_module.py").write_text(
         f"open({str(path)!r}, 'w').close()\n"
@@ -187,7 +187,7 @@ def marker(tmp_path, monkeypatch):
 
 
 def touch(path):
-    """The layer of the report: a function of a module, called on a command."""
+    """Layer that is a function of a module, called with a shell command."""
     return layer(
         "function",
         "os",
@@ -198,7 +198,7 @@ def touch(path):
 
 
 def called(saved, *args):
-    """A function as a layer that is called on a tensor of the model as well."""
+    """Layer that is a function, also called on a tensor of the model."""
     return {
         **layer("x"),
         **saved,
@@ -207,7 +207,7 @@ def called(saved, *args):
 
 
 def nested_compile(path):
-    """A model within the model, to be compiled with what it names."""
+    """Nested model with a function in its compile config."""
     inner = layer("Sequential", "keras", {"layers": []})
     return {**inner, "compile_config": {"loss": function("os", "system")}}
 
@@ -377,7 +377,7 @@ def swish_twice(x):
 
 @keras.saving.register_keras_serializable("field")
 class Holder(layers.Layer):
-    """A layer with objects and a dict of its own in its config."""
+    """Layer with objects and a dict in its config."""
 
     def __init__(self, start=None, function=None, **kwargs):
         super().__init__(**kwargs)
@@ -484,7 +484,7 @@ LEGITIMATE = {
 @pytest.mark.parametrize("kind", LEGITIMATE)
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_files_of_keras_load(kind, suffix, tmp_path, monkeypatch):
-    # Nothing but what is stored is allocated.
+    # Only stored values are allocated.
     monkeypatch.setattr(load_limits, "MARGIN", 64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Files in and out: what loads, what it says, and what stays on the disk."""
+"""Loading and saving model files, their errors and temporary files."""
 
 import json
 import os
@@ -29,7 +29,7 @@ COMPILED = "Saved by Keras 2.9.0, in an old format: loaded without compiling."
 
 
 def scale_class():
-    """Registered, and in no module where Keras could look for it."""
+    """Layer that is registered, and not importable by its module."""
 
     @keras.saving.register_keras_serializable("scales")
     class Scale(layers.Layer):
@@ -134,7 +134,7 @@ def assert_same(model, other):
 
 
 def fails(*args, function=load.load_model, **kwargs):
-    """The one line that it fails with."""
+    """Returns the one-line error that loading raises."""
     with pytest.raises(ConversionError) as raised:
         function(*args, **kwargs)
     line = str(raised.value)
@@ -144,7 +144,7 @@ def fails(*args, function=load.load_model, **kwargs):
 
 
 def save(model, path):
-    """Saves and keeps quiet, for what the test itself writes."""
+    """Saves a model without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keras.saving.save_model(model, path)
@@ -258,7 +258,7 @@ def test_tensorflow_operation_of_keras_2_raises(tmp_path):
 
 
 def lambda_file(kind, path):
-    """A model that doubles in a lambda, saved in one of three ways."""
+    """Saves a model with a Lambda in one of three formats."""
     double = layers.Lambda(lambda x: 2.0 * x, output_shape=IMAGE)
     model = draw_weights(functional(double, norm()))
     if kind == "keras 2":
@@ -333,7 +333,7 @@ def write_archive(path, **members):
 
 
 def write_damaged(path):
-    """Flips a byte of the weights, deep in the archive."""
+    """Flips a byte of the weights in the archive."""
     save(small(), path)
     data = bytearray(path.read_bytes())
     value = to_numpy(keras.ops.ones(3)).tobytes()
@@ -535,7 +535,7 @@ def test_only_applications_accept_weights(tmp_path):
 
 
 def write(*args, **kwargs):
-    """The one line that both the check and the writing fail with."""
+    """Returns the one-line error that both check and save raise."""
     line = fails(*args, function=load.check_target, **kwargs)
     assert line == fails(small(), *args, function=load.save_model, **kwargs)
     return line
@@ -560,7 +560,7 @@ def test_invalid_target_raises(tmp_path):
     assert "is a folder" in write(tmp_path / "folder.keras", overwrite=True)
     line = write(tmp_path / "none" / "model.keras")
     assert line.endswith(f"create {str(tmp_path / 'none')!r} first")
-    # Not even root can write here, though its permissions say so.
+    # Not even root can write here, although the permissions allow it.
     line = write("/proc/model.keras")
     assert line == (
         "'/proc/model.keras' cannot be written: FileNotFoundError: No such "

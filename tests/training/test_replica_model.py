@@ -1,4 +1,4 @@
-"""Training on two and four replicas against one device, by plain `fit`."""
+"""Training with `fit` on two and four replicas equals one device."""
 
 import functools
 import itertools
@@ -23,10 +23,10 @@ def scope(num_replicas):
     return tf.distribute.MirroredStrategy(devices, reduction).scope()
 
 
-def examples(rows):
+def examples(size):
     random = np.random.default_rng(0)
-    x = random.normal(size=(rows, 6, 6, 3)).astype("float32")
-    return x, random.integers(0, CLASSES, rows)
+    x = random.normal(size=(size, 6, 6, 3)).astype("float32")
+    return x, random.integers(0, CLASSES, size)
 
 
 def network(norm):
@@ -50,8 +50,8 @@ def adamw():
     return optimizer
 
 
-# Name: optimizer, rows of the set, dtype policy, arguments of the model and of
-# compile.
+# Name: optimizer, size of the dataset, dtype policy, arguments of the model and
+# of compile.
 SETTINGS = {
     "plain": (sgd, 32, "float32", {}, {}),
     "clip_norm": (sgd, 32, "float32", {"clip_norm": 0.1}, {}),
@@ -66,7 +66,7 @@ SETTINGS = {
     ),
     "uneven last batch": (sgd, 16 + 7, "float32", {}, {}),
     "uneven first batch": (sgd, 11, "float32", {}, {}),
-    "empty shares": (sgd, 16 + 1, "float32", {}, {}),
+    "empty batches": (sgd, 16 + 1, "float32", {}, {}),
     "averages": (sgd, 32, "float32", {"ema_decay": 0.5}, {}),
     "steps_per_execution": (
         sgd,
@@ -84,11 +84,11 @@ SETTINGS = {
 
 @functools.cache
 def train(num_replicas, norm, setting):
-    """Losses, weights and an evaluation after two epochs."""
-    optimizer, rows, policy, arguments, compiling = SETTINGS[setting]
+    """Returns losses, weights and an evaluation after two epochs."""
+    optimizer, size, policy, arguments, compiling = SETTINGS[setting]
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
-    x, y = examples(rows)
+    x, y = examples(size)
     with scope(num_replicas):
         model = ReplicaModel(network(norm), **arguments)
         model.compile(
@@ -98,7 +98,7 @@ def train(num_replicas, norm, setting):
             **compiling,
         )
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(
-        BATCH, drop_remainder=rows % BATCH == 0
+        BATCH, drop_remainder=size % BATCH == 0
     )
     history = model.fit(batches, epochs=2, verbose=0, shuffle=False).history
     evaluated = model.evaluate(batches, verbose=0, return_dict=True)
@@ -110,20 +110,20 @@ def train(num_replicas, norm, setting):
 SHORT = (
     "clip_global_norm",
     "uneven last batch",
-    "empty shares",
+    "empty batches",
     "averages",
     "mixed_float16",
 )
 
 
 def cases():
-    """Every setting, norm and number of replicas; most of them take long."""
+    """Yields every setting, norm and number of replicas; most are slow."""
     for setting, norm, num_replicas in itertools.product(
         SETTINGS, ("frn", "sync_bn"), (2, 4)
     ):
         is_short = setting in SHORT if norm == "sync_bn" else True
         if num_replicas == 4:
-            is_short = setting in ("clip_global_norm", "empty shares")
+            is_short = setting in ("clip_global_norm", "empty batches")
         marks = [] if is_short else [pytest.mark.long]
         yield pytest.param(setting, norm, num_replicas, marks=marks)
 
@@ -147,7 +147,7 @@ def test_replicas_equal_one_device(setting, norm, num_replicas):
         np.testing.assert_allclose(ours, theirs, atol=10 * rounding)
 
 
-# What Keras is told on one device, where its clipping is right.
+# Arguments of Keras on one device, where its clipping is correct.
 IN_KERAS = {
     "plain": sgd,
     "uneven last batch": sgd,
@@ -162,10 +162,10 @@ IN_KERAS = {
 
 @pytest.mark.parametrize("setting", IN_KERAS)
 def test_one_device_equals_keras(setting):
-    rows = SETTINGS[setting][1]
+    size = SETTINGS[setting][1]
     history, _, evaluated = train(1, "frn", setting)
     keras.utils.set_random_seed(0)
-    x, y = examples(rows)
+    x, y = examples(size)
     model = network("frn")
     model.compile(
         IN_KERAS[setting](),
@@ -180,10 +180,10 @@ def test_one_device_equals_keras(setting):
     assert evaluated == pytest.approx(expected, rel=1e-5)
 
 
-def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
-    """Weights after one step of rate 1, which is the negative gradient."""
+def gradients_of(num_replicas, size=32, norm="frn", weights=None, **arguments):
+    """Returns the change after one step with rate 1, the negative gradient."""
     keras.utils.set_random_seed(0)
-    x, y = examples(rows)
+    x, y = examples(size)
     with scope(num_replicas):
         model = ReplicaModel(network(norm), **arguments)
         before = [w.numpy() for w in model.model.weights]
@@ -195,7 +195,7 @@ def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
         x,
         y,
         sample_weight=weights,
-        batch_size=rows,
+        batch_size=size,
         verbose=0,
         shuffle=False,
     )
@@ -297,10 +297,10 @@ def test_padding_does_not_change_results(norm, num_replicas):
     for present in ([1, 1, 1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]):
         present = np.array(present, "float32")
         kept = present > 0
-        rows = int(kept.sum())
+        size = int(kept.sum())
         if norm == "bn" and num_replicas == 2:
-            continue  # Its batches are those of the replicas.
-        expected = weights_after(x[kept], y[kept], np.ones(rows, "float32"))
+            continue  # Its batches are the per-replica batches.
+        expected = weights_after(x[kept], y[kept], np.ones(size, "float32"))
         if norm == "rbn" and num_replicas == 2:
             continue
         padded = np.where(kept[:, None, None, None], x, 100.0)
@@ -344,7 +344,7 @@ def test_averages_follow_their_formula_and_are_evaluated():
 
 
 def poisoned(policy, num_replicas=2, dtype="float32"):
-    """A model after three steps, the second with a NaN in one image."""
+    """Trains for three steps, the second with a NaN in one image."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(dtype)
     x, y = examples(48)
