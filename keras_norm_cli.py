@@ -111,7 +111,8 @@ def _define_convert(commands):
         "--to",
         metavar="NORM",
         required=True,
-        help=", ".join(norm_names()),
+        help="replace batch normalization by this norm, one of "
+        f"{', '.join(norm_names())}",
     )
     command.add_argument(
         "--arg",

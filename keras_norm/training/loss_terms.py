@@ -18,7 +18,7 @@ from keras_norm.training.tf_internals import replace_losses
 # Divisor of a term: the number of its values, which is proportional to the
 # number of examples; another sum over examples; no divisor.
 PER_EXAMPLE, BY_DIVISOR, SUMMED = "per_example", "by_divisor", "summed"
-# Reduction None: the gradient is that of the sum, and the logs show the mean.
+# Reduction None: the gradient is taken of the sum, and the mean is logged.
 UNREDUCED = "unreduced"
 # One number per batch, with an unknown reduction.
 SCALAR = "scalar"

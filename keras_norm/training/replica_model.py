@@ -241,7 +241,7 @@ class ReplicaModel(
     def raise_if_not_finite(self):
         """Raises a `NonFiniteError` for the first step that was not finite.
 
-        Under `nan_policy="stop"` there are no updates from that step on.
+        Under `nan_policy="stop"` updates stop at that step.
         """
         error = self.guard.error([v.path for v in self.passes.trainable])
         if error is not None and self.guard.policy == "stop":

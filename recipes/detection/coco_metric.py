@@ -83,8 +83,8 @@ def require_pycocotools():
 def evaluate(annotations, detections, category_ids):
     """Computes the COCO metrics of detections.
 
-    The detections are rounded as in `to_predictions`, so that the metrics equal
-    those of the predictions file. At most 100 detections per image and class
+    The detections are rounded as in `to_predictions`, so that the predictions
+    file has the same metrics. At most 100 detections per image and class
     count, those with the highest scores. Detections in a crowd count neither as
     true nor as false positives. Small, medium and large refer to the annotated
     area.
@@ -130,7 +130,7 @@ def evaluate(annotations, detections, category_ids):
 def to_predictions(annotations, detections, category_ids):
     """Converts detections to COCO's results format.
 
-    The arguments and errors are those of `evaluate`.
+    Arguments and errors: see `evaluate`.
 
     Returns:
         List of dicts that can be written as JSON: image_id, category_id, bbox

@@ -31,8 +31,8 @@ def export_detector(config, data, model):
         A message that describes the exported file.
 
     Raises:
-        RecipeError: if the export fails, or the detections of the file differ
-            from those of the Keras model on evaluation images or noise.
+        RecipeError: if the export fails, or the detections of the file and the
+            Keras model differ on evaluation images or noise.
     """
     # Checks the dependencies of the format before the model is rebuilt.
     formats.get_format(config.export_format)
@@ -60,8 +60,8 @@ def export_detector(config, data, model):
     return (
         f"export: {metadata['path']}, {metadata['bytes'] / 1e6:,.1f} MB; "
         f"{metadata['compared_detections']} detections on "
-        f"{metadata['compared_images']} images match those of the model with a "
-        f"largest difference of {metadata['largest_difference']:.1e}"
+        f"{metadata['compared_images']} images match the model; largest "
+        f"difference {metadata['largest_difference']:.1e}"
     )
 
 
@@ -101,9 +101,9 @@ def _check_export(run, network, model, data, score_threshold):
                 break
     if writer.largest(differences) > TOLERANCE:
         raise RecipeError(
-            "the file gives other detections than the network: difference "
-            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed"
-            ". Nothing was kept."
+            "the detections of the file and the model differ by "
+            f"{writer.largest(differences):.1e}; at most {TOLERANCE:.0e} is "
+            "allowed. The exported files were removed."
         )
     return {
         "largest_difference": writer.largest(differences),

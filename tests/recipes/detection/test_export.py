@@ -164,7 +164,7 @@ def test_wrong_file_is_rejected_and_removed(
     written = Written()
     broken = dataclasses.replace(chosen, write=written.write, load=written.load)
     monkeypatch.setitem(formats.FORMATS, "saved_model", broken)
-    message = f"other detections than the network: difference {number}"
+    message = f"the file and the model differ by {number}"
     with pytest.raises(RecipeError, match=message):
         export.export_detector(config, made, model)
     assert list((tmp_path / "export").iterdir()) == []
