@@ -219,7 +219,7 @@ def test_an_archive_of_keras_2_loads(learned_epsilon, affine, tmp_path):
 
 @each_kind
 @each_form
-def test_what_was_loaded_saves_and_loads_again(
+def test_a_loaded_model_saves_and_loads_again(
     learned_epsilon, affine, tmp_path
 ):
     weights = weights_of(learned_epsilon, affine)
@@ -238,7 +238,7 @@ def test_what_was_loaded_saves_and_loads_again(
         assert keys - later == set(layer["config"]) - later
 
 
-def test_it_computes_what_tfa_computed():
+def test_outputs_equal_those_of_tfa():
     # Printed by tensorflow-addons 0.23.0 on TensorFlow 2.15.1.
     x = [
         [[[1.0, -2.0], [3.0, 0.5]], [[-1.0, 4.0], [2.0, 0.0]]],
@@ -379,7 +379,7 @@ def test_other_axes_are_refused(axis):
 
 
 @pytest.mark.parametrize("name", ["activation", "groups", "tau_initializer"])
-def test_options_that_tfa_did_not_have_are_refused(name):
+def test_options_unknown_to_tfa_raise_an_error(name):
     with pytest.raises(TypeError, match=name):
         compat.FilterResponseNormalization(**{name: "x"})
     with pytest.raises(TypeError, match="axis"):

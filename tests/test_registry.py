@@ -72,7 +72,7 @@ def test_an_unknown_activation_is_named():
         keras_norm.get("bn").with_activation("gelu")
 
 
-def test_frn_learns_epsilon_where_a_plane_has_one_value():
+def test_frn_learns_epsilon_if_a_plane_has_one_value():
     for shape, learned in (
         ((None, 8), True),
         ((None, 1, 1, 8), True),
@@ -94,13 +94,13 @@ def test_gn_divides_the_channels(channels, groups):
     assert_array_equal(output, expected)
 
 
-def test_explicit_groups_that_do_not_divide_are_refused():
+def test_groups_must_divide_the_channels():
     layer = keras_norm.get("gn", groups=32).layer()
     with pytest.raises(ValueError, match="as 24 and 48 would"):
         layer(draw())
 
 
-def test_in_and_ln_normalize_what_they_say():
+def test_in_and_ln_normalize_planes_and_examples():
     x = draw() * 3.0 + 1.0
     by_plane = to_numpy(keras_norm.get("in").layer()(x))
     assert_allclose(by_plane.mean((1, 2)), 0.0, atol=1e-5)

@@ -124,7 +124,7 @@ def test_old_file_keeps_its_groups(tmp_path):
         assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_old_config_that_was_not_built():
+def test_config_of_an_old_unbuilt_layer():
     config = {**GroupNormalization().get_config(), "groups": None}
     layer = GroupNormalization.from_config(config)
     again = GroupNormalization.from_config(layer.get_config())

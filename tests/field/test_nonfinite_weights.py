@@ -109,7 +109,7 @@ def test_a_small_negative_variance_has_an_inverse():
     assert report.comparisons[0].largest == 0.0 and not report.notes
 
 
-def test_a_broken_variance_is_no_start_for_frn():
+def test_frn_epsilon_does_not_start_at_an_invalid_variance():
     x = keras.Input((4,))
     model = keras.Model(x, layers.BatchNormalization(name="bn")(x))
     for value in (np.nan, np.inf, -9.0):
@@ -135,7 +135,7 @@ def test_the_command_line_names_it(tmp_path, capsys):
     assert "bn/moving_variance[2]=-1" in capsys.readouterr().out
 
 
-def test_outputs_that_overflow_agree_with_nothing():
+def test_overflowing_outputs_fail_verification():
     keras.config.set_dtype_policy("float16")
     model = keras.Sequential(
         [
@@ -159,7 +159,7 @@ def test_outputs_that_overflow_agree_with_nothing():
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in log:RuntimeWarning")
-def test_outputs_of_finite_weights_that_are_nan():
+def test_nan_outputs_of_finite_weights():
     x = keras.Input((4,))
     model = keras.Model(x, layers.BatchNormalization()(ops.log(x)))
     text = message(keras_norm.convert, model, "bn", verify=True)
@@ -171,7 +171,7 @@ def test_outputs_of_finite_weights_that_are_nan():
 
 @pytest.mark.parametrize("norm", ["bn", "rbn", "frn"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_result_that_is_not_finite_is_an_error(norm, value):
+def test_nonfinite_results_raise_an_error(norm, value):
     model = network()
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
@@ -192,7 +192,7 @@ def test_a_nan_is_the_worst_in_any_place(place):
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores"])
-def test_a_detection_that_is_nan_is_not_found(name):
+def test_a_nan_detection_is_excluded(name):
     if not ON_TENSORFLOW:
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")

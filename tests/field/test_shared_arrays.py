@@ -157,7 +157,7 @@ def test_a_variable_of_no_layer_and_a_tensor_are_copied():
     assert_array_equal(converted(inputs), expected)
 
 
-def test_a_weight_of_a_layer_that_comes_later_is_refused():
+def test_a_weight_of_a_later_layer_raises_an_error():
     x = keras.Input((3,))
     late = layers.Dense(3, name="late")
     late.build((None, 3))
@@ -167,7 +167,7 @@ def test_a_weight_of_a_layer_that_comes_later_is_refused():
         keras_norm.convert(model, "bn")
 
 
-def test_a_value_that_is_read_is_not_what_is_trained():
+def test_a_value_read_is_independent_of_training():
     model = noisy()
     learned = analysis.learned_values(model)["rbn"]
     kept = variables.read_copy(model.get_layer("head").kernel)
@@ -203,7 +203,7 @@ def adapted(size=None):
 
 
 # Layers with a state of their own: a copy of the weights alone is not enough.
-def test_a_network_made_again_computes_with_what_it_was_adapted_to():
+def test_a_rebuilt_network_keeps_adapted_statistics():
     if BACKEND != "tensorflow":
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
