@@ -1,4 +1,4 @@
-"""Four logical CPU devices stand in for four accelerators in every test."""
+"""Configures four logical CPU devices in place of accelerators for tests."""
 
 import os
 

@@ -133,8 +133,8 @@ def test_a_path_instead_of_a_model_raises_an_error(path, function):
 
 
 @pytest.mark.parametrize("model", [None, 3, {}, object(), np.zeros(3)])
-def test_nor_is_anything_else(model):
-    with pytest.raises(ConversionError, match="Received: model of the type"):
+def test_other_objects_raise_an_error(model):
+    with pytest.raises(ConversionError, match="Received: model of type"):
         keras_norm.convert(model, "frn")
 
 
