@@ -129,7 +129,7 @@ def keras2_config(learned_epsilon, affine, dialect="2.15", trainable=True):
 
 
 def write_keras2_h5(path, model_config, frn, tlu):
-    """What `model.save("name.h5")` wrote: weights by name, in lists."""
+    """Writes a file as Keras 2 does for `.h5`: weights by name, in lists."""
     with h5py.File(path, "w") as file:
         file.attrs["keras_version"] = "2.15.0"
         file.attrs["backend"] = "tensorflow"
@@ -151,7 +151,7 @@ def write_keras2_h5(path, model_config, frn, tlu):
 
 
 def write_keras2_archive(path, model_config, frn, tlu):
-    """What `model.save("name.keras")` wrote: weights by number."""
+    """Writes a file as Keras 2 does for `.keras`: weights by number."""
     weights_path = path.with_suffix(".h5")
     with h5py.File(weights_path, "w") as file:
         for layer, weights in (

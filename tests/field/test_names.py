@@ -1,4 +1,4 @@
-"""What the package answers to a name, an argument or a path that is wrong."""
+"""Error messages for invalid names, arguments and paths."""
 
 import pathlib
 import subprocess

@@ -43,7 +43,7 @@ def tied():
 
 
 def addresses(model):
-    """Where in memory each variable's value lies."""
+    """Returns the memory address of each variable's value."""
     if BACKEND == "jax":
         return [v.value.unsafe_buffer_pointer() for v in model.variables]
     if BACKEND == "torch":
