@@ -131,7 +131,7 @@ def values_of(grid, label, key="accuracy", **settings):
 @pytest.mark.parametrize(
     ("grid", "table"), [("batch", BATCH), ("parts", PARTS), ("rate", RATE)]
 )
-def test_a_grid_has_the_accuracies(grid, table):
+def test_grid_table_equals_the_results(grid, table):
     (_, *columns), *rows = table
     for label, *cells in rows:
         for column, cell in zip(columns, cells, strict=True):
@@ -146,7 +146,7 @@ def test_a_grid_has_the_accuracies(grid, table):
     ("grid", "table"),
     [("curves", CURVES), ("trees", TREES), ("epsilon", EPSILON)],
 )
-def test_an_outcome_has_its_runs(grid, table):
+def test_table_of_runs_equals_the_results(grid, table):
     for label, seeds, accuracy, best, loss, training_loss in table[1:]:
         runs = runs_of(grid, label)
         assert seeds == str(len(runs))
@@ -164,13 +164,13 @@ def batch(label, size, key="accuracy"):
     return values_of("batch", label, key, replica_batch_size=size)
 
 
-def test_what_is_lost():
+def test_table_of_lost_accuracy():
     assert [label for label, _ in LOST[1:]] != [row[0] for row in BATCH[1:]]
     for label, cell in LOST[1:]:
         assert cell == points(*difference(batch(label, 32), batch(label, 2)))
 
 
-def test_the_cost():
+def test_table_of_costs():
     for label, large, small, memory in COST[1:]:
         seconds = "seconds_per_step"
         assert large == spread(batch(label, 32, seconds), 1, 1e3)
@@ -190,7 +190,7 @@ def long_values(norm, size):
     )
 
 
-def test_the_longer_training():
+def test_table_of_longer_training():
     assert LONGER[0][1:] == ["batch 2", "batch 8", "batch 64"]
     for label, *cells in LONGER[1:]:
         for size, cell in zip((2, 8, 64), cells, strict=True):
@@ -198,7 +198,7 @@ def test_the_longer_training():
             assert cell == (spread(values, 2, 100) if values else "not run")
 
 
-def test_the_second_photo():
+def test_table_of_the_second_photo():
     for label, seeds, cell in ELSEWHERE[1:]:
         found = RESULTS["trees_elsewhere"][label.strip("`").split("=")[1]]
         mean, deviation = 100 * found["mean"], 100 * found["deviation"]
@@ -206,7 +206,7 @@ def test_the_second_photo():
         assert cell == f"{mean:.2f} ± {deviation:.2f}"
 
 
-def test_the_calibration():
+def test_table_of_calibrations():
     keys = ("before", "after", "unequal_before", "unequal_after")
     for cells, row in zip(
         CALIBRATION[1:], RESULTS["calibrations"]["curves"], strict=True
@@ -215,7 +215,7 @@ def test_the_calibration():
         assert cells == [f"`{row['layer']}`", *numbers]
 
 
-def test_the_detectors():
+def test_table_of_detectors():
     keys = ("training_AP50", "training_AP", "AP50", "AP")
     for cells, run in zip(
         DETECTION[1:], RESULTS["detection"]["runs"], strict=True
@@ -302,7 +302,7 @@ def compared():
     )
 
 
-def test_the_claims():
+def test_table_of_claims():
     expected = dict(compared())
     assert {row[1] for row in CLAIMS[1:]} == set(expected)
     for _, where, text, verdict in CLAIMS[1:]:
