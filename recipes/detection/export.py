@@ -9,6 +9,7 @@ import tensorflow as tf
 from recipes.detection import decoder
 from recipes.errors import RecipeError
 from recipes.export import formats
+from recipes.export import signature
 from recipes.export import writer
 from recipes.models import precision
 
@@ -68,7 +69,7 @@ def export_detector(config, data, model):
 def _add_decoder(config, model):
     """Adds the decoder and names the input as the formats expect."""
     shape = model.inputs[0].shape[1:]
-    name = formats.INPUT
+    name = signature.INPUT
     images = keras.Input(shape, name=name, dtype="float32")
     found = decoder.make_decoder(config)(model(images))
     return keras.Model({name: images}, found, name=model.name)
@@ -88,7 +89,7 @@ def _check_export(run, network, model, data, score_threshold):
         for images in _make_batches(network, data):
             for name, output in model(images, training=False).items():
                 writer.require_finite(f"{name} of {model.name}", output.numpy())
-            expected = network({formats.INPUT: images}, training=False)
+            expected = network({signature.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
                 largest_difference(
