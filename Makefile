@@ -20,23 +20,23 @@ BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \
 	test-oldest bench bench-recipes measure evidence lint format clean
 
 help:
-	@echo "make demo           train ResNet-20 with FRN on real digits, two replicas"
-	@echo "make demo-detection train a detector of trees on aerial photos, two replicas"
+	@echo "make demo           train ResNet-20 with FRN on handwritten digits, on two CPU replicas"
+	@echo "make demo-detection train a tree detector on aerial photos, on two CPU replicas"
 	@echo "make test           run the tests"
-	@echo "make test-long      run what takes long: every network of keras.applications, 40 min"
-	@echo "make test-backends  run the tests of layers and conversion on JAX and torch: the next two"
-	@echo "make test-jax       run them on JAX"
-	@echo "make test-torch     run them on torch, in an environment of its own"
-	@echo "make test-oldest    run them with the oldest Keras and TensorFlow"
-	@echo "make bench          time the layers against their peers and the bandwidth"
-	@echo "make bench-recipes  time training steps, the loop and the input; reckon the scale"
-	@echo "make measure        measure every table of README.md anew, 45 min"
-	@echo "make evidence       train what docs/results.md tells of and write it anew, about 2 h"
+	@echo "make test-long      run the slow tests: every network of keras.applications, 40 min"
+	@echo "make test-backends  run test-jax and test-torch"
+	@echo "make test-jax       run the tests of layers and conversion on JAX"
+	@echo "make test-torch     run the tests of layers and conversion on PyTorch, in its own environment"
+	@echo "make test-oldest    run these tests with the oldest supported Keras and TensorFlow"
+	@echo "make bench          measure the speed of the layers and of other implementations"
+	@echo "make bench-recipes  measure training steps, the loop and the input; estimate communication cost"
+	@echo "make measure        measure the tables of the documentation again, 45 min"
+	@echo "make evidence       train the runs behind docs/results.md and write it again, about 2 h"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
-	@echo "make clean          remove the environments, runs and caches"
+	@echo "make clean          remove environments, runs and caches"
 
-# Environments, each with one extra of setup.cfg. All but two targets share one.
+# Each environment installs one extra of setup.cfg. Most targets use .venv.
 $(VENV)/ready: EXTRA := dev
 $(OLDEST)/ready: EXTRA := oldest
 $(TORCH)/ready: EXTRA := torch

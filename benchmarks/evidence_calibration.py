@@ -40,13 +40,16 @@ def measure(config):
     import keras
 
     from keras_norm import analysis
+    from recipes.classification.task import ImageClassification
     from recipes.data import input_pipeline as data_lib
 
     model = keras.saving.load_model(
         config.folder / "model.keras", compile=False
     )
     images = []
-    for batch, _, _ in data_lib.make(config).evaluation():
+    for batch, _, _ in data_lib.make_data(
+        config, ImageClassification()
+    ).evaluation():
         images.append(np.asarray(batch))
         if sum(map(len, images)) >= NUM_IMAGES:
             break

@@ -12,7 +12,7 @@ import tempfile
 
 from benchmarks import fashion_mnist
 from benchmarks import tree_patches
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 
 DEBIAN = "dataset-fashion-mnist"
 INSTALLED = "usr/share/datasets/fashion-mnist"
@@ -28,7 +28,7 @@ def prepare(data_dir):
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "trees_elsewhere" / "train").exists():
         print("fetching the photos of the tree patches")
-        with deepforest.wheel() as wheel:
+        with deepforest_photos.open_wheel() as wheel:
             for name, count in tree_patches.write(wheel, folder).items():
                 print(f"{count:6,} {name}")
     if not (folder / "fashion_mnist").exists():

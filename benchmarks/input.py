@@ -29,7 +29,7 @@ from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
 from recipes.classification import datasets  # noqa: E402
-from recipes.classification import labelled  # noqa: E402
+from recipes.classification import examples  # noqa: E402
 from recipes.classification import preprocessing  # noqa: E402
 from recipes.config.base import Config  # noqa: E402
 from recipes.data.decode_errors import BadImages  # noqa: E402
@@ -66,7 +66,7 @@ def contenders(images):
         name=str,
     )
     source = datasets.Source(0, NUM_CHANNELS, split, split, "inception")
-    preparation = preprocessing.training(config, source)
+    preparation = preprocessing.training_preprocessing(config, source)
     bad_images = BadImages("the benchmark", config.on_bad_image)
 
     def index_and_seed(i):
@@ -74,7 +74,9 @@ def contenders(images):
 
     def train(i):
         index, seed = index_and_seed(i)
-        return labelled.fetch(split, index, preparation, seed, bad_images)
+        return examples.read_example(
+            split, index, preparation, seed, bad_images
+        )
 
     def unguarded(i):
         index, seed = index_and_seed(i)

@@ -57,7 +57,7 @@ def load(folder):
 def build(network, norm, seed):
     """A network and its optimizer-free state: lists of arrays."""
     keras.utils.set_random_seed(seed)
-    model = classifiers.make(network, norm, (28, 28, 1), 10)
+    model = classifiers.make_classifier(network, norm, (28, 28, 1), 10)
     trained = [v.value for v in model.trainable_variables]
     moving = [v.value for v in model.non_trainable_variables]
     return model, trained, moving

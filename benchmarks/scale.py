@@ -3,7 +3,7 @@
 Measured from the Keras model: operations, gradients, moving statistics, and
 what every layer sends to other replicas, forward and backward. Assumed, each a
 flag with its source: speeds and latencies. `scale_costs.py` has the formulas.
-It prints Markdown, which stands in recipes/README.md.
+It prints Markdown, which is part of docs/scaling.md.
 
   python benchmarks/scale.py
 """
@@ -185,7 +185,9 @@ def main(arguments=None):
     name, size = given.pop("model"), given.pop("image_size")
     measured = {
         norm: measure(
-            classifiers.make(name, keras_norm.get(norm), (size, size, 3), 1000)
+            classifiers.make_classifier(
+                name, keras_norm.get(norm), (size, size, 3), 1000
+            )
         )
         for norm in NORMS
     }

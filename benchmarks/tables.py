@@ -1,7 +1,8 @@
-"""Tables of the pages, out of the JSON files that the benchmarks wrote.
+"""Renders the tables of the documentation from docs/measured/*.json.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`, its values in
-docs/measured/. `make measure` measures all of them again.
+A table stands between `<!-- table NAME -->` and `<!-- end -->` in the page
+that `TABLES` names. `make measure` measures all of them again, except
+docs/measured/backends.json, which needs other backends and a GPU.
 
   python benchmarks/tables.py
 """
@@ -18,28 +19,39 @@ from recipes import atomic_io  # noqa: E402
 from recipes.experiments import aggregate  # noqa: E402
 
 MEASURED = ROOT / "docs/measured"
-PAGE = ROOT / "README.md"
-MARKED = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
-# The share of the step with Keras' batch norm that a norm may take.
+MARKED = re.compile(
+    r"(<!-- table (\w+) -->\n)(.*?)(\n?<!-- end -->)", re.DOTALL
+)
+# Largest allowed step time relative to the step with Keras' batch norm.
 GOALS = {"frn": 1.0, "rbn": 1.05}
-# Rows of the table of layers: text and contender.
+# The text of each contender of benchmarks/layers.py.
 LAYERS = {
-    '`FRN(activation="tlu")`': "FRN(activation=tlu)",
-    "`FRN`, `TLU`": "FRN, TLU",
-    "FRN, TLU as usually written": "textbook FRN, TLU",
-    "Keras' BN, ReLU": "Keras BN, ReLU",
-    "Keras' GN, ReLU": "Keras GN, ReLU",
-    "oneDNN's fused BN, ReLU": "fused BN, ReLU",
-    "`RBN`": "RBN",
-    "RBN in the order of its formulas": "RBN by formula",
-    "`BatchNormalization`": "BN",
-    "Keras' BN": "Keras BN",
-    "the limit: 2.5 copies": "limit",
+    "FRN(activation=tlu)": '`FRN(activation="tlu")`',
+    "FRN, TLU": "`FRN`, `TLU`",
+    "textbook FRN, TLU": "FRN, TLU written naively",
+    "Keras BN, ReLU": "Keras' BN, ReLU",
+    "Keras GN, ReLU": "Keras' GN, ReLU",
+    "fused BN, ReLU": "oneDNN's fused BN, ReLU",
+    "RBN": "`RBN`",
+    "RBN by formula": "RBN written naively",
+    "BN": "`BatchNormalization`",
+    "Keras BN": "Keras' BN",
+    "limit": "the limit: 2.5 copies",
+}
+# Columns of the table of backends: a layer and what it is compared with.
+COMPARED = {
+    ("FRN(activation=tlu)", "Keras BN, ReLU"): "FRN + TLU / Keras' BN + ReLU",
+    ("RBN", "Keras BN"): "RBN / Keras' BN",
+    ("FRN(activation=tlu)", "textbook FRN, TLU"): "FRN + TLU / naive",
+    ("RBN", "RBN by formula"): "RBN / naive",
+    ("FRN(activation=tlu)", "timm FRN, TLU"): "FRN + TLU / timm's",
+    ("FRN(activation=tlu)", "limit"): "FRN + TLU / limit",
+    ("RBN", "limit"): "RBN / limit",
 }
 
 
 def replicas(content):
-    """Loss and accuracy before and after a save, means over the seeds."""
+    """Loss and accuracy before and after reloading, means over the seeds."""
     heads = ["layer", "loss", "after reload", "accuracy", "after reload"]
     by_layer = {}
     for row in content["rows"]:
@@ -62,7 +74,7 @@ def replicas(content):
 
 
 def layers(content):
-    """Milliseconds of each contender in its better mode, by shape."""
+    """Milliseconds of each contender in its faster mode, by shape."""
     shapes = content["report"]["shapes"]
     heads = ["", *("x".join(map(str, shape[1:])) for shape in shapes)]
     best = {}
@@ -73,40 +85,62 @@ def layers(content):
             best[row["contender"]] = list(map(min, known, times))
     rows = [
         [text, *(f"{value:.1f}" for value in best[name])]
-        for text, name in LAYERS.items()
+        for name, text in LAYERS.items()
     ]
-    return f"{markdown(heads, rows)}\n\n{_ratios(content['report'])}"
+    return markdown(heads, rows)
 
 
-def _ratios(report):
-    """The geometric means over the shapes, and the memory, in words."""
-    ratios = {
-        (row["ours"], row["theirs"], row["mode"]): f"{row['ratio']:.2f}"
-        for row in report["comparisons"]
+def ratios(content):
+    """Geometric means over the shapes, by mode."""
+    modes = {"best": "faster mode", "xla": "XLA", "graph": "plain graph"}
+    by_pair = {}
+    for row in content["report"]["comparisons"]:
+        pair = by_pair.setdefault((row["ours"], row["theirs"]), {})
+        pair[row["mode"]] = f"{row['ratio']:.2f}"
+    rows = [
+        [
+            LAYERS[ours],
+            LAYERS[theirs],
+            *(found.get(mode, "") for mode in modes),
+        ]
+        for (ours, theirs), found in by_pair.items()
+    ]
+    return markdown(["layer", "compared with", *modes.values()], rows, 2)
+
+
+def memory(content):
+    """Peak of temporary memory, in tensors of the input's size."""
+    peaks = content["report"]["temporary_tensors"]
+    rows = [
+        [text, f"{peaks[name]:.2f}"]
+        for name, text in LAYERS.items()
+        if name in peaks
+    ]
+    return markdown(["layer", "tensors"], rows)
+
+
+def backends(content, others):
+    """Ratios of times on TensorFlow and on the other backends."""
+    versions, cores = (content["environment"][k] for k in ("versions", "cores"))
+    tensorflow = {
+        "setup": f"TensorFlow {versions['tensorflow']}, {cores} cores",
+        "mode": "faster mode",
+        "ratios": {
+            f"{row['ours']} | {row['theirs']}": row["ratio"]
+            for row in content["report"]["comparisons"]
+            if row["mode"] == "best"
+        },
     }
-    memory = report["temporary_tensors"]
-    frn, keras_bn = "FRN(activation=tlu)", "Keras BN, ReLU"
-    textbook = [memory["textbook FRN, TLU"], memory["RBN by formula"]]
-    return (
-        'Geometric means of the five ratios: `FRN(activation="tlu")` takes '
-        f"{ratios[frn, keras_bn, 'best']} of Keras' BN + ReLU "
-        f"({ratios[frn, keras_bn, 'xla']} where both are compiled, "
-        f"{ratios[frn, keras_bn, 'graph']} where neither is), "
-        f"{ratios[frn, 'textbook FRN, TLU', 'best']} of FRN + TLU as usually "
-        f"written, {ratios[frn, 'fused BN, ReLU', 'best']} of oneDNN's "
-        f"hand-written BN + ReLU and {ratios[frn, 'limit', 'best']} of the "
-        f"bandwidth limit; RBN takes {ratios['RBN', 'Keras BN', 'best']} of "
-        f"Keras' BN and {ratios['RBN', 'RBN by formula', 'best']} of RBN in "
-        "the order of its formulas. Under XLA the peak of temporary memory is "
-        f"at most {memory[frn]:.2f} (FRN + TLU) and {memory['RBN']:.2f} (RBN) "
-        f"tensors of the input's size, against {memory[keras_bn]:.2f} for "
-        f"Keras' BN + ReLU and up to {max(textbook):.2f} for the textbook "
-        "forms."
-    )
+    rows = []
+    for row in (tensorflow, *others["rows"]):
+        values = (row["ratios"].get(" | ".join(pair)) for pair in COMPARED)
+        cells = ("" if value is None else f"{value:.2f}" for value in values)
+        rows.append([f"{row['setup']}, {row['mode']}", *cells])
+    return markdown(["", *COMPARED.values()], rows)
 
 
 def steps(*contents):
-    """Training steps as a share of the step with Keras' batch norm."""
+    """Time of training steps relative to Keras' batch norm."""
     norms = [norm for norm in contents[0]["norms"] if norm != "keras_bn"]
     heads = ["", "Keras' BN", *(f"`{norm}`" for norm in norms)]
     rows = [row for content in contents for row in _steps(content, norms)]
@@ -116,9 +150,9 @@ def steps(*contents):
         for row in rows
         if float(row[heads.index(f"`{norm}`")]) > goal
     ]
-    goals = ", ".join(f"{goal} for `{norm}`" for norm, goal in GOALS.items())
+    goals = " and ".join(f"{goal} for `{norm}`" for norm, goal in GOALS.items())
     return (
-        f"{markdown(heads, rows)}\n\nGoals, at most: {goals}. Missed: "
+        f"{markdown(heads, rows)}\n\nGoals: at most {goals}. Missed: "
         f"{'; '.join(missed) or 'none'}."
     )
 
@@ -140,7 +174,7 @@ def _steps(content, norms):
 
 
 def demos(content):
-    """Commands for a first try, what they came to and how long they took."""
+    """Demo commands with their accuracy and time."""
     rows = []
     for row in content["rows"]:
         minutes, seconds = divmod(round(row["seconds"]), 60)
@@ -148,37 +182,44 @@ def demos(content):
         rows.append(
             [f"`{row['command']}`", row["outcome"], f"{minutes}{seconds} s"]
         )
-    return markdown(["command", "held out", "time"], rows)
+    return markdown(["command", "test score", "time"], rows)
 
 
-def markdown(heads, rows):
-    """A table of Markdown, numbers to the right."""
-    rule = ["---", *["---:"] * (len(heads) - 1)]
+def markdown(heads, rows, num_text_columns=1):
+    """A Markdown table with numbers aligned to the right."""
+    num_numbers = len(heads) - num_text_columns
+    rule = ["---"] * num_text_columns + ["---:"] * num_numbers
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
-# The function that makes a table, and the files that it is made of.
+# For each table: its function, the files that it reads, the page it stands in.
 TABLES = {
-    "replicas": (replicas, ["replicas"]),
-    "layers": (layers, ["layers"]),
-    "steps": (steps, ["steps_resnet50v2", "steps_resnet20"]),
-    "demos": (demos, ["demos"]),
+    "demos": (demos, ["demos"], "README.md"),
+    "layers": (layers, ["layers"], "docs/speed.md"),
+    "ratios": (ratios, ["layers"], "docs/speed.md"),
+    "memory": (memory, ["layers"], "docs/speed.md"),
+    "backends": (backends, ["layers", "backends"], "docs/speed.md"),
+    "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
+    "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }
 
 
 def render(name):
-    """The table of this name as its results have it."""
-    function, files = TABLES[name]
+    """Returns the table of this name as Markdown."""
+    function, files, _ = TABLES[name]
     return function(
         *(json.loads((MEASURED / f"{f}.json").read_text()) for f in files)
     )
 
 
 def main():
-    text = MARKED.sub(
-        lambda found: found[1] + render(found[2]) + found[4], PAGE.read_text()
-    )
-    atomic_io.write_text(PAGE, text)
+    for page in sorted({page for _, _, page in TABLES.values()}):
+        path = ROOT / page
+        text = MARKED.sub(
+            lambda found: found[1] + render(found[2]) + "\n<!-- end -->",
+            path.read_text(),
+        )
+        atomic_io.write_text(path, text)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks import layers_report  # noqa: E402
 from benchmarks import tables  # noqa: E402
+from recipes.classification.task import ImageClassification  # noqa: E402
 from recipes.classification.trainer import Classifier  # noqa: E402
 from recipes.config import base as config_lib  # noqa: E402
 from recipes.data import input_pipeline as data_lib  # noqa: E402
@@ -73,7 +74,7 @@ def make_config(options, norm, xla):
 def build(config, data, strategy, is_baseline):
     """The trainer of a contender."""
     if not is_baseline:
-        return build_lib.build(config, data, strategy)
+        return build_lib.build(config, ImageClassification(), data, strategy)
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = keras_network(config, data)
@@ -98,7 +99,7 @@ def keras_network(config, data):
         layer = staticmethod(keras.layers.BatchNormalization)
         activation = staticmethod(keras.layers.ReLU)
 
-    return classifiers.make(
+    return classifiers.make_classifier(
         config.model, KerasNorm, data.image_shape, data.num_classes
     )
 
@@ -120,7 +121,7 @@ def time_norms(options):
     for xla in options.xla:
         for norm in options.norms:
             config = make_config(options, norm, xla)
-            data = data_lib.make(config)
+            data = data_lib.make_data(config, ImageClassification())
             if batch is None:
                 batch = next(iter(data.train(0)))
             trainer = build(config, data, strategy, norm == BASELINE)
@@ -145,8 +146,8 @@ def time_loop(options):
     strategy = tf.distribute.OneDeviceStrategy(device())
     config = make_config(options, options.norms[0], xla=False)
     config = dataclasses.replace(config, log_every_steps=LOG_EVERY_STEPS)
-    data = data_lib.make(config)
-    trainer = build_lib.build(config, data, strategy)
+    data = data_lib.make_data(config, ImageClassification())
+    trainer = build_lib.build(config, ImageClassification(), data, strategy)
     steps = Steps(trainer, data, strategy)
     step = compiled_step(trainer, strategy)
     bare, whole = [], []
@@ -177,6 +178,7 @@ def run_loop(config, steps, num_steps):
         records = Records(pathlib.Path(folder), config.best_metric)
         training = Training(
             config,
+            ImageClassification(),
             dataclasses.replace(steps.data, num_steps=num_steps),
             steps,
             records,

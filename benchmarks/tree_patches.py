@@ -22,7 +22,7 @@ from PIL import Image
 if __package__ in (None, ""):
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
-from recipes.data import deepforest  # noqa: E402
+from recipes.data import deepforest_photos  # noqa: E402
 
 PHOTO = "2019_YELL_2_528000_4978000_image_crop2"
 ELSEWHERE = "2019_YELL_2_541000_4977000_image_crop"
@@ -101,9 +101,9 @@ def split(found, height):
 def write(wheel, out):
     """Makes the folders trees and trees_elsewhere; counts by place."""
     with zipfile.ZipFile(wheel) as archive:
-        photo, boxes = deepforest.read(archive, PHOTO)
+        photo, boxes = deepforest_photos.read_photo(archive, PHOTO)
         train, validation = split(cut(photo, boxes), photo.shape[0])
-        elsewhere = cut(*deepforest.read(archive, ELSEWHERE))
+        elsewhere = cut(*deepforest_photos.read_photo(archive, ELSEWHERE))
     parts = {
         "trees/train": balanced(train),
         "trees/validation": balanced(validation),

@@ -21,8 +21,8 @@ import importlib as _importlib
 
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
-from keras_norm.conversion.scope import norm_scope
 from keras_norm.errors import ConversionError
 from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.eval_norm import EvalNorm

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm.conversion import inventory
+from keras_norm.conversion import inspect_model
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
@@ -54,11 +54,11 @@ def main(options):
 
 def _inspect(options):
     model = _load(options, require_built=False)
-    report = inventory.take(model)
+    report = inspect_model.inspect_model(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
-        report_table.show_model(model, report, _console())
+        report_table.print_model(model, report, _console())
 
 
 def _convert(options):
@@ -93,7 +93,7 @@ def _convert(options):
     if options.json:
         print(report.to_json())
     else:
-        report_table.show(report, _console())
+        report_table.print_report(report, _console())
     if not options.plan:
         _say(
             f"wrote {options.out}: import keras_norm before "
@@ -146,7 +146,7 @@ def _describe(model, report):
         "batch_normalizations": [
             _facts(entry)
             for entry in report.entries
-            if inventory.is_batch_norm(entry)
+            if inspect_model.is_batch_norm(entry)
         ],
         "normalizations": [_facts(entry) for entry in report.entries],
     }

@@ -37,8 +37,15 @@ from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.training import runner  # noqa: E402
 
-run = runner.run
+
+def run(config):
+    """Runs a config and returns its `Result`."""
+    # TensorFlow takes seconds to import, which --help does not need.
+    from recipes.detection.task import ObjectDetection
+
+    return runner.run(config, ObjectDetection())
+
 
 if __name__ == "__main__":
     recipe_flags.define(__doc__, DetectionConfig)
-    app.run(runner.main(DetectionConfig))
+    app.run(runner.main(DetectionConfig, run))

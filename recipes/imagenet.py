@@ -41,8 +41,15 @@ from recipes.config.base import Config  # noqa: E402
 from recipes.training import runner  # noqa: E402
 
 recipe_flags.define(__doc__, Config)
-run = runner.run
+
+
+def run(config):
+    """Runs a config and returns its `Result`."""
+    # TensorFlow takes seconds to import, which --help does not need.
+    from recipes.classification.task import ImageClassification
+
+    return runner.run(config, ImageClassification())
 
 
 if __name__ == "__main__":
-    app.run(runner.main(Config))
+    app.run(runner.main(Config, run))

@@ -1,7 +1,9 @@
-"""What the pages show is true: snippets run, commands, links, names exist."""
+"""The documentation is executed: snippets, commands, links, paths and flags."""
 
 import ast
+import configparser
 import dataclasses
+import functools
 import pathlib
 import re
 import shlex
@@ -15,43 +17,42 @@ from recipes.detection.config import DetectionConfig
 from recipes.training import weight_decay
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = ["README.md", "recipes/README.md"]
-FILES += [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))]
-TEXTS = {name: (ROOT / name).read_text() for name in FILES}
-# What `pip` is shown with; its arguments are not ours to check.
+PAGES = ["README.md", "recipes/README.md"]
+PAGES += [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("docs/*.md"))]
+TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
+# Commands of pip that install or download packages of others.
 PIP = (
-    "pip install .",
     'pip install "tensorflow[and-cuda]"',
     "pip download --no-deps cifar-10-model==7.4.0",
 )
 PROGRAMS = "python|make|pip|keras-norm"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
-each_page = pytest.mark.parametrize("page", FILES)
+each_page = pytest.mark.parametrize("page", PAGES)
 
 
-def blocks(page, language):
+def get_blocks(page, language):
     return [
         code for kind, code in FENCE.findall(TEXTS[page]) if kind == language
     ]
 
 
-def inline(page):
-    """What stands in backticks, outside of blocks."""
+def get_inline_code(page):
+    """Returns the text in backticks outside of fenced blocks."""
     return re.findall(r"`([^`\n]+)`", FENCE.sub("", TEXTS[page]))
 
 
 def snippets():
-    for page in FILES:
-        for number, code in enumerate(blocks(page, "python")):
+    for page in PAGES:
+        for number, code in enumerate(get_blocks(page, "python")):
             yield pytest.param(page, code, id=f"{page}-{number}")
 
 
 def commands():
-    for page in FILES:
-        lines = "".join(blocks(page, "bash")).splitlines()
+    for page in PAGES:
+        lines = "".join(get_blocks(page, "bash")).splitlines()
         is_command = re.compile(rf"([A-Z_]+=\S+ )?({PROGRAMS}) ").match
-        lines += [code for code in inline(page) if is_command(code)]
+        lines += [code for code in get_inline_code(page) if is_command(code)]
         for line in sorted(
             {line for line in lines if line[:1] not in ("#", "")}
         ):
@@ -59,20 +60,30 @@ def commands():
 
 
 @pytest.mark.parametrize(("page", "code"), list(snippets()))
-def test_snippets_run(page, code):
+def test_snippet_runs(page, code):
     exec(compile(code, page, "exec"), {})
 
 
-def test_there_are_snippets_and_commands():
-    assert len(blocks("README.md", "python")) >= 4
-    assert len(list(commands())) >= 30
-    for page in FILES:
+def test_snippets_and_commands_are_found():
+    assert len(list(snippets())) >= 20
+    assert len(get_blocks("README.md", "python")) >= 4
+    assert len(list(commands())) >= 60
+    for page in PAGES:
         fences = re.findall(r"^ *```", TEXTS[page], re.MULTILINE)
         assert len(fences) == 2 * len(FENCE.findall(TEXTS[page]))
 
 
+def test_readme_is_short():
+    assert TEXTS["README.md"].count("\n") <= 200
+
+
+def test_readme_links_to_every_page():
+    links = re.findall(r"\]\((docs/[\w.]+)", TEXTS["README.md"])
+    assert set(links) == {page for page in PAGES if page.startswith("docs/")}
+
+
 @pytest.mark.parametrize("command", list(commands()))
-def test_commands_are_there(command):
+def test_command_is_valid(command):
     words = shlex.split(command)
     while re.match(r"[A-Z_]+=", words[0]):
         del words[0]
@@ -83,45 +94,52 @@ def test_commands_are_there(command):
     elif program == "python":
         script, *options = arguments
         assert (ROOT / script).is_file()
-        if script in VALID and options != ["--help"]:
-            VALID[script](options)
+        for option in options:
+            if option.startswith("--"):
+                assert option[2:].partition("=")[0] in get_known_flags()
+        if script in FLAG_CHECKS and options != ["--help"]:
+            FLAG_CHECKS[script](options)
     elif program == "keras-norm":
         keras_norm_cli.parse(arguments)
-    else:
-        assert command in PIP
+    elif command not in PIP:
+        extras = re.fullmatch(r"pip install '?\.(?:\[(\w+)\])?'?", command)
+        assert extras
+        setup = configparser.ConfigParser()
+        setup.read(ROOT / "setup.cfg")
+        assert extras[1] is None or extras[1] in setup["options.extras_require"]
 
 
-def _require_classification(options):
+def _check_classification_flags(options):
     from recipes import imagenet  # noqa: F401, defines the flags
     from recipes.config import flags as recipe_flags
 
     values = flags.FLAGS
     for name in values:
         values[name].unparse()
-    left = values(["imagenet.py", *options])
-    assert left == ["imagenet.py"]
+    unparsed = values(["imagenet.py", *options])
+    assert unparsed == ["imagenet.py"]
     recipe_flags.to_config(values)
 
 
-def _require_detection(options):
+def _check_detection_flags(options):
     from recipes.config import flags as recipe_flags
 
-    # Those of both programs cannot be defined in one process.
+    # One process cannot define the flags of both programs globally.
     values = flags.FlagValues()
     recipe_flags.define_settings(values, DetectionConfig)
     assert values(["coco.py", *options]) == ["coco.py"]
     recipe_flags.to_config(values, DetectionConfig)
 
 
-# What is a valid command of a program.
-VALID = {
-    "recipes/imagenet.py": _require_classification,
-    "recipes/coco.py": _require_detection,
+# The function that parses and validates the flags of a program.
+FLAG_CHECKS = {
+    "recipes/imagenet.py": _check_classification_flags,
+    "recipes/coco.py": _check_detection_flags,
 }
 
 
 @each_page
-def test_every_figure_is_filled_in(page):
+def test_no_placeholder_is_left(page):
     assert not re.search(r"\b[A-Z]+_(FRN|RBN|BN|TIME|TABLE)\b", TEXTS[page])
 
 
@@ -134,58 +152,63 @@ def test_no_link_is_broken(page):
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), link
         if anchor:
-            assert anchor in anchors(target.read_text()), link
+            assert anchor in get_anchors(target.read_text()), link
 
 
-def anchors(text):
-    """The names that GitHub gives to the headings of a page."""
+def get_anchors(text):
+    """Returns the anchors that GitHub creates for the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
     return {heading.replace(" ", "-") for heading in plain}
 
 
 @each_page
-def test_every_file_that_is_named_exists(page):
-    for code in inline(page):
+def test_every_named_file_exists(page):
+    for code in get_inline_code(page):
         if re.fullmatch(
             r"(keras_norm|recipes|tests|benchmarks|docs)/[\w/.]*", code
         ):
             assert (ROOT / code).exists(), code
 
 
-@each_page
-def test_every_flag_that_is_named_exists(page):
+@functools.cache
+def get_known_flags():
     known = {
         field.name
-        for kind in (Config, DetectionConfig)
-        for field in dataclasses.fields(kind)
+        for config_class in (Config, DetectionConfig)
+        for field in dataclasses.fields(config_class)
     }
     known |= {f"no{name}" for name in known}
     known |= {"help", "helpfull"}
     programs = [ROOT / "keras_norm_cli.py", *ROOT.glob("benchmarks/*.py")]
     programs += ROOT.glob("recipes/**/*.py")
     for path in programs:
-        # As they are typed, and fields that a program makes flags of.
+        # Flags in the source, and dataclass fields that become flags.
         written = r"--([a-z][\w-]*)|^    ([a-z]\w*): "
         for names in re.findall(written, path.read_text(), re.MULTILINE):
             known |= set(names)
-    for code in inline(page):
+    return known
+
+
+@each_page
+def test_every_named_flag_exists(page):
+    for code in get_inline_code(page):
         if code in PIP:
             continue
         for name in re.findall(r"(?:^| )--([a-z][\w-]*)", code):
-            assert name in known, code
+            assert name in get_known_flags(), code
 
 
-def test_the_weights_that_numerics_spares_are_the_recipes():
-    code = "".join(blocks("docs/numerics.md", "python"))
+def test_numerics_page_lists_the_weights_excluded_from_weight_decay():
+    code = "".join(get_blocks("docs/numerics.md", "python"))
     listed = re.search(
         r"NORM_WEIGHTS = (\(.*?^\))", code, re.DOTALL | re.MULTILINE
     )
     assert eval(listed[1]) == weight_decay.NORM_WEIGHTS
 
 
-def test_dependencies_point_as_code_says():
-    (order, *_) = blocks("docs/code.md", "text")
+def test_imports_of_the_package_point_one_way():
+    (order, *_) = get_blocks("docs/code.md", "text")
     levels = {
         name: level
         for level, names in enumerate(order.split("<"))
@@ -195,13 +218,13 @@ def test_dependencies_point_as_code_says():
         parts = path.relative_to(ROOT / "keras_norm").with_suffix("").parts
         if parts == ("__init__",):
             continue
-        for module in _imported(path):
+        for module in _get_imported_modules(path):
             if module != parts[0]:
                 assert levels[module] < levels[parts[0]], f"{path}: {module}"
 
 
-def _imported(path):
-    """What a file imports of the package, the first name below it."""
+def _get_imported_modules(path):
+    """Yields the top-level modules of keras_norm that a file imports."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -1,4 +1,4 @@
-"""The cost model by hand, and the figures that recipes/README.md shows."""
+"""The communication cost model and its table in docs/scaling.md."""
 
 import pathlib
 import re
@@ -13,8 +13,8 @@ from benchmarks import scale_costs
 from benchmarks.scale_costs import Assumptions
 from benchmarks.scale_costs import Sizes
 
-README = pathlib.Path(__file__).parent.parent / "recipes" / "README.md"
-TEXT = README.read_text()
+ROOT = pathlib.Path(__file__).parent.parent
+TEXT = (ROOT / "docs/scaling.md").read_text()
 # Two hosts of four; bytes and seconds that one can add up by hand.
 ASSUMED = Assumptions(
     per_host=4,
@@ -131,7 +131,7 @@ def test_flags_change_the_assumptions():
     assert given.utilization == Assumptions().utilization
 
 
-def test_the_readme_shows_what_the_command_prints(capsys):
+def test_the_page_shows_what_the_command_prints(capsys):
     scale.main([])
     printed = capsys.readouterr().out.strip()
     (shown,) = re.findall(
@@ -140,21 +140,21 @@ def test_the_readme_shows_what_the_command_prints(capsys):
     assert printed == shown.strip()
 
 
-def test_the_commands_of_the_readme_are_there():
+def test_commands_of_the_page_are_valid():
     from absl import flags
 
     from recipes import imagenet  # noqa: F401, defines the flags
     from recipes.config import flags as recipe_flags
 
     lines = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
-    # Those of detection, and all flags, are checked in test_pages.py.
+    # tests/test_pages.py checks the flags of all commands.
     commands = [c for c in lines.splitlines() if "recipes/imagenet.py" in c]
-    assert len(commands) == 3
+    assert len(commands) == 6
     values = flags.FLAGS
     for command in commands:
         variables, _, line = command.rpartition("python ")
         script, *options = shlex.split(line)
-        assert (README.parent.parent / script).is_file()
+        assert (ROOT / script).is_file()
         for name in values:
             values[name].unparse()
         values(["imagenet.py", *options])

@@ -3,7 +3,7 @@
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion import verify as verify_lib
-from keras_norm.conversion.rebuild import rebuild
+from keras_norm.conversion.rebuild import rebuild_model
 from keras_norm.errors import ConversionError
 
 
@@ -108,12 +108,12 @@ def convert(
     """
     plan_lib.check_model(model)
     norm = new_layer.standardize_norm(norm, kwargs)
-    plan = plan_lib.make(model, norm, include, exclude, activation, fresh)
+    plan = plan_lib.make_plan(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
         raise ConversionError(_unreachable(plan.report))
-    converted = rebuild(model, plan)
+    converted = rebuild_model(model, plan)
     if verify or inputs is not None:
-        verify_lib.verify(model, converted, plan.report, inputs)
+        verify_lib.verify_conversion(model, converted, plan.report, inputs)
     return converted, plan.report
 
 
@@ -149,7 +149,7 @@ def plan_conversion(
     """
     plan_lib.check_model(model)
     norm = new_layer.standardize_norm(norm, kwargs)
-    return plan_lib.make(
+    return plan_lib.make_plan(
         model, norm, include, exclude, activation, fresh
     ).report
 

@@ -100,26 +100,26 @@ def arguments(node, tensors=None):
     return node.arguments.fill_in(tensors)
 
 
-def producer(tensor):
+def producing_node(tensor):
     """The node that gives a tensor, and the tensor's place in its outputs."""
     history = tensor._keras_history
     node = history.operation._inbound_nodes[history.node_index]
     return node, history.tensor_index
 
 
-def parts(layer):
+def inner_layers(layer):
     """The layers inside a layer, at any depth; a bare operation has none."""
     if not isinstance(layer, keras.layers.Layer):
         return []
     return list(layer._flatten_layers(include_self=False))
 
 
-def children(layer):
+def direct_layers(layer):
     """The layers that a layer holds itself."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
-def family(model):
+def all_layers(model):
     """The model and every layer inside it, outer ones first."""
     return list(model._flatten_layers())
 

@@ -57,12 +57,12 @@ def standardize_norm(norm, kwargs):
         raise ConversionError(str(error)) from error
 
 
-def name_of(norm):
+def norm_name(norm):
     """What reports call a norm."""
     return getattr(norm, "name", None) or getattr(norm, "__name__", "custom")
 
 
-def make(batch_norm, norm, fresh=False):
+def make_layer(batch_norm, norm, fresh=False):
     """A new layer in place of a batch normalization.
 
     Name, axis, dtype policy, `trainable`, and the initializers, regularizers
@@ -82,7 +82,10 @@ def make(batch_norm, norm, fresh=False):
     if not isinstance(norm, registry.Norm):
         return _call_function(norm, batch_norm)
     try:
-        kwargs = {**_carried(batch_norm, norm, fresh), **identity(batch_norm)}
+        kwargs = {
+            **_carried(batch_norm, norm, fresh),
+            **identity_kwargs(batch_norm),
+        }
         return norm.layer(axis=batch_norm.axis, **kwargs)
     except (TypeError, ValueError) as error:
         raise ConversionError(
@@ -91,7 +94,7 @@ def make(batch_norm, norm, fresh=False):
         ) from error
 
 
-def identity(layer):
+def identity_kwargs(layer):
     """What a layer keeps whatever becomes of it: name, dtype, trainable."""
     policy = layer.dtype_policy
     kept = {

@@ -8,14 +8,13 @@ import warnings
 import keras
 
 from keras_norm.conversion import activations
+from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
+from keras_norm.conversion import invalid_weights
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import report
-from keras_norm.conversion import selection
-from keras_norm.conversion import soundness
-from keras_norm.conversion import survey
-from keras_norm.conversion import thresholds
+from keras_norm.conversion import select_layers
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
@@ -38,21 +37,23 @@ class Plan:
     thresholds: dict
 
 
-def make(model, norm, include, exclude, policy, fresh):
+def make_plan(model, norm, include, exclude, policy, fresh):
     """Plans the conversion of a graph model. Arguments: `keras_norm.convert`.
 
     Raises:
         ConversionError: for a model that is no graph, or without batch
             normalization, or an argument that cannot be.
     """
-    activations.check_policy(policy, new_layer.name_of(norm))
+    activations.check_policy(policy, new_layer.norm_name(norm))
     _require_graph(model)
-    graphs, found = survey.find(model, layer_predicates.is_batch_norm)
+    graphs, found = find_layers.find_layers(
+        model, layer_predicates.is_batch_norm
+    )
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to convert."
         )
-    picked = selection.select(
+    picked = select_layers.select_layers(
         [(f.path, f.layer) for f in found], include, exclude
     )
     layers, transfers, entries = {}, {}, []
@@ -62,12 +63,12 @@ def make(model, norm, include, exclude, policy, fresh):
             entry = _replace(item, norm, fresh, layers, transfers)
         entries.append(entry)
     _warn_of_single_channels(found, layers)
-    calls = thresholds.find_calls(graphs, layers, norm, policy)
-    hints = thresholds.hints(calls, layers, norm, policy)
-    made = thresholds.make(graphs, calls, norm)
+    calls = activations.find_activation_calls(graphs, layers, norm, policy)
+    hints = activations.activation_hints(calls, layers, norm, policy)
+    made = activations.make_thresholds(graphs, calls, norm)
     entries = [
         dataclasses.replace(
-            entry, activations=thresholds.behind(item.layer, calls)
+            entry, activations=activations.activation_entries(item.layer, calls)
         )
         if item.node is not None
         else entry
@@ -75,7 +76,7 @@ def make(model, norm, include, exclude, policy, fresh):
     ]
     result = report.ConversionReport(
         model=model.name,
-        norm=new_layer.name_of(norm),
+        norm=new_layer.norm_name(norm),
         entries=entries,
         num_thresholds=len({id(layer) for layer in made.values()}),
         num_relus_kept=sum(
@@ -83,7 +84,7 @@ def make(model, norm, include, exclude, policy, fresh):
             and layer_predicates.relu_cap(call.operation) is not None
             for call in calls
         ),
-        notes=[*notes(model, graphs), *hints],
+        notes=[*model_notes(model, graphs), *hints],
     )
     return Plan(result, layers, transfers, made)
 
@@ -126,7 +127,7 @@ def _entry(item, action, **facts):
     return report.Entry(
         path=item.path,
         layer=type(item.layer).__name__,
-        shape=None if item.node is None else shape(item.node),
+        shape=None if item.node is None else input_shape(item.node),
         action=action,
         **facts,
     )
@@ -144,18 +145,20 @@ def _refused(item, picked):
 
 def _replace(item, norm, fresh, layers, transfers):
     """Makes and builds the new layer; returns the entry."""
-    layer = new_layer.make(item.layer, norm, fresh)
+    layer = new_layer.make_layer(item.layer, norm, fresh)
     if layer is None:
         reason = "kept by the function that makes the new layer"
         return _entry(item, report.KEPT, reason=reason)
     try:
-        layer.build(shape(item.node))
+        layer.build(input_shape(item.node))
     except (TypeError, ValueError) as error:
         raise ConversionError(
             f"{type(layer).__name__} cannot take the place of {item.path!r}: "
             f"{one_line(error)}"
         ) from error
-    plan_weights = weights.plan_fresh if fresh else weights.plan_transfer
+    plan_weights = (
+        weights.plan_initialization if fresh else weights.plan_transfer
+    )
     transfer = plan_weights(item.layer, layer)
     layers[id(item.layer)] = layer
     transfers[id(item.layer)] = transfer
@@ -171,7 +174,7 @@ def _replace(item, norm, fresh, layers, transfers):
     )
 
 
-def shape(node):
+def input_shape(node):
     """The shape of a call's first input."""
     return tuple(graph.input_tensors(node)[0].shape)
 
@@ -181,7 +184,7 @@ def _layer_notes(node, layer):
     takes_mask = "mask" in inspect.signature(layer.call).parameters
     if kwargs.get("mask") is not None and not takes_mask:
         yield f"{type(layer).__name__} takes no mask: every position counts"
-    if _has_one_channel_a_group(layer, shape(node)):
+    if _has_one_channel_a_group(layer, input_shape(node)):
         yield (
             f"groups={layer.groups} leaves one channel a group, which is "
             "instance normalization"
@@ -199,7 +202,9 @@ def _warn_of_single_channels(found, layers):
         item.path
         for item in found
         if id(item.layer) in layers
-        and _has_one_channel_a_group(layers[id(item.layer)], shape(item.node))
+        and _has_one_channel_a_group(
+            layers[id(item.layer)], input_shape(item.node)
+        )
     ]
     if not narrow:
         return
@@ -212,7 +217,7 @@ def _warn_of_single_channels(found, layers):
     )
 
 
-def notes(model, graphs):
+def model_notes(model, graphs):
     """Sentences on the model as a whole, for its report."""
     found = [
         f"{prefix}{part.name} is a {type(part).__name__}; it comes back as a "
@@ -220,9 +225,10 @@ def notes(model, graphs):
         for prefix, part in graphs
         if not graph.keeps_class(part)
     ]
-    faults = soundness.find_faults(model)
+    faults = invalid_weights.find_invalid_weights(model)
     if faults:
-        found.append(f"{model.name} is broken: {soundness.advice(faults)}")
+        description = invalid_weights.describe_invalid_weights(faults)
+        found.append(f"{model.name} is broken: {description}")
     if getattr(model, "compiled", False):
         found.append(
             f"{model.name} is compiled; compile the result for its training."

@@ -13,7 +13,7 @@ from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
 
-def rebuild(model, plan):
+def rebuild_model(model, plan):
     """A new model of the same graph, which shares nothing with the old one.
 
     Args:
@@ -66,11 +66,11 @@ class _Walk:
         for old, new in self.made.values():
             transfer = self.plan.transfers.get(id(old))
             if transfer is not None:
-                weights.assign(new, transfer.values)
+                weights.assign_weights(new, transfer.values)
             elif isinstance(old, keras.layers.Layer) and not (
                 graph.is_graph_model(old)
             ):
-                weights.copy(old, new)
+                weights.copy_weights(old, new)
 
     def restore_trainable(self, model, new):
         """Sets `trainable` of models and of layers inside layers.
@@ -91,7 +91,7 @@ class _Walk:
                 _match_trainable(old, ours)
 
     def _input(self, tensor, tensors):
-        node, _ = graph.producer(tensor)
+        node, _ = graph.producing_node(tensor)
         old = graph.operation(node)
         # Before Keras 3.10 the config says nothing of it.
         optional = {"optional": True} if old.optional else {}
@@ -134,7 +134,7 @@ class _Walk:
         no layer is made again by itself.
         """
         for old, new in self.made.values():
-            twin = weights.twin(variable, old, new)
+            twin = weights.matching_variable(variable, old, new)
             if twin is not None:
                 return twin
         if any(variable is each for each in self.root.variables):
@@ -208,7 +208,7 @@ def _copy_layer(layer):
 
 def _match_trainable(old, new):
     """Sets `trainable` of a layer and of what is inside, outer ones first."""
-    theirs, ours = graph.family(old), graph.family(new)
+    theirs, ours = graph.all_layers(old), graph.all_layers(new)
     if len(theirs) != len(ours):
         theirs, ours = theirs[:1], ours[:1]
     for source, target in zip(theirs, ours, strict=True):

@@ -159,7 +159,7 @@ class ConversionReport:
         from keras_norm.conversion import report_table
 
         console = Console(file=io.StringIO(), width=120)
-        report_table.show(self, console)
+        report_table.print_report(self, console)
         lines = console.file.getvalue().splitlines()
         return "\n".join(line.rstrip() for line in lines)
 

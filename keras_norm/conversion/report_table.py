@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_norm.conversion import inventory
+from keras_norm.conversion import inspect_model
 from keras_norm.conversion.report import KEPT
 from keras_norm.conversion.report import REPLACED
 from keras_norm.conversion.report import UNREACHABLE
@@ -17,7 +17,7 @@ from keras_norm.errors import printable
 STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 
 
-def show(report, console):
+def print_report(report, console):
     """Prints a report: the table, then what holds for the whole model."""
     table = _table(
         "batch normalization", "becomes", "activation", "weights", "function"
@@ -33,7 +33,7 @@ def show(report, console):
     _print(console, table, lines)
 
 
-def show_model(model, report, console):
+def print_model(model, report, console):
     """Prints the normalization layers of a model.
 
     Args:
@@ -53,11 +53,11 @@ def show_model(model, report, console):
         )
         style = STYLES[REPLACED if reached else entry.action]
         table.add_row(*map(_text, cells), style=style)
-    batch_norms = list(filter(inventory.is_batch_norm, report.entries))
+    batch_norms = list(filter(inspect_model.is_batch_norm, report.entries))
     others = collections.Counter(
         entry.layer
         for entry in report.entries
-        if not inventory.is_batch_norm(entry)
+        if not inspect_model.is_batch_norm(entry)
     )
     parts = [
         f"{model.count_params():,} parameters" if model.built else "not built",
@@ -71,7 +71,7 @@ def show_model(model, report, console):
 
 
 def _reached(entry):
-    if not inventory.is_batch_norm(entry):
+    if not inspect_model.is_batch_norm(entry):
         return ""
     return f"no: {entry.reason}" if entry.reason else "yes"
 

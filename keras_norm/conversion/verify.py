@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_norm.conversion import graph
-from keras_norm.conversion import soundness
+from keras_norm.conversion import invalid_weights
 from keras_norm.conversion.report import Comparison
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
@@ -23,7 +23,7 @@ HALF_TOLERANCE = 5e-2
 MAX_BYTES = 2**32
 
 
-def verify(source, converted, report, inputs=None):
+def verify_conversion(source, converted, report, inputs=None):
     """Compares both models on random inputs, and on given ones.
 
     Args:
@@ -37,10 +37,11 @@ def verify(source, converted, report, inputs=None):
             outputs differ, if weights or outputs are NaN or infinite, or the
             models cannot be called.
     """
-    faults = soundness.find_faults(source)
+    faults = invalid_weights.find_invalid_weights(source)
     if faults:
+        description = invalid_weights.describe_invalid_weights(faults)
         raise ConversionError(
-            f"{source.name!r} cannot be verified: {soundness.advice(faults)}"
+            f"{source.name!r} cannot be verified: {description}"
         )
     _check_sizes(source, NUM_SAMPLES if inputs is None else _length(inputs))
     named = {"random": _random_inputs(source)}
@@ -48,7 +49,7 @@ def verify(source, converted, report, inputs=None):
         named["given"] = inputs
     for name, batch in named.items():
         try:
-            comparison = compare(source, converted, name, batch)
+            comparison = compare_outputs(source, converted, name, batch)
         except ConversionError as error:
             if name == "random" and inputs is not None:
                 report.notes.append(f"Not compared on random inputs: {error}")
@@ -63,7 +64,7 @@ def verify(source, converted, report, inputs=None):
         _require_kept(source, report, comparison)
 
 
-def compare(source, converted, name, inputs):
+def compare_outputs(source, converted, name, inputs):
     """The largest difference of two models' outputs, at inference.
 
     Raises:
@@ -161,7 +162,7 @@ def _require_kept(source, report, comparison):
     half = any(
         keras.backend.standardize_dtype(layer.compute_dtype)
         in ("float16", "bfloat16")
-        for layer in graph.family(source)
+        for layer in graph.all_layers(source)
     )
     if report.function == "exact":
         passed, wanted = comparison.largest == 0, "0"

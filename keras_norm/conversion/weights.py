@@ -83,7 +83,7 @@ def plan_transfer(batch_norm, layer):
     )
 
 
-def plan_fresh(batch_norm, layer):
+def plan_initialization(batch_norm, layer):
     """The transfer to a layer that starts a training from nothing."""
     return Transfer(
         values={},
@@ -94,14 +94,14 @@ def plan_fresh(batch_norm, layer):
     )
 
 
-def assign(layer, values):
+def assign_weights(layer, values):
     """Sets weights of a layer by their names."""
     for variable in layer.variables:
         if variable.name in values:
             values_lib.assign(variable, values[variable.name])
 
 
-def twin(variable, old, new):
+def matching_variable(variable, old, new):
     """The variable of a new layer that means what one of the old layer does.
 
     None if it is not of the old layer, or the new one has no such variable.
@@ -117,7 +117,7 @@ def twin(variable, old, new):
     return {v.name: v for v in ours}.get(variable.name)
 
 
-def copy(old, new):
+def copy_weights(old, new):
     """Copies everything that a layer has learned to its copy.
 
     Raises:
@@ -132,7 +132,9 @@ def copy(old, new):
             f"Received: shapes {shapes[0]}, now {shapes[1]}"
         )
     values_lib.copy(old.variables, new.variables)
-    for theirs, ours in zip(graph.family(old), graph.family(new), strict=True):
+    for theirs, ours in zip(
+        graph.all_layers(old), graph.all_layers(new), strict=True
+    ):
         _copy_own_state(theirs, ours)
 
 

@@ -13,10 +13,10 @@ import zipfile
 import h5py
 
 from keras_norm.errors import ConversionError
-from keras_norm.saving import config_check
-from keras_norm.saving import hdf5
-from keras_norm.saving import keras2
-from keras_norm.saving import zip_members
+from keras_norm.saving import config_checks
+from keras_norm.saving import hdf5_checks
+from keras_norm.saving import keras2_files
+from keras_norm.saving import zip_checks
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK\x03\x04"
@@ -24,7 +24,7 @@ VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
-class Staged:
+class PreparedFile:
     """A file that Keras is to load.
 
     Attributes:
@@ -37,7 +37,7 @@ class Staged:
     num_values: int | None
 
 
-def stage(source, folder, unsafe, notes, modules=()):
+def prepare_file(source, folder, unsafe, notes, modules=()):
     """A file as Keras can load it, checked before Keras sees it.
 
     Args:
@@ -72,23 +72,23 @@ def stage(source, folder, unsafe, notes, modules=()):
             f"is of. Received: {str(config)[:80]}"
         )
     if old:
-        config_check.check_depth(config, name)
-        config = keras2.mend(config, notes)
+        config_checks.check_depth(config, name)
+        config = keras2_files.upgrade_config(config, notes)
     if unsafe:
         notes.append(f"Python code in {name} was allowed to run (unsafe).")
         num_values = None
     else:
-        config_check.check(config, name, modules)
+        config_checks.check_config(config, name, modules)
     suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
     if not old and path.suffix in suffixes:
-        return Staged(path, num_values)
+        return PreparedFile(path, num_values)
     copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
     if old:
         write = _write_hdf5 if is_hdf5 else _write_archive
         write(path, copy, json.dumps(config))
     else:
         _link(path, copy)
-    return Staged(copy, num_values)
+    return PreparedFile(copy, num_values)
 
 
 def _is_hdf5(path, name):
@@ -116,36 +116,36 @@ def _is_hdf5(path, name):
 def _read_hdf5(path, name, unsafe):
     """The config, the version of Keras and the number of stored values."""
     with h5py.File(path) as file:
-        text = hdf5.read_text(file, "model_config", name)
-        version = hdf5.read_text(file, "keras_version", name) or "1.0"
+        text = hdf5_checks.read_text(file, "model_config", name)
+        version = hdf5_checks.read_text(file, "keras_version", name) or "1.0"
         num_values = None
         if not unsafe:
             size = path.stat().st_size
-            num_values = hdf5.count_values(file, size, name)
+            num_values = hdf5_checks.count_values(file, size, name)
     if text is None:
         raise ConversionError(
             f"{name} holds no model, at most weights: load them into the model "
             "with model.load_weights, then save it whole, as .keras"
         )
-    config = zip_members.parse(text, "model_config", name)
+    config = zip_checks.parse_json(text, "model_config", name)
     return config, _checked_version(version, name), num_values
 
 
 def _read_archive(path, name, unsafe):
     with zipfile.ZipFile(path) as archive:
         if not unsafe:
-            zip_members.check(archive, path.stat().st_size, name)
+            zip_checks.check_archive(archive, path.stat().st_size, name)
         # A checksum counts only once all of a member was read.
         damaged = archive.testzip()
         if damaged:
             raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
-        if zip_members.CONFIG not in archive.namelist():
+        if zip_checks.CONFIG not in archive.namelist():
             raise ConversionError(
                 f"{name} is a zip archive without a Keras model, it has no "
                 "config.json: name a .keras or .h5 file"
             )
-        config = zip_members.read_json(archive, zip_members.CONFIG, name)
-        metadata = zip_members.read_json(archive, zip_members.METADATA, name)
+        config = zip_checks.read_json(archive, zip_checks.CONFIG, name)
+        metadata = zip_checks.read_json(archive, zip_checks.METADATA, name)
         num_values = None
         if not unsafe:
             num_values = _count_values(archive, name)
@@ -156,18 +156,18 @@ def _read_archive(path, name, unsafe):
 
 
 def _count_values(archive, name):
-    if zip_members.WEIGHTS not in archive.namelist():
+    if zip_checks.WEIGHTS not in archive.namelist():
         raise ConversionError(
             f"{name} is damaged or cut off, copy it again: it has no "
-            f"{zip_members.WEIGHTS}"
+            f"{zip_checks.WEIGHTS}"
         )
-    info = archive.getinfo(zip_members.WEIGHTS)
+    info = archive.getinfo(zip_checks.WEIGHTS)
     with archive.open(info) as file, contextlib.ExitStack() as stack:
         if info.compress_type != zipfile.ZIP_STORED:
             # HDF5 goes back and forth, which a compressed member cannot.
             file = io.BytesIO(file.read())
         weights = stack.enter_context(h5py.File(file))
-        return hdf5.count_values(weights, info.compress_size, name)
+        return hdf5_checks.count_values(weights, info.compress_size, name)
 
 
 def _checked_version(version, name):
@@ -196,8 +196,8 @@ def _write_hdf5(path, copy, config):
 
 def _write_archive(path, copy, config):
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        new.writestr(zip_members.CONFIG, config)
-        for name in zip_members.needed(old):
-            if name != zip_members.CONFIG:
+        new.writestr(zip_checks.CONFIG, config)
+        for name in zip_checks.keras_members(old):
+            if name != zip_checks.CONFIG:
                 with old.open(name) as source, new.open(name, "w") as target:
                     shutil.copyfileobj(source, target)

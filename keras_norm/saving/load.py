@@ -18,7 +18,7 @@ import keras_norm.compat  # noqa: F401 (registers the layers of TFA)
 from keras_norm.errors import ConversionError
 from keras_norm.errors import printable
 from keras_norm.saving import formats
-from keras_norm.saving import guards
+from keras_norm.saving import load_limits
 
 APPLICATIONS = "applications:"
 LONGEST = 400
@@ -62,7 +62,9 @@ def load_model(
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                staged = formats.stage(source, folder, unsafe, notes, modules)
+                staged = formats.prepare_file(
+                    source, folder, unsafe, notes, modules
+                )
                 with _limits(source, staged):
                     model = keras.saving.load_model(
                         staged.path, compile=False, safe_mode=not unsafe
@@ -82,7 +84,7 @@ def load_model(
 def _limits(source, staged):
     if staged.num_values is None:
         return contextlib.nullcontext()
-    return guards.guarded(repr(source), staged.num_values)
+    return load_limits.limit_loading(repr(source), staged.num_values)
 
 
 def check_target(path, overwrite=False):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_norm.training import optimizer_adapter
 
 
-def commit(model, strategy, gradients, state, other_state, verdict):
+def apply_updates(model, strategy, gradients, state, other_state, verdict):
     """Updates weights, state, averages and counters, if the step is good.
 
     To be called in the cross-replica context: only there can an update depend
@@ -31,7 +31,7 @@ def commit(model, strategy, gradients, state, other_state, verdict):
     def apply():
         passes = model.passes
         if gradients:
-            optimizer_adapter.apply(
+            optimizer_adapter.apply_gradients(
                 model.optimizer, strategy, gradients, passes.trainable
             )
         for variable, value in zip(
@@ -40,10 +40,10 @@ def commit(model, strategy, gradients, state, other_state, verdict):
             strict=True,
         ):
             update(variable, lambda old, new: new, value)
-        model.averages.record(update, model.guard.step.value)
+        model.averages.update(update, model.guard.step.value)
         return 0
 
-    model.guard.record(update, verdict)
+    model.guard.update(update, verdict)
     if verdict.applies is None:
         apply()
         return

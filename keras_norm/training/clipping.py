@@ -10,7 +10,9 @@ OPTIMIZER_NAMES = {
 }
 
 
-def clip(gradients, clip_norm=None, clip_global_norm=None, clip_value=None):
+def clip_gradients(
+    gradients, clip_norm=None, clip_global_norm=None, clip_value=None
+):
     """The gradients, clipped in at most one way.
 
     Args:
@@ -30,7 +32,7 @@ def clip(gradients, clip_norm=None, clip_global_norm=None, clip_value=None):
     return list(gradients)
 
 
-def check(settings):
+def check_limits(settings):
     """Refuses what cannot clip.
 
     Args:
@@ -51,7 +53,7 @@ def check(settings):
         )
 
 
-def of_optimizer(optimizer):
+def optimizer_limits(optimizer):
     """The limits that a Keras optimizer was given, as arguments of `clip`."""
     limits = {
         ours: getattr(optimizer, theirs, None)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_norm import values
 
 
-class Averages:
+class MovingAverages:
     """One average a float variable of a model, over the steps.
 
     With `d = min(decay, (1 + step) / (10 + step))`:
@@ -32,7 +32,7 @@ class Averages:
         self.variables = []
         self.averages = []
 
-    def follow(self, create, variables):
+    def track(self, create, variables):
         """Averages of the variables that have none yet.
 
         Args:
@@ -49,11 +49,11 @@ class Averages:
                 self.averages.append(create(name, variable.dtype, value))
                 self.variables.append(variable)
 
-    def start_again(self):
+    def reset(self):
         """Every average becomes what its variable is."""
         values.copy(self.variables, self.averages)
 
-    def record(self, update, step):
+    def update(self, update, step):
         """Moves every average on.
 
         Args:
@@ -74,7 +74,7 @@ class Averages:
         ):
             update(average, moved, variable.value, step)
 
-    def in_their_place(self):
+    def scope(self):
         """A scope in which the variables read as their averages."""
         if not self.variables:
             return contextlib.nullcontext()
@@ -89,7 +89,7 @@ class Averages:
         )
 
     @contextlib.contextmanager
-    def assigned(self):
+    def swapped_in(self):
         """Inside, the variables hold their averages."""
         before = [values.read(v) for v in self.variables]
         values.copy(self.averages, self.variables)

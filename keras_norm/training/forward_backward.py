@@ -1,16 +1,19 @@
 """Forward and backward pass of one replica, without a side effect."""
 
+import dataclasses
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.sums import Sums
+from keras_norm.training.collectives import packed_sum
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
 
-class LocalPass:
+class ForwardBackward:
     """Loss, gradients and new state of a model on a replica's share.
 
     Nothing is assigned: weights and state go in as tensors and come out, so
@@ -19,7 +22,7 @@ class LocalPass:
     Args:
         owner: The `ReplicaModel`, for its loss.
         model: The model that is trained.
-        num_parts: Parts that a share is computed in, one after the other.
+        num_microbatches: Microbatches per step, computed one after the other.
         xla: Whether the pass is compiled.
 
     Raises:
@@ -27,15 +30,15 @@ class LocalPass:
             synchronize where the pass is to be compiled.
     """
 
-    def __init__(self, owner, model, num_parts, xla):
-        if num_parts < 1:
+    def __init__(self, owner, model, num_microbatches, xla):
+        if num_microbatches < 1:
             raise ValueError(
                 "`accumulation_steps` must be at least 1. Received: "
-                f"accumulation_steps={num_parts}"
+                f"accumulation_steps={num_microbatches}"
             )
         self.owner = owner
         self.model = model
-        self.num_parts = num_parts
+        self.num_microbatches = num_microbatches
         self.trainable = model.trainable_variables
         trained = {id(variable) for variable in self.trainable}
         state = [v for v in model.variables if id(v) not in trained]
@@ -56,7 +59,7 @@ class LocalPass:
             self._compute_part = tf.function(
                 self._compute, jit_compile=True, autograph=False
             )
-        elif num_parts > 1 and not synchronized:
+        elif num_microbatches > 1 and not synchronized:
             # A function that is not inlined is traced once for all parts.
             self._compute_part = tf.function(
                 self._compute,
@@ -106,7 +109,7 @@ class LocalPass:
             if outputs_of_part is not None:
                 y_pred, masks = outputs_of_part
                 set_masks(y_pred, masks)
-                outputs_of_part = part.without_added(y_pred)
+                outputs_of_part = part.remove_padding(y_pred)
             outputs.append(outputs_of_part)
             if sums is not None:
                 new = keras.tree.map_structure(tf.add, sums, new)
@@ -121,7 +124,7 @@ class LocalPass:
             )
             if id(variable) in self._moved
         ]
-        return Sums(
+        return ReplicaSums(
             loss,
             values,
             moved,
@@ -146,7 +149,7 @@ class LocalPass:
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)
                 self._require_no_more_variables()
-                objective, loss, logged = self.owner.weighed_loss(
+                objective, loss, logged = self.owner.weighted_loss(
                     x, y, y_pred, weights, list(scope.losses), share
                 )
                 state = [
@@ -195,7 +198,7 @@ def _synchronized_layers(model):
         return []
     return [
         layer.name
-        for layer in graph.family(model)
+        for layer in graph.all_layers(model)
         if getattr(layer, "synchronized", False)
     ]
 
@@ -211,3 +214,46 @@ def _joined(outputs):
 
 def _concat(*tensors):
     return None if tensors[0] is None else tf.concat(tensors, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicaSums:
+    """What a replica adds to the sums over all replicas.
+
+    Attributes:
+        loss: The loss, times what the share counts for.
+        values: Dict of other scalars, the same.
+        float_state: State of layers after the pass, the same.
+        other_state: Counters and random seeds after the pass, as they are.
+        gradients: Gradients of `loss` times the loss scale.
+        y_pred: Outputs of the model, or None where no metric wants them.
+    """
+
+    loss: Any
+    values: dict
+    float_state: list
+    other_state: list
+    gradients: list
+    y_pred: Any
+
+    def reduce_over_replicas(self, padding=None):
+        """Loss, values and state of the global batch, in one message.
+
+        Args:
+            padding: None, or `(total, variables)` where the batch may be
+                nothing but padding, of which nothing is learned: its size and
+                the variables whose state it is.
+        """
+        names = list(self.values)
+        loss, *small = packed_sum(
+            [self.loss, *self.values.values(), *self.float_state]
+        )
+        values = dict(zip(names, small, strict=False))
+        state = small[len(names) :]
+        if padding is not None:
+            total, variables = padding
+            state = [
+                tf.where(total > 0, new, old.value)
+                for new, old in zip(state, variables, strict=True)
+            ]
+        return loss, values, state

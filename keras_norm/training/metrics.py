@@ -7,12 +7,12 @@ adds up over examples. A function of one number a batch does not.
 import keras
 import tensorflow as tf
 
-from keras_norm.training import additivity
-from keras_norm.training import laws
+from keras_norm.training import infer_reductions
+from keras_norm.training import reductions
 from keras_norm.training.collectives import all_reduce_sum
 
 
-class OfBatch:
+class BatchMetricFunction:
     """A metric function of one number a batch, the same on every replica.
 
     Args:
@@ -29,13 +29,13 @@ class OfBatch:
             return value
         rows = tf.shape(keras.tree.flatten(y_pred)[0])[0]
         value = tf.where(rows > 0, tf.cast(value, tf.float32), 0.0)
-        if self.law == laws.SUM:
+        if self.law == reductions.SUM:
             return all_reduce_sum([value])[0]
         rows = tf.cast(rows, tf.float32)
         return tf.math.divide_no_nan(*all_reduce_sum([value * rows, rows]))
 
 
-def adapt(compiled, y, y_pred, weights, slices):
+def adapt_metrics(compiled, y, y_pred, weights, slices):
     """Makes metrics right on several replicas.
 
     Args:
@@ -64,20 +64,20 @@ def adapt(compiled, y, y_pred, weights, slices):
 
 
 def _adapt(metric, data, slices):
-    batches = [additivity.sliced(data, which) for which in slices]
-    rows = additivity.count_rows(data)
+    batches = [infer_reductions.slice_examples(data, which) for which in slices]
+    rows = infer_reductions.count_examples(data)
     if isinstance(metric, keras.metrics.MeanMetricWrapper):
-        if isinstance(metric._fn, OfBatch):
+        if isinstance(metric._fn, BatchMetricFunction):
             return
         values = [
             metric._fn(y, y_pred, **metric._fn_kwargs)
             for y, y_pred, _ in batches
         ]
         if len(values[0].shape) == 0:
-            law = additivity.law(*values, rows)
+            law = infer_reductions.infer_reduction(*values, rows)
             if law is None:
-                raise laws.error(f"the metric `{metric.name}`")
-            metric._fn = OfBatch(metric._fn, law)
+                raise reductions.reduction_error(f"the metric `{metric.name}`")
+            metric._fn = BatchMetricFunction(metric._fn, law)
             return
     if rows == 1 or any(v.aggregation != "sum" for v in metric.variables):
         return
@@ -85,5 +85,5 @@ def _adapt(metric, data, slices):
     whole, first, rest = (
         metric.stateless_update_state(empty, *batch) for batch in batches
     )
-    if not all(map(additivity.adds_up, whole, first, rest)):
-        raise laws.error(f"the metric `{metric.name}`")
+    if not all(map(infer_reductions.adds_up, whole, first, rest)):
+        raise reductions.reduction_error(f"the metric `{metric.name}`")

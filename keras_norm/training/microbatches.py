@@ -12,7 +12,7 @@ from keras_norm.training.tf_internals import set_masks
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Microbatch:
     """Some rows of a replica's share.
 
     Attributes:
@@ -21,7 +21,7 @@ class Part:
         weights: Sample weights, nested tensors `(N, ...)` or None.
         present: `(N,)`, 0 for rows that are padding: those with no sample
             weight but 0, in any output. None where none can be.
-        rows: Rows without those that were added: an int where that is known
+        num_examples: Number of examples without padding: an int if it is known
             before any data is, else a float32 scalar.
     """
 
@@ -29,27 +29,27 @@ class Part:
     y: Any
     weights: Any
     present: Any
-    rows: Any
+    num_examples: Any
 
     @property
     def exists(self):
         """1.0, or 0.0 where every row was added."""
-        if isinstance(self.rows, int):
+        if isinstance(self.num_examples, int):
             return 1.0
-        return tf.minimum(self.rows, 1.0)
+        return tf.minimum(self.num_examples, 1.0)
 
-    def without_added(self, outputs):
+    def remove_padding(self, outputs):
         """Outputs of a model `(N, ...)` without the row that was added."""
-        if isinstance(self.rows, int):
+        if isinstance(self.num_examples, int):
             return outputs
-        rows = tf.cast(self.rows, tf.int32)
+        rows = tf.cast(self.num_examples, tf.int32)
         masks = [None if m is None else m[:rows] for m in get_masks(outputs)]
         outputs = _each(lambda t: t[:rows], outputs)
         set_masks(outputs, masks)
         return outputs
 
 
-def split(data, num_parts):
+def split_batch(data, num_microbatches):
     """The share in parts, each of at least one row.
 
     A row of zeros is added where a part would have none: convolutions fail on
@@ -58,7 +58,7 @@ def split(data, num_parts):
     Args:
         data: `(x, y, weights)`, nested tensors `(N, ...)`; None where there is
             none.
-        num_parts: Number of parts.
+        num_microbatches: Number of parts.
 
     Returns:
         List of `Part`.
@@ -72,16 +72,18 @@ def split(data, num_parts):
     # An eager tensor knows its own rows, not those of other replicas.
     if rows is None or tf.executing_eagerly():
         rows = tf.shape(first)[0]
-        return [_filled(*part) for part in _slices(data, rows, num_parts)]
-    if rows % num_parts:
+        return [
+            _filled(*part) for part in _slices(data, rows, num_microbatches)
+        ]
+    if rows % num_microbatches:
         raise ValueError(
             "A replica's share of the batch cannot be split evenly. Received: "
-            f"accumulation_steps={num_parts}, rows={rows}"
+            f"accumulation_steps={num_microbatches}, rows={rows}"
         )
-    return [_static(*part) for part in _slices(data, rows, num_parts)]
+    return [_static(*part) for part in _slices(data, rows, num_microbatches)]
 
 
-def local_shares(strategy, batch):
+def local_batches(strategy, batch):
     """The shares of a batch that this worker's replicas have, in a list.
 
     Args:
@@ -114,7 +116,7 @@ def first_examples(batches, num_examples):
     return keras.tree.map_structure(joined, *data)
 
 
-def shares(parts, sizes, divisors, counts_state):
+def microbatch_fractions(parts, sizes, divisors, counts_state):
     """What each part counts for of the global batch.
 
     Args:
@@ -176,10 +178,13 @@ def _count(present):
     return tf.reduce_sum(tf.cast(present != 0, tf.float32))
 
 
-def _slices(data, rows, num_parts):
-    if num_parts == 1:
+def _slices(data, rows, num_microbatches):
+    if num_microbatches == 1:
         return [data]
-    ends = [index * rows // num_parts for index in range(num_parts + 1)]
+    ends = [
+        index * rows // num_microbatches
+        for index in range(num_microbatches + 1)
+    ]
     return [
         _each(lambda t, b=begin, e=end: t[b:e], data)
         for begin, end in zip(ends[:-1], ends[1:], strict=True)
@@ -189,7 +194,7 @@ def _slices(data, rows, num_parts):
 def _static(x, y, weights):
     rows = _first(x).shape[0]
     weights = _each(lambda t: tf.cast(t, tf.float32), weights)
-    return Part(x, y, weights, _present(weights), rows)
+    return Microbatch(x, y, weights, _present(weights), rows)
 
 
 def _filled(x, y, weights):
@@ -203,7 +208,7 @@ def _filled(x, y, weights):
     x, y, weights, present = _each(
         lambda t: _padded(t, missing), (x, y, weights, present)
     )
-    return Part(x, y, weights, present, tf.cast(rows, tf.float32))
+    return Microbatch(x, y, weights, present, tf.cast(rows, tf.float32))
 
 
 def _present(weights):

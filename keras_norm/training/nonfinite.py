@@ -35,7 +35,7 @@ class NonFiniteError(ArithmeticError):
         super().__init__(f"{' and '.join(what)} is not finite at step {step}")
 
 
-class Verdict(NamedTuple):
+class StepVerdict(NamedTuple):
     """What becomes of a step, the same on every replica.
 
     Attributes:
@@ -51,7 +51,7 @@ class Verdict(NamedTuple):
     is_bad: Any
 
 
-class Guard:
+class NonFiniteGuard:
     """Counts steps, scales the loss, and looks at what is not finite.
 
     Args:
@@ -72,7 +72,7 @@ class Guard:
             self.loss_scale = create("loss_scale", "float32", INITIAL_SCALE)
             self.good_steps = create("good_steps", "int64", 0)
 
-    def expect(self, num_gradients, replace):
+    def resize(self, num_gradients, replace):
         """Takes another number of gradients from now on.
 
         Args:
@@ -89,10 +89,10 @@ class Guard:
             return None
         return tf.convert_to_tensor(self.loss_scale.value)
 
-    def judge(self, loss, gradients):
+    def check(self, loss, gradients):
         """The `Verdict` on a loss and the gradients of all replicas."""
         if self.policy is None and self.loss_scale is None:
-            return Verdict(None, None, None, None)
+            return StepVerdict(None, None, None, None)
         # A sum is not finite if any of its terms is not.
         sums = [loss, *[tf.reduce_sum(g) for g in gradients]]
         flags = tf.stack([tf.math.is_finite(s) for s in sums])
@@ -106,9 +106,9 @@ class Guard:
             applies &= tf.equal(self.bad_step.value, 0)
         elif self.policy is None:
             applies = ~overflows
-        return Verdict(flags, applies, overflows, is_bad)
+        return StepVerdict(flags, applies, overflows, is_bad)
 
-    def record(self, update, verdict):
+    def update(self, update, verdict):
         """Notes a step.
 
         Args:
@@ -179,7 +179,7 @@ class Guard:
         return NonFiniteError(step, names, bool(flags[0]))
 
 
-def check_policy(policy):
+def check_nan_policy(policy):
     """Refuses an unknown policy.
 
     Raises:
@@ -195,11 +195,11 @@ def check_policy(policy):
 def computes_in_float16(model):
     """Whether any layer of a model does, so that gradients may overflow."""
     return any(
-        layer.compute_dtype == "float16" for layer in graph.family(model)
+        layer.compute_dtype == "float16" for layer in graph.all_layers(model)
     )
 
 
-def halting(callbacks):
+def with_stop_callback(callbacks):
     """Callbacks of `fit`, and one that asks the model whether to go on."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         callbacks.append(_Halt())

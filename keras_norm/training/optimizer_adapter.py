@@ -7,7 +7,7 @@ import keras
 from keras_norm.training.clipping import OPTIMIZER_NAMES
 
 
-def check(optimizer):
+def check_optimizer(optimizer):
     """Refuses an optimizer that does what the training step does.
 
     Raises:
@@ -26,7 +26,7 @@ def check(optimizer):
         )
 
 
-def apply(optimizer, strategy, gradients, variables):
+def apply_gradients(optimizer, strategy, gradients, variables):
     """Applies gradients that are summed and clipped already.
 
     Args:

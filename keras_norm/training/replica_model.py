@@ -5,25 +5,25 @@ import warnings
 import keras
 
 from keras_norm.training import clipping
-from keras_norm.training import microbatches as parts_lib
-from keras_norm.training import network as network_lib
-from keras_norm.training import optimizer_adapter as optimizer_lib
-from keras_norm.training.batches import for_single_batches
-from keras_norm.training.ema import Averages
-from keras_norm.training.files import NetworkFiles
-from keras_norm.training.forward_backward import LocalPass
-from keras_norm.training.nonfinite import Guard
-from keras_norm.training.nonfinite import check_policy
+from keras_norm.training import microbatches as microbatches_lib
+from keras_norm.training import model_checks
+from keras_norm.training import optimizer_adapter
+from keras_norm.training.ema import MovingAverages
+from keras_norm.training.forward_backward import ForwardBackward
+from keras_norm.training.global_loss import GlobalLoss
+from keras_norm.training.loss_terms import TermLoss
+from keras_norm.training.nonfinite import NonFiniteGuard
+from keras_norm.training.nonfinite import check_nan_policy
 from keras_norm.training.nonfinite import computes_in_float16
-from keras_norm.training.nonfinite import halting
-from keras_norm.training.objective import Objective
+from keras_norm.training.nonfinite import with_stop_callback
+from keras_norm.training.save_and_load import NetworkSaving
+from keras_norm.training.single_batches import support_single_batches
 from keras_norm.training.step import ReplicaStep
-from keras_norm.training.step_variables import StepVariables
-from keras_norm.training.terms import TermLoss
+from keras_norm.training.step import StepVariables
 
 
 @keras.saving.register_keras_serializable(package="keras_norm")
-class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
+class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
     """Trains a model, and gives what one device would at the same global batch.
 
     Keras' own step clips each replica's gradients before they are summed, lets
@@ -104,7 +104,7 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
         name=None,
     ):
         super().__init__(name=name or f"{model.name}_on_replicas")
-        network_lib.check(model)
+        model_checks.check_model(model)
         self.model = model
         self.built = True
         self.clipping = {
@@ -112,8 +112,8 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
             "clip_global_norm": clip_global_norm,
             "clip_value": clip_value,
         }
-        clipping.check(self.clipping)
-        check_policy(nan_policy)
+        clipping.check_limits(self.clipping)
+        check_nan_policy(nan_policy)
         self.settings = {
             **self.clipping,
             "accumulation_steps": accumulation_steps,
@@ -121,21 +121,21 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
             "ema_decay": ema_decay,
             "nan_policy": nan_policy,
         }
-        self.passes = LocalPass(self, model, accumulation_steps, xla)
+        self.passes = ForwardBackward(self, model, accumulation_steps, xla)
         # What a save needs beside the model and the optimizer.
         self.step_variables = []
         self.guard = None
-        self.averages = Averages(ema_decay)
-        self.objective = Objective(self)
-        if network_lib.is_built(model):
-            self._make_lists()
+        self.averages = MovingAverages(ema_decay)
+        self.objective = GlobalLoss(self)
+        if model_checks.is_built(model):
+            self._prepare_training()
 
-    def _make_lists(self):
+    def _prepare_training(self):
         """Takes what is trainable now, as Keras does in `compile`."""
         settings = self.settings
-        network_lib.check_layers(self.model)
+        model_checks.check_layers(self.model)
         with self.distribute_strategy.scope():
-            passes = self.passes = LocalPass(
+            passes = self.passes = ForwardBackward(
                 self,
                 self.model,
                 settings["accumulation_steps"],
@@ -143,15 +143,16 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
             )
             num_gradients = 1 + len(passes.trainable)
             if self.guard is None:
-                self.guard = Guard(
-                    self._create,
+                self.guard = NonFiniteGuard(
+                    self._create_step_variable,
                     settings["nan_policy"],
                     scales_loss=computes_in_float16(self.model),
                     num_gradients=num_gradients,
                 )
-            self.guard.expect(num_gradients, self._replace)
-            self.averages.follow(
-                self._create, [*passes.trainable, *passes.float_state]
+            self.guard.resize(num_gradients, self._replace_step_variable)
+            self.averages.track(
+                self._create_step_variable,
+                [*passes.trainable, *passes.float_state],
             )
 
     @property
@@ -174,12 +175,12 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
         kwargs.update(jit_compile=False, auto_scale_loss=False)
         with self.distribute_strategy.scope():
             super().compile(*args, **kwargs)
-        optimizer_lib.check(self.optimizer)
-        clipping.check(self._limits())
+        optimizer_adapter.check_optimizer(self.optimizer)
+        clipping.check_limits(self._limits())
         self._compile_loss = TermLoss.of(self._compile_loss)
-        self.objective = Objective(self)
-        if network_lib.is_built(self.model):
-            self._make_lists()
+        self.objective = GlobalLoss(self)
+        if model_checks.is_built(self.model):
+            self._prepare_training()
 
     def fit(self, *args, callbacks=None, **kwargs):
         """As `keras.Model.fit`.
@@ -187,12 +188,14 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
         Raises:
             NonFiniteError: under `nan_policy="stop"`, at the end of an epoch.
         """
-        return super().fit(*args, callbacks=halting(callbacks), **kwargs)
+        return super().fit(
+            *args, callbacks=with_stop_callback(callbacks), **kwargs
+        )
 
     def make_train_function(self, force=False):
         is_new = self.train_function is None or force
         if is_new:
-            self._make_lists()
+            self._prepare_training()
             if not self.passes.trainable:
                 warnings.warn(
                     "The model does not have any trainable weights.",
@@ -203,21 +206,25 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
                     self.optimizer.build(self.passes.trainable)
         super().make_train_function(force)
         if is_new:
-            self.train_function = for_single_batches(self, self.train_function)
+            self.train_function = support_single_batches(
+                self, self.train_function
+            )
 
     def make_test_function(self, force=False):
         is_new = self.test_function is None or force
         super().make_test_function(force)
         if is_new:
-            self.test_function = for_single_batches(self, self.test_function)
+            self.test_function = support_single_batches(
+                self, self.test_function
+            )
 
     def inference_weights(self):
         """A scope in which the model computes with what it infers with."""
-        return self.averages.in_their_place()
+        return self.averages.scope()
 
     def averaged(self):
         """A context in which the model's variables hold their averages."""
-        return self.averages.assigned()
+        return self.averages.swapped_in()
 
     def raise_if_not_finite(self):
         """Raises `NonFiniteError` of the first step that was not finite.
@@ -230,17 +237,17 @@ class ReplicaModel(NetworkFiles, ReplicaStep, StepVariables, keras.Model):
 
     def _limits(self):
         given = {k: v for k, v in self.clipping.items() if v is not None}
-        return {**clipping.of_optimizer(self.optimizer), **given}
+        return {**clipping.optimizer_limits(self.optimizer), **given}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras adds up the shares of a batch to look at it, which must be even.
         strategy, shares = self.distribute_strategy, [data_batch]
         if iterator is not None:
-            batch = parts_lib.first_batch(iterator)
-            shares = parts_lib.local_shares(strategy, batch)
+            batch = microbatches_lib.first_batch(iterator)
+            shares = microbatches_lib.local_batches(strategy, batch)
         with strategy.scope():
             self._symbolic_build(data_batch=shares[0])
             if self.guard is None:
-                self._make_lists()
+                self._prepare_training()
             if not self.has_own_loss:
-                self.objective.look_at(shares)
+                self.objective.infer_reductions(shares)

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 
 from keras_norm.training import clipping
-from keras_norm.training import microbatches as parts_lib
-from keras_norm.training.apply_updates import commit
+from keras_norm.training import microbatches as microbatches_lib
+from keras_norm.training.apply_updates import apply_updates
 from keras_norm.training.collectives import all_reduce_sum
 from keras_norm.training.collectives import for_every_worker
 
@@ -32,17 +32,17 @@ class ReplicaStep:
 
     def part_size(self, part):
         """What a `Part` counts for, to be overridden together with the loss."""
-        return part.rows
+        return part.num_examples
 
     @property
     def has_own_loss(self):
         """Whether `part_loss` is overridden."""
         return type(self).part_loss is not ReplicaStep.part_loss
 
-    def weighed_loss(self, x, y, y_pred, weights, added, share):
+    def weighted_loss(self, x, y, y_pred, weights, added, share):
         """`(objective, loss, values)`, see `Objective.weighed`."""
         if not self.has_own_loss:
-            return self.objective.weighed(x, y, y_pred, weights, added, share)
+            return self.objective.weighted(x, y, y_pred, weights, added, share)
         loss, values = self.part_loss(x, y, y_pred, weights)
         fraction = share["examples"]
         loss = tf.cast(loss, tf.float32) * fraction
@@ -53,12 +53,12 @@ class ReplicaStep:
 
     def train_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        parts = parts_lib.split(data, self.passes.num_parts)
+        parts = microbatches_lib.split_batch(data, self.passes.num_microbatches)
         is_own = self.has_own_loss
         divisors = [{} for _ in parts]
         if not is_own:
             divisors = self.objective.divisors(parts)
-        shares, total, state_total = parts_lib.shares(
+        shares, total, state_total = microbatches_lib.microbatch_fractions(
             parts,
             [self.part_size(part) for part in parts],
             divisors,
@@ -67,7 +67,7 @@ class ReplicaStep:
         scale = self.guard.scale()
         local = self.passes.run(parts, shares, scale)
 
-        loss, values, state = local.over_replicas(
+        loss, values, state = local.reduce_over_replicas(
             None
             if state_total is None
             else (state_total, self.passes.moved_state)
@@ -75,34 +75,36 @@ class ReplicaStep:
         gradients = all_reduce_sum(local.gradients)
         if scale is not None:
             gradients = [g / scale for g in gradients]
-        verdict = self.guard.judge(loss, gradients)
-        gradients = clipping.clip(gradients, **self._limits())
+        verdict = self.guard.check(loss, gradients)
+        gradients = clipping.clip_gradients(gradients, **self._limits())
         tf.distribute.get_replica_context().merge_call(
-            functools.partial(commit, self),
+            functools.partial(apply_updates, self),
             args=(gradients, state, local.other_state, verdict),
         )
         if is_own or total is None:
-            total = tf.add_n([tf.cast(part.rows, tf.float32) for part in parts])
+            total = tf.add_n(
+                [tf.cast(part.num_examples, tf.float32) for part in parts]
+            )
         return self._logs(data, total, local.y_pred, loss, values)
 
     def test_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = parts_lib.split(data, 1)
+        (part,) = microbatches_lib.split_batch(data, 1)
         with self.inference_weights():
             y_pred = self.model(part.x, training=False)
             if self.has_own_loss:
                 loss, _ = self.part_loss(part.x, part.y, y_pred, part.weights)
-                values, rows = {}, part.rows
+                values, rows = {}, part.num_examples
             else:
-                loss, values, rows = self.objective.evaluated(part, y_pred)
-        y_pred = part.without_added(y_pred)
+                loss, values, rows = self.objective.evaluate(part, y_pred)
+        y_pred = part.remove_padding(y_pred)
         return self._logs(data, rows, y_pred, loss, values)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = parts_lib.split((x, None, None), 1)
+        (part,) = microbatches_lib.split_batch((x, None, None), 1)
         with self.inference_weights():
-            return part.without_added(self.model(part.x, training=False))
+            return part.remove_padding(self.model(part.x, training=False))
 
     def predict_on_batch(self, x):
         """As `keras.Model.predict_on_batch`, of a batch over all replicas."""
@@ -131,3 +133,32 @@ class ReplicaStep:
             ):
                 metric.update_state(value)
         return for_every_worker(self.compute_metrics(x, y, y_pred, weights))
+
+
+class StepVariables:
+    """Makes `step_variables` of a `ReplicaModel`, in whose scope it is."""
+
+    def _create_step_variable(self, name, dtype, value):
+        """A variable of the step, equal on every replica."""
+        variable = self._variable(name, dtype, value)
+        self.step_variables.append(variable)
+        return variable
+
+    def _replace_step_variable(self, old, value):
+        """A variable of the step in the place of another."""
+        new = self._variable(old.name, old.dtype, value)
+        places = [variable is old for variable in self.step_variables]
+        self.step_variables[places.index(True)] = new
+        self._untrack_variable(old)
+        return new
+
+    def _variable(self, name, dtype, value):
+        value = tf.constant(value, dtype)
+        return self.add_weight(
+            name=name,
+            shape=value.shape,
+            dtype=dtype,
+            initializer=lambda shape, dtype: tf.cast(value, dtype),
+            trainable=False,
+            autocast=False,
+        )

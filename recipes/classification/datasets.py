@@ -75,20 +75,9 @@ def open_source(config):
         return _digits()
     if config.dataset == "fake":
         return _fake(config)
-    found = tfds_reader.open_builder(config)
+    found = tfds_reader.open_classification_builder(config)
     splits = {key: Split(**found.pop(key)) for key in ("train", "evaluation")}
     return Source(**splits, **found)
-
-
-def shuffled(index, num_examples, seed, epoch):
-    """The example at place `index` of an epoch, all int64 tensors.
-
-    A permutation of all examples that is a function of seed and epoch, taken
-    at one place: there is no buffer to fill.
-    """
-    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    last = tf.constant(num_examples - 1, tf.int64)
-    return tf.random.experimental.index_shuffle(index, key, last)
 
 
 def _in_memory(columns, fetch, name):
@@ -155,8 +144,8 @@ def _fake(config):
 
 def _folder(root):
     """Image files below split/label/, see `image_folder`."""
-    labels, *splits, notes = image_folder.read(root)
-    train, evaluation = (files(*split) for split in splits)
+    labels, *splits, notes = image_folder.read_labeled_folder(root)
+    train, evaluation = (make_file_split(*split) for split in splits)
     return Source(
         class_names=tuple(map(image_folder.printable, labels)),
         num_channels=3,
@@ -167,7 +156,7 @@ def _folder(root):
     )
 
 
-def files(paths, labels):
+def make_file_split(paths, labels):
     """A split of image files.
 
     Args:
@@ -176,7 +165,7 @@ def files(paths, labels):
     """
     split = _in_memory(
         ([os.fsencode(path) for path in paths], labels),
-        lambda path, label: (image_files.read(path), label),
+        lambda path, label: (image_files.read_bytes(path), label),
         lambda i: image_folder.printable(paths[i]),
     )
     return dataclasses.replace(split, path=lambda i: paths[i])

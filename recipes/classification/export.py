@@ -24,7 +24,7 @@ BATCH_SIZES = (1, 3)
 GROWTH = 32
 
 
-def write(config, model, class_names):
+def export_classifier(config, model, class_names):
     """Writes a classifier in float32, see `export.write`.
 
     Args:
@@ -41,8 +41,8 @@ def write(config, model, class_names):
             Keras model on random images.
     """
     # What the format needs is asked for before the network is made again.
-    formats.get(config.export_format)
-    network = _named(precision.rebuilt(model))
+    formats.get_format(config.export_format)
+    network = _named(precision.rebuild_in_float32(model))
     num_classes = network.outputs[0].shape[-1]
     facts = {
         "output": OUTPUT,
@@ -50,7 +50,7 @@ def write(config, model, class_names):
         "num_classes": num_classes,
         "class_names": list(class_names),
     }
-    return writer.write(
+    return writer.write_export(
         config,
         network,
         facts,
@@ -58,7 +58,7 @@ def write(config, model, class_names):
     )
 
 
-def describe(facts):
+def describe_export(facts):
     """What was written, in a line."""
     trained, difference = facts["trained_in"], facts["difference_to_trained"]
     note = ""
@@ -111,20 +111,20 @@ def _check(config, run, network, model):
             differences.append(_difference(run(images)[OUTPUT], expected))
             trained = model(images, training=False).numpy()
             to_trained.append(_difference(expected, trained))
-    policies = precision.policies(model)
-    to_trained = writer.worst(to_trained)
+    policies = precision.dtype_policies(model)
+    to_trained = writer.largest(to_trained)
     checked = list(differences)
     if policies == ["float32"]:
         checked.append(to_trained)
-    allowed = min(max(FLOOR, SHARE_OF_MOVES * writer.worst(moves)), CEILING)
-    if writer.worst(checked) > allowed:
+    allowed = min(max(FLOOR, SHARE_OF_MOVES * writer.largest(moves)), CEILING)
+    if writer.largest(checked) > allowed:
         raise RecipeError(
             "the file gives other logits than the network, on random images: "
-            f"difference {writer.worst(checked):.1e} of the largest "
+            f"difference {writer.largest(checked):.1e} of the largest "
             f"logit, and {allowed:.0e} is allowed. Nothing was kept."
         )
     return {
-        "largest_difference": writer.worst(differences),
+        "largest_difference": writer.largest(differences),
         "allowed_difference": allowed,
         "trained_in": policies,
         # JSON has no infinity; None where the trained network overflows.

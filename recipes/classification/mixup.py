@@ -11,7 +11,7 @@ from keras import layers
 from recipes.data import stateless
 
 
-def mixer(config, num_classes, pipeline):
+def make_mixup(config, num_classes, pipeline):
     """`f(step, batch)` that mixes a batch, or None where no flag asks.
 
     Labels become float32 `(n, num_classes)`. The draws follow from the seed of

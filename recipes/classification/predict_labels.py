@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.classification import labelled
-from recipes.data.examples import Maker
+from recipes.classification import examples as examples_lib
+from recipes.data.input_pipeline import ExampleReader
 
 COLUMNS = ("image", "label", "score")
 DIGITS = 6
@@ -13,7 +13,7 @@ DIGITS = 6
 
 def source(facts, paths):
     """A source of images whose labels are their numbers."""
-    split = datasets.files(paths, np.arange(len(paths)))
+    split = datasets.make_file_split(paths, np.arange(len(paths)))
     return datasets.Source(
         class_names=tuple(facts["class_names"]),
         num_channels=facts["num_channels"],
@@ -24,14 +24,14 @@ def source(facts, paths):
 
 
 def examples(config, source, bad_images):
-    """The `Maker` of the images: as in evaluation."""
-    maker = labelled.evaluation(config, source, bad_images)
+    """The `ExampleReader` of the images: as in evaluation."""
+    reader = examples_lib.evaluation_examples(config, source, bad_images)
 
-    def blank():
-        image, _, weight = maker.blank()
+    def padding():
+        image, _, weight = reader.padding()
         return image, tf.constant(-1, tf.int64), weight
 
-    return Maker(maker.make, blank)
+    return ExampleReader(reader.read, padding)
 
 
 def outputs(config, trainer, batch):

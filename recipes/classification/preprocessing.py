@@ -26,7 +26,7 @@ CROP, FLIP, COLOR, FURTHER = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """What becomes of an image, in two functions of tensors in a graph.
 
     Only the first can fail over a bad file. It is kept small: `bad_images`
@@ -57,7 +57,7 @@ class Preparation:
         return self.finish(pixels, seed)
 
 
-def training(config, source):
+def training_preprocessing(config, source):
     """The preparation of a training image."""
     num_channels = source.num_channels
     shape = (config.image_size, config.image_size, num_channels)
@@ -79,14 +79,14 @@ def training(config, source):
             image = further(_clip(image) * 255.0, _fold(seed, FURTHER)) / 255.0
         return _finish(image)
 
-    return Preparation(shape, *_croppers(box, num_channels), finish)
+    return Preprocessing(shape, *_croppers(box, num_channels), finish)
 
 
-def evaluation(config, source):
+def evaluation_preprocessing(config, source):
     """The preparation of an evaluation image: its center, where it is large."""
     box = _center_box if _kind(config, source) == "inception" else None
     shape = (config.image_size, config.image_size, source.num_channels)
-    return Preparation(
+    return Preprocessing(
         shape,
         *_croppers(box, source.num_channels),
         lambda pixels, seed: _finish(_resize(pixels, shape)),

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from recipes.classification import per_class
+from recipes.classification import class_metrics
 from recipes.training.trainer import Trainer
 from recipes.training.trainer import mean
 
@@ -108,8 +108,10 @@ class Counted:
         folder, source = self.classifier.config.folder, self.steps.data.source
         if folder.is_dir():
             names = source.class_names
-            counted = per_class.count(rows, names, source.evaluation.name)
-            per_class.write(folder, counted)
+            counted = class_metrics.compute_class_metrics(
+                rows, names, source.evaluation.name
+            )
+            class_metrics.write_class_metrics(folder, counted)
 
     def _add_batch(self, batch, totals):
         strategy = self.steps.strategy

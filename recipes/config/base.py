@@ -25,14 +25,12 @@ class RunConfig:
         GROUPS: The groups, in the order of `--help`; the first line of each
             docstring is its heading.
         PRESETS: Dict of settings by name.
-        TASK: The module whose `TASK` knows how such a run is trained.
         REFERENCE_BATCH: The global batch size that learning rates are given
             for.
     """
 
     GROUPS: ClassVar[tuple]
     PRESETS: ClassVar[dict]
-    TASK: ClassVar[str]
     REFERENCE_BATCH: ClassVar[int]
 
     def __post_init__(self):
@@ -111,7 +109,6 @@ class Config(RunConfig, *reversed(_GROUPS)):
 
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
-    TASK: ClassVar[str] = "recipes.classification.task"
     REFERENCE_BATCH: ClassVar[int] = 256
 
 

@@ -160,7 +160,7 @@ def _why(data, wanted):
     if not data:
         return "cannot be decoded: it is empty"
     if image_files.is_animated_webp(data):
-        return f"cannot be decoded: {image_files.ANIMATED}"
+        return f"cannot be decoded: {image_files.ANIMATED_WEBP}"
     try:
         image = image_files.decode(data, 3)
     except tf.errors.OpError as error:
@@ -173,12 +173,12 @@ def _why(data, wanted):
         height, width = size
         return (
             f"is not as annotated: it has {width}x{height} pixels, and its "
-            f"annotation says {wanted[1]}x{wanted[0]}{turned(size, wanted)}"
+            f"annotation says {wanted[1]}x{wanted[0]}{exif_hint(size, wanted)}"
         )
     return "cannot be decoded: its header and its pixels do not go together"
 
 
-def turned(size, wanted):
+def exif_hint(size, wanted):
     """A hint where an image seems to be turned by EXIF, otherwise nothing.
 
     Args:

@@ -8,7 +8,7 @@ NUM_LISTED = 20
 NUM_NAMES = 3
 
 
-def is_left_behind(name):
+def is_hidden(name):
     """Whether a file or folder of that name is no part of a dataset."""
     return name.startswith(".") or name == "__MACOSX"
 
@@ -38,7 +38,7 @@ def printable(path):
     )
 
 
-class Ignored:
+class IgnoredFiles:
     """The files and folders that are not read.
 
     Args:
@@ -75,11 +75,13 @@ class Ignored:
         for name, counts in counters:
             if counts:
                 number = sum(counts.values())
-                kinds = listed(sorted(counts), NUM_LISTED)
-                parts.append(f"{counted(number, name)} ({kinds})")
+                kinds = join_names(sorted(counts), NUM_LISTED)
+                parts.append(f"{format_count(number, name)} ({kinds})")
         for kind, names in self.others.items():
             words = SINGULAR[kind] if len(names) == 1 else kind
-            parts.append(f"{len(names):,} {words} ({listed(names, NUM_NAMES)})")
+            parts.append(
+                f"{len(names):,} {words} ({join_names(names, NUM_NAMES)})"
+            )
         return f"ignored: {', '.join(parts)}" if parts else ""
 
 
@@ -91,12 +93,12 @@ SINGULAR = {
 }
 
 
-def counted(number, name):
+def format_count(number, name):
     """A number of things, in words: `1 file`, `2,000 files`."""
     return f"{number:,} {name}{'s' * (number != 1)}"
 
 
-def listed(names, limit):
+def join_names(names, limit):
     """Up to so many names, for a sentence."""
     names = list(names)
     more = len(names) - limit

@@ -10,11 +10,11 @@ import os
 
 import numpy as np
 
-from recipes.data.ignored_files import Ignored
+from recipes.data.ignored_files import IgnoredFiles
 from recipes.data.ignored_files import is_file
 from recipes.data.ignored_files import is_folder
-from recipes.data.ignored_files import is_left_behind
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import is_hidden
+from recipes.data.ignored_files import join_names
 from recipes.data.ignored_files import printable
 from recipes.errors import RecipeError
 
@@ -27,17 +27,17 @@ NUM_LISTED = 20
 
 def is_image(name):
     """Whether a file of that name is read as an image."""
-    return name.lower().endswith(IMAGE_ENDINGS) and not is_left_behind(name)
+    return name.lower().endswith(IMAGE_ENDINGS) and not is_hidden(name)
 
 
-def images_of(folder, names):
+def list_images(folder, names):
     """The sorted paths of the images among the names in a folder."""
     return [
         os.path.join(folder, name) for name in sorted(filter(is_image, names))
     ]
 
 
-def read(root):
+def read_labeled_folder(root):
     """The images of a folder.
 
     Args:
@@ -54,7 +54,7 @@ def read(root):
             is no training image of a class.
     """
     roots = _split_roots(root)
-    ignored = Ignored(root)
+    ignored = IgnoredFiles(root)
     for entry in _scan(root):
         if not is_folder(entry):
             _ignore_file(entry, ignored)
@@ -72,25 +72,25 @@ def read(root):
     if without[0]:
         raise RecipeError(
             f"{roots[0]} has no image of {len(without[0])} of {len(labels)} "
-            f"classes: {listed(without[0], NUM_LISTED)}. Put images there or "
-            "remove the folder."
+            f"classes: {join_names(without[0], NUM_LISTED)}. Put images "
+            "there or remove the folder."
         )
     notes = [ignored.describe()]
     if without[1]:
         notes.append(
             f"{roots[1].name}/ has no image of {len(without[1])} of "
-            f"{len(labels)} classes: {listed(without[1], NUM_LISTED)}"
+            f"{len(labels)} classes: {join_names(without[1], NUM_LISTED)}"
         )
     return labels, *splits, [note for note in notes if note]
 
 
-def images_below(root):
+def find_images(root):
     """The paths of the images in a folder and below it, and a note.
 
     Raises:
         RecipeError: if a folder cannot be listed.
     """
-    ignored = Ignored(root)
+    ignored = IgnoredFiles(root)
     return _walk(root, ignored), ignored.describe()
 
 
@@ -112,7 +112,7 @@ def _split_roots(root):
     )
     if not train.is_dir() or evaluation is None:
         names = sorted(printable(entry.name) for entry in _scan(root))
-        there = listed(names, NUM_LISTED) or "nothing"
+        there = join_names(names, NUM_LISTED) or "nothing"
         raise RecipeError(
             f"--dataset=folder:{root} must hold train/ and one of "
             f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It holds: {there}."
@@ -126,7 +126,7 @@ def _classes(root, ignored):
     for entry in _scan(root):
         if not is_folder(entry):
             _ignore_file(entry, ignored)
-        elif is_left_behind(entry.name):
+        elif is_hidden(entry.name):
             ignored.add(entry)
         else:
             names.append(entry.name)
@@ -161,7 +161,7 @@ def _walk(folder, ignored):
         parent = folders.pop()
         images[parent] = []
         for entry in _scan(parent):
-            if is_left_behind(entry.name):
+            if is_hidden(entry.name):
                 ignored.add(entry)
             elif is_folder(entry):
                 # As Keras does, which would not end in a circle of them.

@@ -1,9 +1,9 @@
 """Batches for training and evaluation, a pure function of their position.
 
-Position `p` of the training is step `p // B`, row `p % B`, where B is the
-global batch size. Which example stands there, and how it is augmented, follows
-from the seed, the epoch and the place within the epoch, and from nothing else:
-not from where the run went on, nor from the number of replicas or workers.
+With a global batch size B, training position `p` is example `p % B` of step
+`p // B`. The example at a position and its augmentation depend only on the
+seed, the epoch and the position within the epoch. They do not depend on the
+step that a run resumes from, or on the number of replicas or workers.
 """
 
 import dataclasses
@@ -12,44 +12,42 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes import task
-from recipes.data import autotune
-from recipes.data import examples
 from recipes.data.decode_errors import BadImages
 from recipes.errors import RecipeError
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Batches `(images, targets, weights)` and what is known of them.
+    """Batches `(images, targets, weights)` and their sizes.
 
-    Images are float32 `(n, size, size, channels)` in [-1, 1], where n is the
-    global batch size, in evaluation that of the evaluation, or with a context
-    that of a replica. Targets are the task's: of a classification, labels int64
-    `(n,)`, in training with mixup or CutMix float32 `(n, num_classes)`.
-    Weights are float32 `(n,)`: 1, but 0 for what fills the last batch and for
-    images that could not be used; both are zeros.
+    Images are float32 `(n, size, size, channels)` in [-1, 1]. Without a
+    context, n is the global batch size (`eval_batch_size` in evaluation); with
+    a context, it is the per-replica batch size. The task defines the targets.
+    Classification has int64 labels `(n,)`, or float32 `(n, num_classes)` in
+    training with mixup or CutMix. Weights are float32 `(n,)`: 0 for padding of
+    the last batch and for images that cannot be used, otherwise 1. Images of
+    weight 0 are zeros.
 
     Attributes:
-        train: `f(first_step, context=None)` gives the training batches from
-            that step on. `context` is the `tf.distribute.InputContext` that
-            `strategy.distribute_datasets_from_function` hands out: with it
-            come the batches of the replicas of that input pipeline, in order,
-            whose rows together are those of the global batches.
-        evaluation: `f(context=None, split="evaluation")` gives evaluation
-            batches, every example of that split of the source once.
+        train: `f(first_step, context=None)` returns the training batches from
+            that step on. `context` is the `tf.distribute.InputContext` passed
+            by `strategy.distribute_datasets_from_function`. With a context, the
+            dataset yields the per-replica batches of that input pipeline, in
+            order; together they contain the examples of the global batches.
+        evaluation: `f(context=None, split="evaluation")` returns evaluation
+            batches that contain every example of the split once.
         num_train: Number of training examples.
         num_eval: Number of evaluation examples.
         num_classes: Number of classes.
         image_shape: `(size, size, channels)`.
-        steps_per_epoch: Batches in an epoch.
-        num_steps: Steps of the whole training.
-        num_epochs: Epochs that they take, the last one perhaps in part.
-        num_eval_batches: Batches of an evaluation, over all replicas.
-        eval_batch_size: Images a step of an evaluation.
-        global_batch_size: Images a step.
-        source: The set itself, as its task opens it.
-        bad_images: The `BadImages` that its batches fill.
+        steps_per_epoch: Number of batches per epoch.
+        num_steps: Number of steps of the whole training.
+        num_epochs: Number of epochs, including a partial last epoch.
+        num_eval_batches: Number of global batches per evaluation.
+        eval_batch_size: Global batch size of evaluation.
+        global_batch_size: Global batch size of training.
+        source: The dataset as opened by the task.
+        bad_images: `BadImages` that collects the images that cannot be used.
     """
 
     train: Callable
@@ -69,61 +67,68 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Share:
-    """The rows of a global batch that one input pipeline makes.
+class ExampleReader:
+    """Reads examples `(inputs, targets, weight)` in a graph.
 
     Attributes:
-        first_row: The first of this pipeline's.
-        num_rows: How many it makes.
-        replica_batch_size: How many go to each of its replicas.
-        pipeline: The pipeline's number.
+        read: `f(split, index, seed)` returns the example `index` of a split.
+            `index` is an int64 tensor, `seed` an int64 tensor `(2,)` that
+            determines every random choice.
+        padding: `f()` returns zeros of weight 0 with the same shapes.
     """
 
-    first_row: int
-    num_rows: int
+    read: Callable
+    padding: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """Examples of each global batch that one input pipeline reads.
+
+    Attributes:
+        first: Position of the shard's first example in the global batch.
+        size: Number of examples in the shard.
+        replica_batch_size: Number of examples per replica.
+        pipeline: Index of the input pipeline.
+    """
+
+    first: int
+    size: int
     replica_batch_size: int
     pipeline: int
 
 
-def make(config):
-    """The data of a run.
+def make_data(config, task):
+    """Opens the dataset of a config and returns its `Data`.
+
+    Args:
+        config: Config of the run.
+        task: `Task` of the run.
 
     Raises:
-        RecipeError: if the dataset cannot be had, or does not fill a batch.
+        RecipeError: If the dataset cannot be opened or does not fill a batch.
     """
-    source = task.of(config).open_source(config)
+    source = task.open_source(config)
     bad_images = BadImages(config.dataset, config.on_bad_image)
     num_train = source.train.num_examples
     num_eval = source.evaluation.num_examples
-    steps_per_epoch = num_train // config.global_batch_size
-    if not config.drop_remainder:
-        steps_per_epoch = -(-num_train // config.global_batch_size)
-    if steps_per_epoch == 0:
-        raise RecipeError(
-            f"{config.dataset} has {num_train} training images, which do not "
-            f"fill one batch of --global_batch_size="
-            f"{config.global_batch_size}; --nodrop_remainder fills it up."
-        )
+    steps_per_epoch = _num_steps_per_epoch(config, num_train)
     num_steps = config.train_steps
     if num_steps is None:
         num_steps = max(round(config.train_epochs * steps_per_epoch), 1)
     eval_batch_size = config.eval_batch_size or config.global_batch_size
-    num_eval_batches = -(-num_eval // eval_batch_size)
 
     def train(first_step, context=None):
-        share = _share(config.global_batch_size, context)
-        example = examples.training(source, config, steps_per_epoch, bad_images)
-        mix = task.of(config).mixer(config, source, share.pipeline)
-        return _train_batches(example, mix, (first_step, num_steps), share)
+        shard = _make_shard(config.global_batch_size, context)
+        reader = task.training_examples(config, source, bad_images)
+        read = _read_shuffled(reader, source.train, config, steps_per_epoch)
+        mix = task.batch_mixer(config, source, shard.pipeline)
+        return _train_batches(read, mix, (first_step, num_steps), shard)
 
     def evaluation(context=None, split="evaluation"):
-        share = _share(eval_batch_size, context)
-        example = examples.evaluation(
-            source, config, eval_batch_size, split, bad_images
-        )
-        num_examples = getattr(source, split).num_examples
+        reader = task.evaluation_examples(config, source, bad_images)
         return _eval_batches(
-            example, -(-num_examples // eval_batch_size), share
+            reader, getattr(source, split), eval_batch_size, context
         )
 
     return Data(
@@ -136,7 +141,7 @@ def make(config):
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
         num_epochs=-(-num_steps // steps_per_epoch),
-        num_eval_batches=num_eval_batches,
+        num_eval_batches=-(-num_eval // eval_batch_size),
         eval_batch_size=eval_batch_size,
         global_batch_size=config.global_batch_size,
         source=source,
@@ -144,35 +149,32 @@ def make(config):
     )
 
 
-def without_training(config, source, maker, bad_images, batch_size):
-    """The data of a run that predicts.
+def make_prediction_data(config, source, reader, bad_images, batch_size):
+    """Returns the `Data` of a run that predicts images without labels.
 
     Args:
-        config: Its config.
-        source: A source whose evaluation examples are to be predicted.
-        maker: Their `examples.Maker`.
-        bad_images: The `BadImages` of the run.
-        batch_size: Images a step.
+        config: Config of the run.
+        source: Dataset whose evaluation examples are predicted.
+        reader: `ExampleReader` of these examples.
+        bad_images: `BadImages` of the run.
+        batch_size: Global batch size.
     """
-    split = source.evaluation
-    num_batches = -(-split.num_examples // batch_size)
+    num_examples = source.evaluation.num_examples
 
     def evaluation(context=None):
-        example = examples.evaluated(maker, split, batch_size)
-        share = _share(batch_size, context)
-        return _eval_batches(example, num_batches, share)
+        return _eval_batches(reader, source.evaluation, batch_size, context)
 
     return Data(
         train=None,
         evaluation=evaluation,
         num_train=0,
-        num_eval=split.num_examples,
+        num_eval=num_examples,
         num_classes=source.num_classes,
         image_shape=(config.image_size, config.image_size, source.num_channels),
         steps_per_epoch=1,
         num_steps=1,
         num_epochs=1,
-        num_eval_batches=num_batches,
+        num_eval_batches=-(-num_examples // batch_size),
         eval_batch_size=batch_size,
         global_batch_size=batch_size,
         source=source,
@@ -181,8 +183,8 @@ def without_training(config, source, maker, bad_images, batch_size):
 
 
 def measure_rate(data, seconds=1.0):
-    """Images per second of the training input alone, on this machine."""
-    # A short training is over in no time: its batches come again.
+    """Measures the images per second of the training input alone."""
+    # Repeats the batches, because a short training may end too early.
     batches = iter(data.train(0).repeat())
     next(batches)
     num_batches, start = 0, time.perf_counter()
@@ -194,50 +196,127 @@ def measure_rate(data, seconds=1.0):
     return num_batches * data.global_batch_size / elapsed
 
 
-def _share(size, context):
+def shuffled_index(position, num_examples, seed, epoch):
+    """Returns the index of the example at a position of a shuffled epoch.
+
+    Evaluates one element of a permutation of all examples. The permutation is
+    a function of seed and epoch, so there is no shuffle buffer to fill. All
+    arguments are integers or int64 tensors.
+    """
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    last = tf.constant(num_examples - 1, tf.int64)
+    return tf.random.experimental.index_shuffle(position, key, last)
+
+
+def without_autotune(dataset):
+    """Returns the dataset with TensorFlow's autotuner turned off.
+
+    An iterator waits for its autotune thread when it ends. The thread can miss
+    the notification and sleep for up to a minute, after every evaluation and at
+    the end of a run (seen with TensorFlow 2.21). Without autotuning, a map uses
+    as many threads as there are cores, up to 16.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.with_options(options)
+
+
+def _num_steps_per_epoch(config, num_train):
+    num_steps = num_train // config.global_batch_size
+    if not config.drop_remainder:
+        num_steps = -(-num_train // config.global_batch_size)
+    if num_steps == 0:
+        raise RecipeError(
+            f"{config.dataset} has {num_train} training images, fewer than one "
+            "batch. Reduce --global_batch_size or pass --nodrop_remainder to "
+            "pad the batch. Received: "
+            f"global_batch_size={config.global_batch_size}"
+        )
+    return num_steps
+
+
+def _make_shard(batch_size, context):
     if context is None:
-        return _Share(0, size, size, 0)
-    num_rows = size // context.num_input_pipelines
-    return _Share(
-        first_row=context.input_pipeline_id * num_rows,
-        num_rows=num_rows,
-        replica_batch_size=context.get_per_replica_batch_size(size),
+        return _Shard(0, batch_size, batch_size, 0)
+    size = batch_size // context.num_input_pipelines
+    return _Shard(
+        first=context.input_pipeline_id * size,
+        size=size,
+        replica_batch_size=context.get_per_replica_batch_size(batch_size),
         pipeline=context.input_pipeline_id,
     )
 
 
-def _train_batches(example, mix, steps, share):
-    rows = _rows(example, steps, share)
+def _read_shuffled(reader, split, config, steps_per_epoch):
+    """Returns `f(step, i)`, which reads example `i` of a training batch."""
+
+    def read(step, i):
+        epoch = step // steps_per_epoch
+        position = step % steps_per_epoch * config.global_batch_size + i
+        seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
+        seed = tf.random.fold_in(seed, position)
+
+        def read_example():
+            index = shuffled_index(
+                position, split.num_examples, config.seed, epoch
+            )
+            return reader.read(split, index, seed)
+
+        return tf.cond(
+            position < split.num_examples, read_example, reader.padding
+        )
+
+    return read
+
+
+def _read_in_order(reader, split, batch_size):
+    """Returns `f(step, i)`, which reads example `i` of an evaluation batch."""
+    seed = tf.zeros(2, tf.int64)
+
+    def read(step, i):
+        index = step * batch_size + i
+        return tf.cond(
+            index < split.num_examples,
+            lambda: reader.read(split, index, seed),
+            reader.padding,
+        )
+
+    return read
+
+
+def _train_batches(read, mix, steps, shard):
+    examples = _read_examples(read, steps, shard)
     if mix is None:
-        batches = rows.batch(share.replica_batch_size, drop_remainder=True)
+        batches = examples.batch(shard.replica_batch_size, drop_remainder=True)
     else:
-        wholes = rows.batch(share.num_rows, drop_remainder=True)
-        batches = _map(wholes.enumerate(steps[0]), mix).rebatch(
-            share.replica_batch_size, drop_remainder=True
+        batches = examples.batch(shard.size, drop_remainder=True)
+        batches = _map(batches.enumerate(steps[0]), mix).rebatch(
+            shard.replica_batch_size, drop_remainder=True
         )
-    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
+    return without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
-def _eval_batches(example, num_batches, share):
-    rows = _rows(example, (0, num_batches), share)
-    batches = rows.batch(share.replica_batch_size, drop_remainder=True)
-    return autotune.off(batches.prefetch(tf.data.AUTOTUNE))
+def _eval_batches(reader, split, batch_size, context):
+    shard = _make_shard(batch_size, context)
+    num_batches = -(-split.num_examples // batch_size)
+    read = _read_in_order(reader, split, batch_size)
+    examples = _read_examples(read, (0, num_batches), shard)
+    batches = examples.batch(shard.replica_batch_size, drop_remainder=True)
+    return without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
-def _rows(example, steps, share):
-    """The examples of a share of the global batches, from step to step."""
-    first, end = (step * share.num_rows for step in steps)
+def _read_examples(read, steps, shard):
+    """Reads a shard of the global batches from `steps[0]` to `steps[1]`."""
+    first, end = (step * shard.size for step in steps)
 
-    def row(i):
-        return example(
-            i // share.num_rows, share.first_row + i % share.num_rows
-        )
+    def read_element(n):
+        return read(n // shard.size, shard.first + n % shard.size)
 
-    return _map(tf.data.Dataset.range(first, end), row)
+    return _map(tf.data.Dataset.range(first, end), read_element)
 
 
 def _map(dataset, function):
-    # No Python here is meant for AutoGraph, which takes long over Keras' code.
+    # Nothing here needs AutoGraph, which converts every function it meets.
     return dataset.map(
         tf.autograph.experimental.do_not_convert(function),
         num_parallel_calls=tf.data.AUTOTUNE,

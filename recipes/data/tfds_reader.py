@@ -6,19 +6,24 @@ import pathlib
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.data import decoded
 from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 
 EVAL_SPLITS = ("validation", "test")
 # What the program has besides, and some that it is used with.
-OWN = ("digits", "fake", "folder:PATH")
-KNOWN = ("imagenet2012", "cifar10", "cifar100", "fashion_mnist", "mnist")
+BUILT_IN_DATASETS = ("digits", "fake", "folder:PATH")
+POPULAR_DATASETS = (
+    "imagenet2012",
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "mnist",
+)
 # From this height on, images are cropped as ImageNet's are.
 LARGE_IMAGE = 64
 
 
-def open_builder(config):
+def open_classification_builder(config):
     """What `Source` needs to know of the TFDS set `config.dataset`.
 
     `train` and `evaluation` are the arguments of a `Split`.
@@ -27,8 +32,8 @@ def open_builder(config):
         RecipeError: if there is no such set, it is no image classification, or
             it is not prepared and cannot be.
     """
-    builder = find(config, OWN, KNOWN)
-    prepare(builder)
+    builder = get_builder(config, BUILT_IN_DATASETS, POPULAR_DATASETS)
+    prepare_builder(builder)
     features = builder.info.features
     image_key, label_key = _keys(config.dataset, builder.info)
     splits = builder.info.splits
@@ -49,7 +54,7 @@ def open_builder(config):
     suited = "inception" if is_large else "crop_flip"
     infos = splits["train"], splits[eval_split]
     takes_parts = "inception" in (config.augmentation, suited)
-    keeps = decoded.fits(shape, sum(info.num_examples for info in infos))
+    keeps = fits_in_memory(shape, sum(info.num_examples for info in infos))
     # Part of a JPEG file is not decoded to the bits of the whole.
     keeps = keeps and not takes_parts
     train, evaluation = (
@@ -64,7 +69,7 @@ def open_builder(config):
     }
 
 
-def records(info):
+def index_split(info):
     """The records of a prepared split, by their number.
 
     Args:
@@ -76,7 +81,7 @@ def records(info):
     """
     files = [pathlib.Path(path) for path in info.filepaths]
     cache = files[0].parent / f"{info.name}.record_index.npz"
-    index = tfrecord_index.load(files, info.shard_lengths, cache)
+    index = tfrecord_index.load_index(files, info.shard_lengths, cache)
 
     def name(i):
         file, record = index.place(i)
@@ -87,12 +92,12 @@ def records(info):
 
 def _split(info, parse, kept_shape):
     """The arguments of a `Split`; in memory where its images have a shape."""
-    files, index, name = records(info)
+    files, index, name = index_split(info)
 
     def read(i):
         return parse(index.read(i))
 
-    kept = kept_shape and decoded.load(files, parse, kept_shape)
+    kept = kept_shape and load_decoded(files, parse, kept_shape)
     if kept:
         images, labels = kept
 
@@ -113,7 +118,7 @@ def _check_format(builder):
         )
 
 
-def find(config, own, known):
+def get_builder(config, own, known):
     """The builder of the TFDS set `config.dataset`.
 
     Args:
@@ -151,7 +156,7 @@ def _why_not_made(config, error):
     return _first_line(error).rpartition('}": ')[2]
 
 
-def prepare(builder):
+def prepare_builder(builder):
     """Sees to it that the files of a builder are there and can be read.
 
     Raises:
@@ -226,3 +231,46 @@ def _keys(dataset, info):
 def _first_line(error):
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+# Of pixels, all examples of a set together: CIFAR-10 has 184 MB.
+MAX_BYTES_IN_MEMORY = 2**28
+DECODE_BATCH = 1024
+
+
+def fits_in_memory(shape, num_examples):
+    """Whether so many uint8 images of that shape are kept in memory."""
+    if None in shape:
+        return False
+    height, width, num_channels = shape
+    return height * width * num_channels * num_examples <= MAX_BYTES_IN_MEMORY
+
+
+def load_decoded(files, parse, shape):
+    """Images uint8 `(n, height, width, channels)` and labels int64 `(n,)`.
+
+    Args:
+        files: Paths of the TFRecord files, in order.
+        parse: `f(record)` gives the bytes of an image and its label.
+        shape: `(height, width, channels)` of every image.
+
+    Returns:
+        The two arrays, or None if an image cannot be decoded: whoever reads it
+        by its number says which one.
+    """
+
+    def decode(record):
+        image, label = parse(record)
+        pixels = tf.io.decode_image(image, shape[-1], expand_animations=False)
+        return tf.ensure_shape(pixels, shape), label
+
+    records = tf.data.TFRecordDataset([str(file) for file in files])
+    chunks = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(
+        DECODE_BATCH
+    )
+    try:
+        parts = list(chunks)
+    except tf.errors.OpError:
+        return None
+    images, labels = zip(*parts, strict=True)
+    return tf.concat(images, axis=0), tf.concat(labels, axis=0)

@@ -77,7 +77,7 @@ class RecordIndex:
         return records.take(1).get_single_element()
 
 
-def load(files, counts, cache):
+def load_index(files, counts, cache):
     """The index of the files, from the cache where that still holds.
 
     Args:
@@ -100,7 +100,7 @@ def load(files, counts, cache):
     return RecordIndex(files, counts, offsets)
 
 
-def offsets_of(file):
+def read_offsets(file):
     """Where each record of one file begins.
 
     Raises:
@@ -143,7 +143,7 @@ def _build(files, counts):
     start = logged = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
         parts = []
-        for offsets in pool.map(offsets_of, files):
+        for offsets in pool.map(read_offsets, files):
             parts.append(offsets)
             if time.monotonic() - logged > LOG_EVERY_SECONDS:
                 logged = time.monotonic()

@@ -37,7 +37,7 @@ def make(name, norm, image_shape):
     """
     if name not in names():
         raise unknown("model", name, names())
-    with norms.built_into(name, norm, f" for images of {image_shape}"):
+    with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
             maps = blocks.small_resnet(inputs, norm)[-len(LEVELS) :]
@@ -115,7 +115,7 @@ def _resized(name, model, image_shape):
             layer["config"]["batch_shape"] = batch_shape
     try:
         new = keras.saving.deserialize_keras_object(config)
-        weights.copy(model, new)
+        weights.copy_weights(model, new)
     except Exception as error:
         # Keras and every layer have errors of their own.
         message = " ".join(str(error).split())

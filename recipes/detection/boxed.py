@@ -2,15 +2,14 @@
 
 import tensorflow as tf
 
-from recipes.data import exif
 from recipes.data import image_files
-from recipes.data.examples import Maker
+from recipes.data.input_pipeline import ExampleReader
 from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 
 
 def training(config, source, bad_images):
-    """The `Maker` of training examples.
+    """The `ExampleReader` of training examples.
 
     Targets are a dict of what every anchor has to learn: `classes` int32
     `(A,)` and `deltas` float32 `(A, 4)`, see `targets.assign`.
@@ -18,7 +17,7 @@ def training(config, source, bad_images):
     anchors = tf.constant(config.anchors.boxes)
     prepare = preprocessing.training(config)
 
-    def make(split, index, seed):
+    def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
         image, boxes, keep = prepare(pixels, example["boxes"], seed)
         classes, deltas = label_encoder.assign(
@@ -30,36 +29,36 @@ def training(config, source, bad_images):
         )
         return image * weight, {"classes": classes, "deltas": deltas}, weight
 
-    def blank():
+    def padding():
         classes = tf.fill(anchors.shape[:1], label_encoder.IGNORED)
         wanted = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
         return tf.zeros(_shape(config, source)), wanted, 0.0
 
-    return Maker(make, blank)
+    return ExampleReader(read, padding)
 
 
 def evaluation(config, source, bad_images):
-    """The `Maker` of evaluation examples.
+    """The `ExampleReader` of evaluation examples.
 
     The target is the number of the example, int64, by which its annotation is
     found.
     """
     prepare = preprocessing.evaluation(config)
 
-    def make(split, index, seed):
+    def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
         image, _, _ = prepare(pixels, example["boxes"], seed)
         return image * weight, index, weight
 
-    def blank():
+    def padding():
         shape = _shape(config, source)
         return tf.zeros(shape), tf.constant(-1, tf.int64), 0.0
 
-    return Maker(make, blank)
+    return ExampleReader(read, padding)
 
 
 def prediction(config, source, bad_images):
-    """The `Maker` of images without boxes, turned as EXIF says.
+    """The `ExampleReader` of images without boxes, turned as EXIF says.
 
     The target is int64 `(3,)`: the number of the example, and the height and
     width of its image.
@@ -68,20 +67,22 @@ def prediction(config, source, bad_images):
 
     def decode(data):
         pixels = image_files.decode(data, 3)
-        return image_files.upright(pixels, exif.orientation(data))
+        return image_files.rotate_upright(
+            pixels, image_files.read_orientation(data)
+        )
 
-    def make(split, index, seed):
+    def read(split, index, seed):
         data = split.read(index)["image"]
         pixels, weight = bad_images.guard(decode, data, index, split)
         image, _, _ = prepare(pixels, tf.zeros((0, 4)), seed)
         size = tf.shape(pixels, tf.int64)[:2]
         return image * weight, tf.concat([[index], size], axis=0), weight
 
-    def blank():
+    def padding():
         shape = _shape(config, source)
         return tf.zeros(shape), tf.constant([-1, 1, 1], tf.int64), 0.0
 
-    return Maker(make, blank)
+    return ExampleReader(read, padding)
 
 
 def _read(split, index, bad_images):

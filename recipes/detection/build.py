@@ -24,11 +24,11 @@ def make(config, data):
         )
     shape = data.image_shape
     if config.init_model is None:
-        norm = norms.of(config)
+        norm = norms.get_norm(config)
         backbone = backbones.make(config.model, norm, shape)
         return _on(backbone, norm, config, data.num_classes)
-    path, to_norm = config.init_model, norms.to_convert_to(config)
-    model, notes = pretrained.read(path, to_norm, config.precision)
+    path, to_norm = config.init_model, norms.get_conversion_norm(config)
+    model, notes = pretrained.read_model(path, to_norm, config.precision)
     for note in notes:
         print(note)
     if retinanet.is_detector(model):
@@ -42,7 +42,7 @@ def make(config, data):
         )
     backbone = backbones.out_of(path, model, shape)
     if to_norm is None or config.convert_to == ONLY_KEEPS:
-        to_norm = norms.of(config)
+        to_norm = norms.get_norm(config)
     print(
         f"{model.name} is the backbone; pyramid and heads are new, with "
         f"{to_norm.name}."
@@ -51,7 +51,7 @@ def make(config, data):
 
 
 def _on(backbone, norm, config, num_classes):
-    with norms.built_into("pyramid and heads", norm):
+    with norms.report_build_errors("pyramid and heads", norm):
         return retinanet.make(
             backbone,
             norm,

@@ -29,7 +29,6 @@ class DetectionConfig(RunConfig, *reversed(_GROUPS)):
 
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
-    TASK: ClassVar[str] = "recipes.detection.task"
     REFERENCE_BATCH: ClassVar[int] = 64
 
     def __post_init__(self):

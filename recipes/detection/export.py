@@ -35,8 +35,8 @@ def write(config, data, model):
             the Keras model on evaluation images and on noise.
     """
     # What the format needs is asked for before the network is made again.
-    formats.get(config.export_format)
-    rebuilt = precision.rebuilt(model)
+    formats.get_format(config.export_format)
+    rebuilt = precision.rebuild_in_float32(model)
     network = _with_detections(config, rebuilt)
     facts = {
         "outputs": {
@@ -47,9 +47,9 @@ def write(config, data, model):
         "class_names": list(data.source.class_names),
         "score_threshold": config.score_threshold,
         "nms_threshold": config.nms_threshold,
-        "trained_in": precision.policies(model),
+        "trained_in": precision.dtype_policies(model),
     }
-    facts = writer.write(
+    facts = writer.write_export(
         config,
         network,
         facts,
@@ -95,14 +95,14 @@ def _check(run, network, model, data, score_threshold):
             num_detections += int(expected["num_detections"].sum())
             if num_detections and num_images >= sum(BATCH_SIZES):
                 break
-    if writer.worst(differences) > TOLERANCE:
+    if writer.largest(differences) > TOLERANCE:
         raise RecipeError(
             "the file gives other detections than the network: difference "
-            f"{writer.worst(differences):.1e}, and {TOLERANCE:.0e} is allowed. "
-            "Nothing was kept."
+            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed"
+            ". Nothing was kept."
         )
     return {
-        "largest_difference": writer.worst(differences),
+        "largest_difference": writer.largest(differences),
         "allowed_difference": TOLERANCE,
         "compared_images": num_images,
         "compared_detections": num_detections,

@@ -22,7 +22,7 @@ def source(facts, paths):
     tensor = tf.constant([os.fsencode(path) for path in paths])
     split = Split(
         num_examples=len(paths),
-        read=lambda i: {"image": image_files.read(tensor[i])},
+        read=lambda i: {"image": image_files.read_bytes(tensor[i])},
         name=lambda i: image_folder.printable(paths[i]),
         annotations=list,
         path=lambda i: paths[i],
@@ -36,7 +36,7 @@ def source(facts, paths):
 
 
 def examples(config, source, bad_images):
-    """The `Maker` of the images: as in evaluation, turned as EXIF says."""
+    """Returns the `ExampleReader` of images turned upright by EXIF."""
     return boxed.prediction(config, source, bad_images)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from recipes import tf_internals
 from recipes.errors import RecipeError
 
 INPUT = "images"
@@ -35,7 +36,7 @@ class Format:
     load: Callable
 
 
-def get(name):
+def get_format(name):
     """The format of that name, once its packages are there.
 
     Raises:
@@ -102,8 +103,6 @@ def _load_litert(path):
 def _write_onnx(network, path):
     # Not by Keras' export: constants that a layer holds as tensors, such as
     # the mean of Normalization, would become inputs.
-    from tensorflow.python.framework import convert_to_constants
-
     (signature,) = _signature(network)[0].values()
     names = list(network.output)
 
@@ -113,9 +112,7 @@ def _write_onnx(network, path):
         return [tf.identity(outputs[name]) for name in names]
 
     function = tf.function(call, input_signature=[signature])
-    frozen = convert_to_constants.convert_variables_to_constants_v2(
-        function.get_concrete_function()
-    )
+    frozen = tf_internals.freeze_variables(function.get_concrete_function())
     model = _to_onnx(frozen, names, network.name)
     _keep_zeros_before_max_pools(model.graph)
     with open(path, "wb") as file:

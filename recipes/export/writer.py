@@ -8,15 +8,15 @@ import shutil
 
 import numpy as np
 
-from keras_norm.conversion import soundness
+from keras_norm.conversion import invalid_weights
 from recipes.errors import RecipeError
 from recipes.export import formats
 
-FACTS = "export.json"
+METADATA_FILE = "export.json"
 LONGEST = 400
 
 
-def write(config, network, facts, check):
+def write_export(config, network, facts, check):
     """Writes a network in the format that the config asks for.
 
     Where it goes, `<workdir>/export/<format>`, nothing lies before it was read
@@ -40,7 +40,7 @@ def write(config, network, facts, check):
             refused, or a disk that takes no file.
     """
     name = config.export_format
-    chosen = formats.get(name)
+    chosen = formats.get_format(name)
     target = config.folder / "export" / name
     with _replacing(target) as folder, formats.quiet():
         _require_sound(network)
@@ -59,19 +59,18 @@ def write(config, network, facts, check):
         facts = {**_facts(name, chosen, network), **facts, **checks}
         facts["bytes"] = _size(folder)
         text = json.dumps(facts, indent=2)
-        (folder / FACTS).write_text(f"{text}\n")
+        (folder / METADATA_FILE).write_text(f"{text}\n")
     return {**facts, "path": os.fspath(target)}
 
 
 def _require_sound(network):
-    faults = soundness.find_faults(network)
+    faults = invalid_weights.find_invalid_weights(network)
     if faults:
-        raise RecipeError(
-            f"{network.name} cannot be exported: {soundness.advice(faults)}"
-        )
+        description = invalid_weights.describe_invalid_weights(faults)
+        raise RecipeError(f"{network.name} cannot be exported: {description}")
 
 
-def worst(differences):
+def largest(differences):
     """The largest difference; a NaN is larger than every number."""
     return max(np.inf if np.isnan(each) else each for each in differences)
 

@@ -17,7 +17,7 @@ SMALL_RESNET = "resnet_small"
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
-def make(name, norm, image_shape, num_classes):
+def make_classifier(name, norm, image_shape, num_classes):
     """A network from images to logits, float32 under every dtype policy.
 
     Args:
@@ -42,8 +42,8 @@ def make(name, norm, image_shape, num_classes):
     elif name in _applications():
         build = _application(name)
     else:
-        raise unknown("model", name, names())
-    with norms.built_into(name, norm, f" for images of {image_shape}"):
+        raise unknown("model", name, model_names())
+    with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         return build(norm, image_shape, num_classes)
 
 
@@ -55,7 +55,7 @@ def with_float32_logits(model):
     return keras.Model(model.inputs[0], logits, name=model.name)
 
 
-def names():
+def model_names():
     """The names that `make` knows."""
     cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
     return [*_applications(), *cifar, SMALL_RESNET, "vgg_a", "vgg_a_by8"]

@@ -33,14 +33,16 @@ def freeze(model, what, head):
         return
     layers = [
         layer
-        for layer in graph.family(model)
+        for layer in graph.all_layers(model)
         if layer.weights and not isinstance(layer, keras.Model)
     ]
     if what == "norm":
         frozen = [layer for layer in layers if isinstance(layer, _NORMS)]
     else:
         kept = {
-            id(part) for layer in head(model) for part in graph.family(layer)
+            id(part)
+            for layer in head(model)
+            for part in graph.all_layers(layer)
         }
         frozen = [layer for layer in layers if id(layer) not in kept]
     if not frozen:

@@ -13,7 +13,7 @@ import zipfile
 METADATA = "metadata.json"
 
 
-def add(path, facts):
+def add_metadata(path, facts):
     """Adds facts to the metadata of a file.
 
     Args:
@@ -38,7 +38,7 @@ def add(path, facts):
         changed.unlink(missing_ok=True)
 
 
-def read(path):
+def read_metadata(path):
     """The metadata of a `.keras` file, a dict; empty where there is none."""
     try:
         with zipfile.ZipFile(path) as file:

@@ -6,7 +6,7 @@ import keras_norm
 from recipes.errors import RecipeError
 
 
-def of(config):
+def get_norm(config):
     """The `keras_norm.Norm` of a new network.
 
     Raises:
@@ -18,7 +18,7 @@ def of(config):
     return norm.with_activation(config.activation)
 
 
-def to_convert_to(config):
+def get_conversion_norm(config):
     """The norm that the model of `--init_model` is converted to, or None.
 
     Raises:
@@ -28,7 +28,7 @@ def to_convert_to(config):
 
 
 @contextlib.contextmanager
-def built_into(what, norm, where=""):
+def report_build_errors(what, norm, where=""):
     """Words what is raised inside, of a network that cannot take a norm.
 
     Args:

@@ -7,10 +7,15 @@ from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
 
-HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+HALF_PRECISION_POLICIES = (
+    "mixed_bfloat16",
+    "mixed_float16",
+    "bfloat16",
+    "float16",
+)
 
 
-def rebuilt(model):
+def rebuild_in_float32(model):
     """A model of the same layers and weights that computes in float32.
 
     It shares nothing with the other one, which stays as it is.
@@ -38,12 +43,12 @@ def rebuilt(model):
     return new
 
 
-def policies(model):
+def dtype_policies(model):
     """The names of the dtype policies of what has weights, sorted."""
     return sorted(
         {
             layer.dtype_policy.name
-            for layer in graph.family(model)
+            for layer in graph.all_layers(model)
             if layer.weights and not isinstance(layer, keras.Model)
         }
     )
@@ -53,11 +58,13 @@ def _widened(config):
     """A config in which everything that is a half is float32."""
     if isinstance(config, dict):
         is_policy = config.get("class_name") == "DTypePolicy"
-        if is_policy and config["config"]["name"] in HALVES:
+        if is_policy and config["config"]["name"] in HALF_PRECISION_POLICIES:
             return "float32"
         return {
             key: "float32"
-            if key == "dtype" and isinstance(value, str) and value in HALVES
+            if key == "dtype"
+            and isinstance(value, str)
+            and value in HALF_PRECISION_POLICIES
             else _widened(value)
             for key, value in config.items()
         }
@@ -67,19 +74,19 @@ def _widened(config):
 
 
 def _copy_weights(old, new):
-    theirs, ours = graph.family(old), graph.family(new)
+    theirs, ours = graph.all_layers(old), graph.all_layers(new)
     names = [[layer.name for layer in family] for family in (theirs, ours)]
     if names[0] != names[1]:
         raise RecipeError(
             f"{old.name} comes back from its config with other layers."
         )
     for layer in ours:
-        if layer.compute_dtype in HALVES:
+        if layer.compute_dtype in HALF_PRECISION_POLICIES:
             raise RecipeError(
                 f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
                 f"float32: it stays {layer.compute_dtype}."
             )
     try:
-        weights.copy(old, new)
+        weights.copy_weights(old, new)
     except ConversionError as error:
         raise RecipeError(f"{old.name}: {error}") from error

@@ -13,7 +13,9 @@ from recipes.models import precision as precision_lib
 HEAD = "logits"
 
 
-def load(path, norm, image_shape, num_classes, precision, needs_head=False):
+def load_classifier(
+    path, norm, image_shape, num_classes, precision, needs_head=False
+):
     """A network from images to logits, out of a saved classifier or backbone.
 
     Softmax and other activations at the end go. A Dense layer of `num_classes`
@@ -34,7 +36,7 @@ def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     Raises:
         RecipeError: for a file that cannot be read, converted, or fed.
     """
-    model, notes = read(path, norm, precision)
+    model, notes = read_model(path, norm, precision)
     _check(path, model, image_shape)
     num_outputs = model.outputs[0].shape[-1]
     model, kept, note = _with_head(model, num_classes)
@@ -51,7 +53,7 @@ def load(path, norm, image_shape, num_classes, precision, needs_head=False):
     return model, [*notes, note]
 
 
-def read(path, norm, precision):
+def read_model(path, norm, precision):
     """A model as it is in a file, converted if asked.
 
     Args:
@@ -80,7 +82,7 @@ def read(path, norm, precision):
                 "the place of that code, copy the weights, and save it again."
             )
         raise RecipeError(f"--init_model={path}: {text}") from error
-    policies = precision_lib.policies(model)
+    policies = precision_lib.dtype_policies(model)
     if policies and precision not in policies:
         raise RecipeError(
             f"--precision={precision}, but --init_model={path} was saved in "
@@ -142,5 +144,5 @@ def _with_head(model, num_classes):
 
 def _made_by(tensor):
     """The layer that gives a tensor, and the first tensor that it takes."""
-    node, _ = graph.producer(tensor)
+    node, _ = graph.producing_node(tensor)
     return graph.operation(node), next(iter(graph.input_tensors(node)), None)

@@ -9,9 +9,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from recipes import atomic_io
-from recipes import task
 from recipes.run_dir import environment
-from recipes.training import schedules
 
 TEMPLATE = pathlib.Path(__file__).with_name("report.html.jinja")
 # One hue a split, the same in every figure.
@@ -24,19 +22,26 @@ MANY = 40
 SMOOTHING = 1 / 25
 
 
-def describe(config, result):
+def describe(task, result):
     """The outcome in two lines, for the terminal."""
     last, best = result.summary["last"], result.summary["best"]
     line = f"step {last.get('step', 0)}"
     if "train/loss" in last:
         line += f": training loss {last['train/loss']:.4f}"
-    outcome = task.of(config).outcome(last, best, result.summary)
+    outcome = task.describe_result(last, best, result.summary)
     return "\n".join([line, outcome] if outcome else [line])
 
 
-def write(config, data, result):
-    """Writes report.html to the workdir and returns its path."""
-    this = task.of(config)
+def write(config, task, data, result, schedule):
+    """Writes report.html to the workdir and returns its path.
+
+    Args:
+        config: The config of the run.
+        task: Its `Task`.
+        data: Its `Data`.
+        result: Its `Result`.
+        schedule: Description of its learning-rate schedule.
+    """
     template = jinja2.Template(
         TEMPLATE.read_text(), autoescape=True, trim_blocks=True
     )
@@ -45,10 +50,10 @@ def write(config, data, result):
         defaults=defaults(config),
         title=f"{' with '.join(config.network)} on {config.dataset}",
         summary=result.summary,
-        tiles=_tiles(this, result.summary),
-        figures=_figures(this, result.records),
-        rule=schedules.describe(config, data.num_steps, data.steps_per_epoch),
-        pictures=this.pictures(config, data),
+        tiles=_tiles(task, result.summary),
+        figures=_figures(task, result.records),
+        rule=schedule,
+        pictures=task.report_pictures(config, data),
         versions=environment.versions(),
         command=environment.command(),
     )
@@ -57,10 +62,10 @@ def write(config, data, result):
     return path
 
 
-def _tiles(this, summary):
+def _tiles(task, summary):
     """The figures that a reader looks for first, as name and text."""
     last = summary["last"]
-    tiles = list(this.tiles(last, summary["best"]))
+    tiles = list(task.report_tiles(last, summary["best"]))
     if "seconds" in summary:
         minutes, seconds = divmod(round(summary["seconds"]), 60)
         tiles.append(("training time", f"{minutes} min {seconds:02d} s"))
@@ -107,9 +112,9 @@ def _default(field):
     return field.default
 
 
-def _figures(this, records):
+def _figures(task, records):
     """Each panel as its heading and its curves, which are SVG text."""
-    return [(panel[0], _figure(panel, records)) for panel in this.panels]
+    return [(panel[0], _figure(panel, records)) for panel in task.panels]
 
 
 def _figure(panel, records):

@@ -6,8 +6,6 @@ from rich import progress
 from rich.console import Console
 from rich.table import Column
 
-from recipes import task
-
 # Share of the time that a step may wait for input before that is said.
 WAITS = 0.05
 # An input that by itself is that many times as fast as training does not limit
@@ -19,14 +17,14 @@ class Progress:
     """A line an epoch, and below them, on a terminal, a bar over all steps.
 
     Args:
-        config: The config of the run.
+        task: The `Task` of the run.
         data: Its `Data`.
         step: The step that it goes on from.
         input_rate: Images a second of the input alone.
     """
 
-    def __init__(self, config, data, step, input_rate):
-        self.task = task.of(config)
+    def __init__(self, task, data, step, input_rate):
+        self.task = task
         self.data = data
         self.step = step
         self.input_rate = input_rate
@@ -78,7 +76,7 @@ class Progress:
             self.training = self._describe(values)
         evaluated = _of_split(values, "eval")
         if evaluated:
-            text = self.task.evaluation_text.format(**evaluated)
+            text = self.task.evaluation_progress.format(**evaluated)
             self.evaluation = f"  {text}"
             self._is_evaluated = True
         self.bar.update(self.row, values=self.training + self.evaluation)
@@ -103,7 +101,7 @@ class Progress:
 
     def _describe(self, values):
         trained = _of_split(values, "train")
-        text = self.task.training_text.format(**trained)
+        text = self.task.training_progress.format(**trained)
         if "images_per_second" in trained:
             text += f"  {trained['images_per_second']:,.0f} images/s"
         waits = trained.get("input_wait", 0.0)

@@ -8,8 +8,7 @@ import keras
 
 import keras_norm
 from recipes import atomic_io
-from recipes import task
-from recipes.data import inventory
+from recipes.data import dataset_summary
 from recipes.data.input_pipeline import measure_rate
 from recipes.errors import RecipeError
 from recipes.models import freeze
@@ -43,7 +42,7 @@ class Result:
     summary: dict
 
 
-def build(config, data, strategy):
+def build(config, task, data, strategy):
     """The compiled trainer, its variables on every replica.
 
     Raises:
@@ -51,13 +50,12 @@ def build(config, data, strategy):
     """
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-    this = task.of(config)
     with strategy.scope():
-        model = this.network(config, data)
-        freeze.freeze(model, config.freeze, this.head)
+        model = task.build_model(config, data)
+        freeze.freeze(model, config.freeze, task.head_layers)
         pads = not config.drop_remainder or config.on_bad_image == "skip"
         try:
-            trainer = this.trainer(model, config, data, pads)
+            trainer = task.make_trainer(model, config, data, pads)
         except ValueError as error:
             raise RecipeError(f"{error}") from error
         rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
@@ -67,7 +65,7 @@ def build(config, data, strategy):
     return trainer
 
 
-def train(config, data, trainer, strategy, broadcast):
+def train(config, task, data, trainer, strategy, broadcast):
     """Goes on from the last save: trains, evaluates, records.
 
     Returns:
@@ -111,7 +109,16 @@ def train(config, data, trainer, strategy, broadcast):
         loops=config.steps_per_execution > 1,
     )
     training = Training(
-        config, data, steps, records, write, broadcast, step, seconds, begin
+        config,
+        task,
+        data,
+        steps,
+        records,
+        write,
+        broadcast,
+        step,
+        seconds,
+        begin,
     )
     summary = _summary(data, trainer, strategy)
     if step < data.num_steps:
@@ -133,7 +140,7 @@ def train(config, data, trainer, strategy, broadcast):
         with trainer.averaged():
             trainer.model.save(path)
         names = list(data.source.class_names)
-        model_metadata.add(path, {"class_names": names})
+        model_metadata.add_metadata(path, {"class_names": names})
     summary.update(
         seconds=round(seconds, 1),
         peak_memory_bytes=environment.peak_memory_bytes(),
@@ -143,7 +150,7 @@ def train(config, data, trainer, strategy, broadcast):
     return Result(records, records.summarize(summary))
 
 
-def evaluate(config, data, trainer, strategy, broadcast):
+def evaluate(config, task, data, trainer, strategy, broadcast):
     """Evaluates the weights that `--checkpoint` names.
 
     The row goes into the records where the run has none of that step, and into
@@ -165,14 +172,14 @@ def evaluate(config, data, trainer, strategy, broadcast):
     facts["bad_images"] = data.bad_images.found()
     text = json.dumps(facts, indent=2) + "\n"
     atomic_io.write_text(config.folder / "eval.json", text)
-    print(f"{config.checkpoint}: {task.of(config).evaluated(values)}")
+    print(f"{config.checkpoint}: {task.describe_evaluation(values)}")
     if config.checkpoint == "last" and not records.evaluated(step):
         records.add(step, step / data.steps_per_epoch, row)
     summary = _summary(data, trainer, strategy)
     return Result(records, records.summarize(summary))
 
 
-def export(config, data, trainer, strategy, broadcast):
+def export(config, task, data, trainer, strategy, broadcast):
     """Writes the weights that `--checkpoint` names for other programs.
 
     Raises:
@@ -183,10 +190,10 @@ def export(config, data, trainer, strategy, broadcast):
     _load(config, trainer, strategy, records, broadcast)
     if broadcast.workers.is_chief:
         with trainer.averaged():
-            print(task.of(config).export(config, data, trainer.model))
+            print(task.export(config, data, trainer.model))
 
 
-def predict(config, data, trainer, strategy, broadcast):
+def predict(config, task, data, trainer, strategy, broadcast):
     """Writes what the weights that `--checkpoint` names say of images.
 
     Raises:
@@ -195,7 +202,9 @@ def predict(config, data, trainer, strategy, broadcast):
     records = Records(config.folder, config.best_metric)
     step = _load(config, trainer, strategy, records, broadcast)
     steps = Steps(trainer, data, strategy, is_timed=False)
-    print(predict_lib.write(config, steps, step, broadcast.workers.is_chief))
+    print(
+        predict_lib.write(config, task, steps, step, broadcast.workers.is_chief)
+    )
 
 
 def _load(config, trainer, strategy, records, broadcast):
@@ -233,5 +242,5 @@ def _summary(data, trainer, strategy):
         "devices": devices.describe(strategy),
         "num_train": data.num_train,
         "num_eval": data.num_eval,
-        **inventory.facts(data.source),
+        **dataset_summary.class_metadata(data.source),
     }

@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from recipes.data import autotune
+from recipes import tf_internals
+from recipes.data.input_pipeline import without_autotune
 
 
 class Steps:
@@ -60,7 +61,7 @@ class Steps:
         Args:
             make_dataset: `f(context)` gives them, as in `Data`.
         """
-        with autotune.off_on_devices():
+        with tf_internals.patch_device_datasets(without_autotune):
             return iter(
                 self.strategy.distribute_datasets_from_function(make_dataset)
             )

@@ -22,6 +22,7 @@ class Training:
 
     Args:
         config: The `Config` of the run.
+        task: Its `Task`.
         data: Its `Data`.
         steps: Its `Steps`.
         records: Its `Records`.
@@ -37,6 +38,7 @@ class Training:
     def __init__(
         self,
         config,
+        task,
         data,
         steps,
         records,
@@ -48,6 +50,7 @@ class Training:
         input_rate=math.inf,
     ):
         self.config = config
+        self.task = task
         self.data = data
         self.steps = steps
         self.trainer = steps.trainer
@@ -84,7 +87,7 @@ class Training:
         folder = self.records.events_folder
         with contextlib.ExitStack() as stack:
             progress = stack.enter_context(
-                Progress(self.config, self.data, self.step, self.input_rate)
+                Progress(self.task, self.data, self.step, self.input_rate)
             )
             profile = stack.enter_context(Profile(self.stops.profile, folder))
             is_first = True

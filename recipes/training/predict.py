@@ -1,15 +1,4 @@
-"""`--mode=predict`: what a trained network says of images without labels.
-
-The task's `predictor` is a module of
-
-* `source(facts, paths)`: a `Source` whose evaluation examples are the images;
-* `examples(config, source, bad_images)`: their `examples.Maker`, whose targets
-  tell the number of the image;
-* `outputs(config, trainer, batch)`: a dict of tensors of a batch, of which
-  `indices` and `weights` are the numbers of the images and whether they count;
-* `entry(config, class_names, row)`: what a row of these says, as a dict;
-* `COLUMNS` and `table(entry)`: the rows of such an entry in the CSV file.
-"""
+"""`--mode=predict`: predictions for images without labels."""
 
 import csv
 import json
@@ -22,13 +11,12 @@ from rich import progress
 from rich.console import Console
 
 from recipes import atomic_io
-from recipes import task
+from recipes.data import dataset_summary
 from recipes.data import image_folder
 from recipes.data import input_pipeline as data_lib
-from recipes.data import inventory
 from recipes.data.decode_errors import BadImages
-from recipes.data.ignored_files import counted
-from recipes.data.ignored_files import listed
+from recipes.data.ignored_files import format_count
+from recipes.data.ignored_files import join_names
 from recipes.errors import RecipeError
 from recipes.models import model_metadata
 from recipes.run_dir import run_dir
@@ -67,7 +55,7 @@ def check(config):
         )
 
 
-def open_images(config, num_replicas):
+def open_images(config, task, num_replicas):
     """The `Data` of the images of a config, as its evaluation examples.
 
     Raises:
@@ -76,7 +64,7 @@ def open_images(config, num_replicas):
     root = pathlib.Path(config.images).expanduser()
     paths, notes = [os.fspath(root)], ""
     if root.is_dir():
-        paths, notes = image_folder.images_below(root)
+        paths, notes = image_folder.find_images(root)
     shown = image_folder.printable(root)
     if not paths:
         endings = ", ".join(image_folder.IMAGE_ENDINGS)
@@ -85,33 +73,38 @@ def open_images(config, num_replicas):
             f"{f'; {notes}' if notes else ''}."
         )
     print(
-        inventory.describe_images(shown, len(paths), [notes] if notes else [])
+        dataset_summary.describe_images(
+            shown, len(paths), [notes] if notes else []
+        )
     )
-    predictor = task.of(config).predictor
-    source = predictor.source(_facts(config), paths)
+    source = task.open_images(_facts(config, task), paths)
     bad_images = BadImages(config.images, "skip")
-    maker = predictor.examples(config, source, bad_images)
+    reader = task.image_examples(config, source, bad_images)
     wanted = config.eval_batch_size or config.global_batch_size
     # A few images do not fill a batch, but each replica must have one.
     needed = -(-len(paths) // num_replicas) * num_replicas
     size = min(wanted, needed)
-    return data_lib.without_training(config, source, maker, bad_images, size)
+    return data_lib.make_prediction_data(
+        config, source, reader, bad_images, size
+    )
 
 
-def _facts(config):
-    """What a run's summary.json says of its data, see `inventory.facts`."""
+def _facts(config, task):
+    """What a run's summary.json says of its data, see `class_metadata`."""
     path = config.folder / "summary.json"
     facts, _ = run_files.read_summary(path)
     if "class_names" not in facts:
         # It was stopped, or is of an earlier version: the dataset says it.
-        facts = inventory.facts(task.of(config).open_source(config))
+        facts = dataset_summary.class_metadata(task.open_source(config))
     if config.takes_whole_model:
-        own = model_metadata.read(pathlib.Path(config.checkpoint).expanduser())
+        own = model_metadata.read_metadata(
+            pathlib.Path(config.checkpoint).expanduser()
+        )
         facts = {**facts, **{k: own[k] for k in ("class_names",) if k in own}}
     return facts
 
 
-def write(config, steps, step, is_chief):
+def write(config, task, steps, step, is_chief):
     """Predicts all images and writes the two files.
 
     Args:
@@ -123,19 +116,19 @@ def write(config, steps, step, is_chief):
     Returns:
         What was written, in lines.
     """
-    predictor, data = task.of(config).predictor, steps.data
+    data = steps.data
     names = data.source.class_names
     split = data.source.evaluation
     root = pathlib.Path(config.images).expanduser()
     folder = root if root.is_dir() else root.parent
     entries, left_out = [], []
-    for row in _rows(config, steps, predictor, is_chief):
+    for row in _rows(config, task, steps, is_chief):
         i = int(row["indices"])
         path = os.path.relpath(split.path(i), folder)
         # A name that is no text is as in messages.
         image = os.fsencode(path).decode("utf-8", "replace")
         if row["weights"]:
-            entry = predictor.entry(config, names, row)
+            entry = task.prediction_entry(config, names, row)
             entries.append({"image": image, **entry})
         else:
             reason = data.bad_images.reason(split.name(i))
@@ -149,17 +142,17 @@ def write(config, steps, step, is_chief):
         "left_out": left_out,
     }
     if is_chief:
-        _write_files(config.folder, predictor, content)
+        _write_files(config.folder, task, content)
     return _describe(config, content)
 
 
-def _rows(config, steps, predictor, is_chief):
+def _rows(config, task, steps, is_chief):
     """What is found of every image, in their order, as dicts of arrays."""
     data, strategy = steps.data, steps.strategy
 
     def run(batch):
         found = strategy.run(
-            lambda b: predictor.outputs(config, steps.trainer, b), (batch,)
+            lambda b: task.predict_batch(config, steps.trainer, b), (batch,)
         )
         return {k: strategy.gather(v, axis=0) for k, v in found.items()}
 
@@ -184,13 +177,13 @@ def _rows(config, steps, predictor, is_chief):
             bar.advance(shown, len(rows))
 
 
-def _write_files(folder, predictor, content):
+def _write_files(folder, task, content):
     with atomic_io.file(folder / CSV) as path:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(predictor.COLUMNS)
+            writer.writerow(task.prediction_columns)
             for entry in content["predictions"]:
-                writer.writerows(predictor.table(entry))
+                writer.writerows(task.prediction_rows(entry))
     with atomic_io.file(folder / JSON) as path:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
@@ -205,9 +198,9 @@ def _describe(config, content):
             for each in left_out
         ]
         lines.append(
-            f"left out {counted(len(left_out), 'image')}: "
-            f"{listed(reasons, NUM_LISTED)}"
+            f"left out {format_count(len(left_out), 'image')}: "
+            f"{join_names(reasons, NUM_LISTED)}"
         )
     files = f"{config.folder / CSV} and {JSON}"
-    lines.append(f"predicted {counted(number, 'image')}, see {files}")
+    lines.append(f"predicted {format_count(number, 'image')}, see {files}")
     return "\n".join(lines)

@@ -11,11 +11,12 @@ from recipes.errors import RecipeError
 from recipes.training import preemption
 
 
-def main(kind):
+def main(kind, run):
     """The `main` of a program, for absl.
 
     Args:
         kind: The class of its config.
+        run: `f(config)` runs it.
     """
 
     def from_flags(argv):
@@ -54,10 +55,15 @@ def _resumption(config):
     return checkpoints.resumption(config.folder)
 
 
-def run(config):
-    """Config to result: workers, devices, data, model, action, report."""
+def run(config, task):
+    """Config to result: workers, devices, data, model, action, report.
+
+    Args:
+        config: The config of the run.
+        task: Its `Task`.
+    """
+    from recipes.data import dataset_summary
     from recipes.data import input_pipeline
-    from recipes.data import inventory
     from recipes.run_dir import devices
     from recipes.run_dir import disk
     from recipes.run_dir import environment
@@ -68,6 +74,7 @@ def run(config):
     from recipes.training import distribution
     from recipes.training import dry_run
     from recipes.training import predict
+    from recipes.training import schedules
     from recipes.training import stored
 
     predict.check(config)
@@ -83,12 +90,14 @@ def run(config):
         broadcast = cluster.Broadcast(replicas, these)
         cluster.require_same_config(config, broadcast)
         if config.mode == "predict":
-            batches = predict.open_images(config, replicas.num_replicas_in_sync)
+            batches = predict.open_images(
+                config, task, replicas.num_replicas_in_sync
+            )
         else:
-            batches = input_pipeline.make(config)
+            batches = input_pipeline.make_data(config, task)
         if these.is_chief and config.mode != "predict":
-            print(inventory.describe(batches))
-        trainer = build.build(stored.resolved(config), batches, replicas)
+            print(dataset_summary.describe_data(batches))
+        trainer = build.build(stored.resolved(config), task, batches, replicas)
         if config.dry_run:
             with batches.bad_images.named():
                 print(dry_run.describe(config, batches, trainer, replicas))
@@ -99,13 +108,17 @@ def run(config):
             "predict": build.predict,
         }.get(config.mode, build.train)
         with batches.bad_images.named():
-            result = act(config, batches, trainer, replicas, broadcast)
+            result = act(config, task, batches, trainer, replicas, broadcast)
         if config.mode == "predict":
             return None
         left_out = batches.bad_images.describe()
         if left_out:
             print(left_out)
         if config.mode != "export" and these.is_chief:
-            print(html_report.describe(config, result))
-            print(f"report: {html_report.write(config, batches, result)}")
+            print(html_report.describe(task, result))
+            rule = schedules.describe(
+                config, batches.num_steps, batches.steps_per_epoch
+            )
+            path = html_report.write(config, task, batches, result, rule)
+            print(f"report: {path}")
         return result

@@ -59,6 +59,6 @@ class State:
         for name, variable in self.variables.items():
             variable.assign(arrays[name])
         if version is None:
-            for layer in graph.family(self.model):
+            for layer in graph.all_layers(self.model):
                 if isinstance(layer, keras_norm.GroupNormalization):
                     layer.take_former_default()

@@ -71,7 +71,7 @@ class Trainer(ReplicaModel):
 
     def part_size(self, part):
         if part.weights is None:
-            return part.rows
+            return part.num_examples
         return tf.reduce_sum(part.weights)
 
     def inference_weights(self):

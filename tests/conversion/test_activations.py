@@ -136,7 +136,7 @@ def test_every_consumer_is_decided_on_its_own():
     assert len(report.entries[0].activations) == 2
     # What the convolution and the output see has no threshold.
     conv = converted.get_layer("conv")
-    node, _ = graph.producer(conv.input)
+    node, _ = graph.producing_node(conv.input)
     assert graph.operation(node).name == "stem_bn"
 
 
@@ -261,6 +261,6 @@ def test_the_rules_know_activations(operation, cap, name):
     ],
 )
 def test_the_rules_know_bare_activations(function, cap, name):
-    node, _ = graph.producer(function(keras.Input((3,))))
+    node, _ = graph.producing_node(function(keras.Input((3,))))
     assert layer_predicates.relu_cap(graph.operation(node)) == cap
     assert layer_predicates.activation_name(graph.operation(node)) == name

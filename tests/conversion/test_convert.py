@@ -307,10 +307,10 @@ def test_a_function_that_was_not_kept_is_an_error(norm):
     converted, report = keras_norm.convert(model, norm)
     converted.get_layer("first_bn").beta.assign_add([1e-3, 0.0, 0.0, 0.0])
     with pytest.raises(keras_norm.ConversionError, match="outputs differ by"):
-        verify.verify(model, converted, report)
+        verify.verify_conversion(model, converted, report)
     converted.get_layer("first_bn").beta.assign([np.nan, 0.0, 0.0, 0.0])
     with pytest.raises(keras_norm.ConversionError, match="not finite"):
-        verify.verify(model, converted, report)
+        verify.verify_conversion(model, converted, report)
 
 
 @pytest.mark.parametrize("name", ["siamese", "masked", "shared_norm"])

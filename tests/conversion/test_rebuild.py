@@ -36,7 +36,7 @@ def operations(model):
 
 def signature(model):
     def describe(x):
-        node, _ = graph.producer(x)
+        node, _ = graph.producing_node(x)
         return x.shape, x.dtype, graph.operation(node).name
 
     return keras.tree.map_structure(describe, graph.inputs(model))

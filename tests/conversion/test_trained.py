@@ -102,8 +102,8 @@ def test_it_converts_from_the_command_line(network, labelled, tmp_path, capfd):
     assert num_right(model, images, labels) == 20
 
 
-def test_the_readme_shows_what_is_printed(network, monkeypatch, capfd):
-    text = (ROOT / "README.md").read_text()
+def test_converting_page_shows_printed_report(network, monkeypatch, capfd):
+    text = (ROOT / "docs/converting.md").read_text()
     ((command, shown),) = re.findall(
         r"```text\n\$ keras-norm ([^\n]*)\n(.*?)```", text, re.DOTALL
     )

@@ -10,10 +10,11 @@ pytest.importorskip("tensorflow_datasets")
 
 import sklearn.metrics  # noqa: E402
 
-from recipes.classification import confusion_matrix  # noqa: E402
-from recipes.classification import per_class  # noqa: E402
+from recipes.classification import class_metrics  # noqa: E402
+from recipes.classification import evaluation_report  # noqa: E402
+from recipes.data import dataset_summary  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
-from recipes.data import inventory  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 
@@ -31,7 +32,7 @@ def test_counts_are_those_of_sklearn(num_classes):
     weights = (generator.random(400) < 0.9).astype(np.float32)
     rows = np.stack([labels, predicted, scores, weights], -1)
     names = [f"class {i}" for i in range(num_classes)]
-    counted = per_class.count(
+    counted = class_metrics.compute_class_metrics(
         rows.astype(np.float32), names, "example {}".format
     )
     kept = weights > 0
@@ -59,32 +60,38 @@ def test_counts_are_those_of_sklearn(num_classes):
 
 def test_ties_are_in_order_and_nothing_is_no_fault():
     rows = np.array([[0, 1, 0.5, 1]] * 30, np.float32)
-    counted = per_class.count(rows, ["a", "b"], str)
+    counted = class_metrics.compute_class_metrics(rows, ["a", "b"], str)
     assert [m["index"] for m in counted["mistakes"]] == list(range(24))
-    counted = per_class.count(rows * [1, 1, 1, 0], ["a", "b"], str)
+    counted = class_metrics.compute_class_metrics(
+        rows * [1, 1, 1, 0], ["a", "b"], str
+    )
     assert counted["accuracy"] == [None, None] and not counted["mistakes"]
 
 
 def test_names_in_the_report_are_text(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, TASK)
     names = made.source.class_names
     assert names == tuple("0123456789")
     rows = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
-    counted = per_class.count(rows, names, made.source.evaluation.name)
-    per_class.write(tmp_path, counted)
-    page = confusion_matrix.page(config, made)
+    counted = class_metrics.compute_class_metrics(
+        rows, names, made.source.evaluation.name
+    )
+    class_metrics.write_class_metrics(tmp_path, counted)
+    page = evaluation_report.render_evaluation(config, made)
     assert page.count("<figure") == 1 and "<b>1</b> 50%<br>is 0" in page
     assert "0, predicted as 1: 1" in page
 
 
 def test_every_dataset_is_told_in_a_line():
-    line = inventory.describe(input_pipeline.make(make_config()))
+    line = dataset_summary.describe_data(
+        input_pipeline.make_data(make_config(), TASK)
+    )
     assert line == (
         "1,437 training and 360 evaluation images, 10 classes "
         "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)"
     )
-    made = input_pipeline.make(make_config(dataset="fake"))
-    assert inventory.describe(made).endswith(
+    made = input_pipeline.make_data(make_config(dataset="fake"), TASK)
+    assert dataset_summary.describe_data(made).endswith(
         "1,000 classes (0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 990 more)"
     )

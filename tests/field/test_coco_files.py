@@ -1,4 +1,4 @@
-"""Annotations and images as other programs write them."""
+"""Tests of annotation and image files that other programs write."""
 
 import codecs
 import json
@@ -27,12 +27,12 @@ from tests.recipes.detection import small_detector  # noqa: E402
 
 HEIGHT, WIDTH = 24, 32
 HUGE = 2**70
-# Of so many decimal digits that no float holds it.
+# Too large for a float.
 NO_FLOAT = 10**400
 
 
 def content():
-    """Two images with a box each; ids are of one digit."""
+    """Returns the annotations of two images with one box each."""
     return {
         "images": [
             {"id": i, "file_name": f"{i}.png", "height": HEIGHT, "width": WIDTH}
@@ -54,7 +54,10 @@ def content():
 
 
 def changed(*path, value):
-    """The annotations with another value at a path; `...` takes it away."""
+    """Returns the annotations with a value at a path changed.
+
+    A value of `...` removes the key.
+    """
     whole = content()
     *steps, key = path
     place = whole
@@ -68,7 +71,11 @@ def changed(*path, value):
 
 
 def write(root, train, evaluation=None, write_json=None):
-    """The folder in COCO's layout; the path of its training annotations."""
+    """Writes a folder in COCO's layout.
+
+    Returns:
+        Path of the training annotations.
+    """
     (root / "annotations").mkdir(parents=True)
     for split, part in (("train", train), ("val", evaluation or train)):
         path = root / "annotations" / f"instances_{split}.json"
@@ -83,15 +90,18 @@ def write(root, train, evaluation=None, write_json=None):
 
 
 def save(path, height, width, seed=0, **options):
-    """An image file by Pillow."""
+    """Writes an image file with Pillow."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width, 3)
     noise = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     PIL.Image.fromarray(noise).save(path, **options)
 
 
-def ours(split, source):
-    """By image id: rows of box, category id, name, crowd and area, sorted."""
+def read_by_recipe(split, source):
+    """Returns sorted tuples of a split's objects by image id.
+
+    Each tuple has the box, category id, category name, crowd flag and area.
+    """
     return {
         each.image_id: sorted(
             (
@@ -109,8 +119,11 @@ def ours(split, source):
     }
 
 
-def pycocotools(path):
-    """The same by pycocotools, which has no default for what is missing."""
+def read_by_pycocotools(path):
+    """Returns the tuples of `read_by_recipe`, read by pycocotools.
+
+    It has no defaults for missing keys.
+    """
     coco = COCO()
     coco.dataset = json.loads(path.read_text("utf-8-sig"))
     coco.createIndex()
@@ -214,10 +227,10 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_accepted_with_the_meaning_of_pycocotools(tmp_path, name):
+def test_unusual_values_are_read_like_pycocotools(tmp_path, name):
     path = write(tmp_path, ACCEPTED[name])
     source = coco_folder.open_folder(tmp_path)
-    assert ours(source.train, source) == pycocotools(path)
+    assert read_by_recipe(source.train, source) == read_by_pycocotools(path)
     coco = COCO()
     coco.dataset = json.loads(path.read_text())
     coco.createIndex()
@@ -225,14 +238,14 @@ def test_accepted_with_the_meaning_of_pycocotools(tmp_path, name):
 
 
 ENCODINGS = {
-    "a mark of UTF-8": lambda text: codecs.BOM_UTF8 + text.encode(),
+    "UTF-8 with BOM": lambda text: codecs.BOM_UTF8 + text.encode(),
     "UTF-16": lambda text: text.encode("utf-16"),
-    "Windows' ends of lines": lambda text: text.replace(", ", ",\r\n").encode(),
+    "Windows line endings": lambda text: text.replace(", ", ",\r\n").encode(),
 }
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_files_of_other_programs(tmp_path, name):
+def test_encodings_and_line_endings(tmp_path, name):
     part = changed("categories", 0, "name", value="Bäume")
 
     def write_json(path, part):
@@ -243,11 +256,11 @@ def test_files_of_other_programs(tmp_path, name):
     path = write(tmp_path / "plain", part)
     source = coco_folder.open_folder(tmp_path / "other")
     assert source.class_names == ("Bäume", "fir")
-    assert ours(source.train, source) == pycocotools(path)
+    assert read_by_recipe(source.train, source) == read_by_pycocotools(path)
 
 
 @pytest.mark.parametrize("folder", ["", "train", "images/train", "elsewhere"])
-def test_file_names_may_begin_at_the_folder_of_the_set(tmp_path, folder):
+def test_file_names_may_be_relative_to_the_dataset_folder(tmp_path, folder):
     part = content()
     for image in part["images"]:
         image["file_name"] = f"{folder}/{image['file_name']}".lstrip("/")
@@ -349,7 +362,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_in_a_line(tmp_path, name):
+def test_invalid_values_are_one_line_errors(tmp_path, name):
     good = content()
 
     def write_json(path, part):
@@ -367,13 +380,11 @@ def test_refused_in_a_line(tmp_path, name):
 @pytest.mark.parametrize(
     "name", ["", "x" * 300 + ".png", "a\x00b.png", "\ud800.png", "../1.png"]
 )
-def test_file_names_of_no_file_are_refused_in_a_line(tmp_path, name):
+def test_file_names_without_a_file_are_one_line_errors(tmp_path, name):
     write(tmp_path, content())
     path = tmp_path / "annotations" / "instances_train.json"
     path.write_text(json.dumps(changed("images", 0, "file_name", value=name)))
-    with pytest.raises(
-        RecipeError, match="images that are not there"
-    ) as caught:
+    with pytest.raises(RecipeError, match="images that do not exist") as caught:
         coco_folder.open_folder(tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -390,7 +401,7 @@ def test_file_names_of_no_file_are_refused_in_a_line(tmp_path, name):
     ],
     ids=["empty", "torn", "quotes", "deep", "digits", "null"],
 )
-def test_what_is_no_json_is_refused_in_a_line(tmp_path, text):
+def test_invalid_json_is_a_one_line_error(tmp_path, text):
     path = write(tmp_path, content())
     path.write_bytes(text)
     with pytest.raises(RecipeError, match="instances_train.json") as caught:
@@ -398,8 +409,7 @@ def test_what_is_no_json_is_refused_in_a_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def test_every_class_of_one_name_has_its_ap():
-    """AP of classes by their name, where names are given more than once."""
+def test_classes_with_the_same_name_have_separate_ap():
     result = coco_metric.Evaluation({}, (0.25, 0.75, 0.5))
     assert sorted(result.per_class(("tree", "tree", "bee")).values()) == [
         0.25,
@@ -416,7 +426,7 @@ def test_every_class_of_one_name_has_its_ap():
     assert sorted(confusing.values()) == [0.25, 0.5, 0.75]
 
 
-def test_images_that_no_annotations_list_are_named(tmp_path, caplog):
+def test_unlisted_images_are_logged(tmp_path, caplog):
     write(tmp_path, changed("images", 0, "file_name", value="./1.png"))
     save(tmp_path / "train" / "3.PNG", HEIGHT, WIDTH)
     save(tmp_path / "val" / "extra.jpg", HEIGHT, WIDTH)
@@ -424,11 +434,11 @@ def test_images_that_no_annotations_list_are_named(tmp_path, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         coco_folder.open_folder(tmp_path)
     (record,) = caplog.records
-    assert "2 images, the first is " in record.getMessage()
+    assert "2 images are not listed in the annotations" in record.getMessage()
     assert record.getMessage().endswith(f"{tmp_path}/train/3.PNG.")
 
 
-def test_splits_of_roboflow_that_are_not_read_are_named(tmp_path, caplog):
+def test_unused_roboflow_splits_are_logged(tmp_path, caplog):
     for split in ("train", "valid", "test"):
         save(tmp_path / split / "1.png", HEIGHT, WIDTH)
         save(tmp_path / split / "2.png", HEIGHT, WIDTH)
@@ -438,26 +448,28 @@ def test_splits_of_roboflow_that_are_not_read_are_named(tmp_path, caplog):
         source = coco_folder.open_folder(tmp_path)
     assert source.evaluation.name(0) == str(tmp_path / "valid" / "1.png")
     (record,) = caplog.records
-    assert record.getMessage() == f"folder:{tmp_path}: not read: test/."
+    assert record.getMessage() == (
+        f"folder:{tmp_path}: splits that are not used: test/."
+    )
 
 
 NUM_IMAGES = 40
-# With every second image looked at before a run, none of these is.
+# Only every second image is checked before a run, which are none of these.
 TURNED, SCALED, PNG_TURNED = 1, 7, 39
 WRONG = (TURNED, SCALED, PNG_TURNED)
 
 
-def exif_of_orientation_6():
+def make_exif_orientation_6():
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     return exif
 
 
-def make_odd(root, split="train"):
-    """40 images of which three are not of their annotated size.
+def write_mismatched(root, split="train"):
+    """Writes 40 images, three of which differ from their annotated size.
 
     Returns:
-        The dataset, and the paths of the three.
+        `--dataset` and the paths of the three.
     """
     paths = []
     for name in ("train", "val"):
@@ -470,9 +482,9 @@ def make_odd(root, split="train"):
                 paths.append(path)
                 size = (12, 16)
                 if i != SCALED:
-                    # Stored lying, seen standing, and annotated as it is seen.
+                    # Stored in landscape, annotated as displayed, in portrait.
                     size = (WIDTH, HEIGHT)
-                    options["exif"] = exif_of_orientation_6()
+                    options["exif"] = make_exif_orientation_6()
             save(path, *size, seed=i, **options)
             if "exif" in options:
                 with PIL.Image.open(path) as image:
@@ -505,7 +517,7 @@ def make_data(dataset, on_bad_image, **flags):
         train_steps=5,
         **flags,
     )
-    return config, input_pipeline.make(config)
+    return config, input_pipeline.make_data(config, small_detector.TASK)
 
 
 # https://github.com/facebookresearch/detectron2/issues/788
@@ -513,8 +525,8 @@ def make_data(dataset, on_bad_image, **flags):
 # https://github.com/roboflow/rf-detr/issues/189
 # https://github.com/HumanSignal/label-studio/issues/6608
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_images_of_another_size_are_named_when_they_are_read(tmp_path, split):
-    dataset, paths = make_odd(tmp_path, split)
+def test_image_of_another_size_fails_when_it_is_read(tmp_path, split):
+    dataset, paths = write_mismatched(tmp_path, split)
     _, made = make_data(dataset, "fail")
     batches = made.train(0) if split == "train" else made.evaluation()
     message = (
@@ -529,8 +541,10 @@ def test_images_of_another_size_are_named_when_they_are_read(tmp_path, split):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_skipped_images_of_another_size_have_no_weight(tmp_path, split, caplog):
-    dataset, paths = make_odd(tmp_path, split)
+def test_skipped_images_of_another_size_have_zero_weight(
+    tmp_path, split, caplog
+):
+    dataset, paths = write_mismatched(tmp_path, split)
     _, made = make_data(dataset, "skip")
     batches = made.train(0) if split == "train" else made.evaluation()
     with caplog.at_level("WARNING", logger="absl"):
@@ -555,41 +569,41 @@ def test_skipped_images_of_another_size_have_no_weight(tmp_path, split, caplog):
         )
 
 
-def test_images_that_are_as_annotated_are_read_whatever_exif_says(tmp_path):
-    dataset, paths = make_odd(tmp_path)
+def test_exif_is_ignored_if_the_stored_size_is_annotated(tmp_path):
+    dataset, paths = write_mismatched(tmp_path)
     for path in paths:
-        save(path, HEIGHT, WIDTH, exif=exif_of_orientation_6())
+        save(path, HEIGHT, WIDTH, exif=make_exif_orientation_6())
     _, made = make_data(dataset, "fail")
     with made.bad_images.named():
         weights = [weights for *_, weights in made.train(0)]
     assert np.concatenate(weights).sum() == NUM_IMAGES
 
 
-def test_the_report_shows_no_image_of_another_size(tmp_path):
-    dataset, _ = make_odd(tmp_path, "val")
+def test_report_omits_images_of_another_size(tmp_path):
+    dataset, _ = write_mismatched(tmp_path, "val")
     _, made = make_data(dataset, "skip")
     shown = pictures.chosen(made.source.evaluation, made.source, [], NUM_IMAGES)
     there = {annotation.image_id for _, annotation, _ in shown}
     assert there == set(range(NUM_IMAGES)) - set(WRONG)
 
 
-def test_sizes_are_compared_before_a_run_unless_images_may_be_skipped(tmp_path):
-    dataset, _ = make_odd(tmp_path)
+def test_sizes_are_checked_before_a_run_unless_skipped(tmp_path):
+    dataset, _ = write_mismatched(tmp_path)
     save(tmp_path / "val" / "00.jpg", WIDTH, HEIGHT)
     message = "image 0 should have 32x24 pixels, but .*00.jpg has 24x32.*EXIF"
     with pytest.raises(RecipeError, match=message):
         make_data(dataset, "fail")
     make_data(dataset, "skip")
-    # Where no image is of its size, nothing would be left to train on.
+    # If the size of every image differs, nothing is left to train on.
     for path in (tmp_path / "train").iterdir():
         save(path, HEIGHT // 2, WIDTH // 2)
-    message = "instances_train.json: .* 20 of 20 images looked at"
+    message = "instances_train.json: .* 20 of 20 checked images"
     with pytest.raises(RecipeError, match=message):
         make_data(dataset, "skip")
 
 
-def test_a_run_says_how_many_images_it_left_out_and_which(tmp_path, capsys):
-    dataset, paths = make_odd(tmp_path / "odd", "val")
+def test_run_reports_skipped_images(tmp_path, capsys):
+    dataset, paths = write_mismatched(tmp_path / "mismatched", "val")
     found = small_detector.run(
         tmp_path / "run",
         dataset=dataset,
@@ -607,8 +621,8 @@ def test_a_run_says_how_many_images_it_left_out_and_which(tmp_path, capsys):
 
 
 @pytest.mark.long
-def test_an_evaluation_says_so_too(tmp_path, capsys):
-    dataset, paths = make_odd(tmp_path / "odd", "val")
+def test_evaluation_reports_skipped_images(tmp_path, capsys):
+    dataset, paths = write_mismatched(tmp_path / "mismatched", "val")
     flags = {
         "dataset": dataset,
         "on_bad_image": "skip",

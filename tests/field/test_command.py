@@ -18,7 +18,7 @@ from keras import layers
 import keras_norm
 import keras_norm_cli
 from keras_norm.saving import load
-from tests.field import hostile
+from tests.field import hostile_files
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (8, 8, 4)
@@ -226,12 +226,18 @@ def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
 
 
 def test_errors_reach_no_terminal_as_they_are(folder, capfd):
-    made = hostile.Files(folder)
+    made = hostile_files.Files(folder)
     edits = {
-        "class": hostile.insert(hostile.layer(EVIL, "keras.layers")),
-        "module": hostile.insert(hostile.layer("X", EVIL)),
-        "argument": hostile.put(*hostile.CONV, "config", EVIL, value=1),
-        "name": hostile.put(*hostile.CONV, "config", "name", value=f"{EVIL}/"),
+        "class": hostile_files.insert(
+            hostile_files.layer(EVIL, "keras.layers")
+        ),
+        "module": hostile_files.insert(hostile_files.layer("X", EVIL)),
+        "argument": hostile_files.put(
+            *hostile_files.CONV, "config", EVIL, value=1
+        ),
+        "name": hostile_files.put(
+            *hostile_files.CONV, "config", "name", value=f"{EVIL}/"
+        ),
     }
     for name, edit in edits.items():
         path = folder / f"{name}{EVIL.replace('/', '')}.keras"

@@ -16,17 +16,17 @@ from keras import layers
 
 import keras_norm
 from keras_norm.errors import ConversionError
-from keras_norm.saving import guards
 from keras_norm.saving import load as files_lib
+from keras_norm.saving import load_limits
 from tests.conversion import keras2_files
-from tests.field import hostile
-from tests.field.hostile import LAYERS
-from tests.field.hostile import function
-from tests.field.hostile import insert
-from tests.field.hostile import layer
-from tests.field.hostile import node
-from tests.field.hostile import put
-from tests.field.hostile import tensor
+from tests.field import hostile_files
+from tests.field.hostile_files import LAYERS
+from tests.field.hostile_files import function
+from tests.field.hostile_files import insert
+from tests.field.hostile_files import layer
+from tests.field.hostile_files import node
+from tests.field.hostile_files import put
+from tests.field.hostile_files import tensor
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MAX_MEMORY = 1.5e9
@@ -35,7 +35,7 @@ MAX_TEMPORARY = 100e6
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    return hostile.Files(tmp_path_factory.mktemp("whole"))
+    return hostile_files.Files(tmp_path_factory.mktemp("whole"))
 
 
 def fails(path, **options):
@@ -52,7 +52,13 @@ def run(folder, *names, timeout=120):
     for part in "files", "temporary":
         (folder / part).mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.field.hostile", folder / "files", *names],
+        [
+            sys.executable,
+            "-m",
+            "tests.field.hostile_files",
+            folder / "files",
+            *names,
+        ],
         cwd=ROOT,
         env={
             **os.environ,
@@ -85,10 +91,10 @@ def check(result):
 
 
 NAMES = [
-    *hostile.EDITS,
-    *hostile.ARCHIVES,
-    *hostile.HDF5,
-    *hostile.OTHERS,
+    *hostile_files.EDITS,
+    *hostile_files.ARCHIVES,
+    *hostile_files.HDF5,
+    *hostile_files.OTHERS,
 ]
 
 
@@ -115,7 +121,9 @@ def test_a_config_that_is_none_is_damaged(name, results):
 def test_sizes_are_compared_with_what_is_stored(name, results):
     # 3 x 3 x 3 values a filter; the file has 216 in its kernel, and 40 more.
     line = results[name]["errors"]
-    assert f"{27 * hostile.HUGE:,} values or more, and it stores 256" in line
+    assert (
+        f"{27 * hostile_files.HUGE:,} values or more, and it stores 256" in line
+    )
 
 
 # True expansions: gigabytes of zeros in files of a few megabytes.
@@ -123,9 +131,9 @@ def test_sizes_are_compared_with_what_is_stored(name, results):
 @pytest.mark.parametrize(
     ("member", "version"),
     [
-        (hostile.CONFIG, None),
-        (hostile.METADATA, None),
-        (hostile.WEIGHTS, None),
+        (hostile_files.CONFIG, None),
+        (hostile_files.METADATA, None),
+        (hostile_files.WEIGHTS, None),
         ("assets/zeros", None),
         ("assets/zeros", "2.12.0"),
         ("readme.txt", "2.12.0"),
@@ -295,7 +303,7 @@ def test_no_code_of_a_file_runs(kind, suffix, files, marker, tmp_path):
     if suffix == ".keras":
         files.edit(path, insert(saved))
     else:
-        files.edit_hdf5(path, hostile.config_of(insert(saved)))
+        files.edit_hdf5(path, hostile_files.config_of(insert(saved)))
     line = fails(path)
     assert not marker.exists() and "evil_module" not in sys.modules
     for word in ("not known here", "--unsafe", "Python code", "is damaged"):
@@ -318,7 +326,7 @@ def test_a_legacy_layer_is_a_layer(kind, files, tmp_path):
 
     def edit(file):
         file.attrs["keras_version"] = "2.9.0"
-        hostile.config_of(insert(saved))(file)
+        hostile_files.config_of(insert(saved))(file)
 
     files.edit_hdf5(tmp_path / "model.h5", edit)
     assert "not known here" in fails(tmp_path / "model.h5") or kind == "exec"
@@ -328,7 +336,7 @@ def test_a_legacy_layer_is_a_layer(kind, files, tmp_path):
 def test_weights_with_pickles_are_not_read(files, tmp_path):
     # Keras 3.8 reads them with allow_pickle=True.
     path = tmp_path / "model.keras"
-    hostile.npz(files, path)
+    hostile_files.npz(files, path)
     assert "it has no model.weights.h5" in fails(path)
 
 
@@ -473,7 +481,7 @@ LEGITIMATE = {
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_what_keras_writes_still_loads(kind, suffix, tmp_path, monkeypatch):
     # Nothing but what is stored is allocated.
-    monkeypatch.setattr(guards, "MARGIN", 64)
+    monkeypatch.setattr(load_limits, "MARGIN", 64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = LEGITIMATE[kind]()
@@ -511,7 +519,9 @@ def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
             "config": {"seed": None},
         }
 
-    keras2_files.write_hdf5(tmp_path / "model.h5", hostile.model(), edit=edit)
+    keras2_files.write_hdf5(
+        tmp_path / "model.h5", hostile_files.model(), edit=edit
+    )
     loaded, _ = files_lib.load_model(tmp_path / "model.h5")
     assert loaded.layers[1].activation is keras.activations.relu
 
@@ -551,7 +561,7 @@ def test_the_guards_are_taken_down_again(files, tmp_path):
         keras.layers.Normalization.build,
         functional.deserialize_node,
     )
-    files.edit(tmp_path / "model.keras", hostile.EDITS["filters_huge"])
+    files.edit(tmp_path / "model.keras", hostile_files.EDITS["filters_huge"])
     fails(tmp_path / "model.keras")
     assert before == (
         Variable.__init__,

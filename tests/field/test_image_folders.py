@@ -16,9 +16,10 @@ pytest.importorskip("tensorflow_datasets")
 import tensorflow as tf  # noqa: E402
 
 from recipes.classification import datasets  # noqa: E402
+from recipes.data import dataset_summary  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
-from recipes.data import inventory  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 # What every program reads, and Keras.
@@ -145,9 +146,9 @@ def test_what_is_left_behind_is_not_trained_on_but_named(tmp_path):
         assert there == [name for name, *_ in rows]
         assert [row[1:] for row in read(split)] == [row[1:] for row in rows]
     assert notes_of(messy) == ALL_LEFT_BEHIND
-    line = inventory.describe(
-        input_pipeline.make(
-            make_config(dataset=f"folder:{messy}", global_batch_size=4)
+    line = dataset_summary.describe_data(
+        input_pipeline.make_data(
+            make_config(dataset=f"folder:{messy}", global_batch_size=4), TASK
         )
     )
     assert line == (
@@ -268,10 +269,11 @@ def test_a_split_of_nothing_is_refused(tmp_path, names):
 
 def test_its_batches_train(tmp_path):
     make(tmp_path, (*PLAIN, *LEFT_BEHIND["2 files (._*)"]))
-    made = input_pipeline.make(
+    made = input_pipeline.make_data(
         make_config(
             dataset=f"folder:{tmp_path}", global_batch_size=13, image_size=8
-        )
+        ),
+        TASK,
     )
     assert made.num_train == 13 and made.num_eval == 3
     images, labels, weights = next(iter(made.train(0)))

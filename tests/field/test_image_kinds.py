@@ -74,7 +74,7 @@ def test_an_animated_webp_is_refused():
 
 def test_a_file_that_is_not_there_has_no_bytes(tmp_path):
     path = tmp_path / "x"
-    assert image_files.read(str(path)).numpy() == b""
+    assert image_files.read_bytes(str(path)).numpy() == b""
     path.write_bytes(b"an image")
-    assert image_files.read(str(path)).numpy() == b"an image"
-    assert image_files.read(str(tmp_path)).numpy() == b""
+    assert image_files.read_bytes(str(path)).numpy() == b"an image"
+    assert image_files.read_bytes(str(tmp_path)).numpy() == b""

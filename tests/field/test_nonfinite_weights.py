@@ -171,7 +171,7 @@ def test_a_result_that_is_not_finite_is_an_error(norm, value):
     model = network()
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
-    text = message(verify.verify, model, converted, report)
+    text = message(verify.verify_conversion, model, converted, report)
     assert "the result 'network'" in text and "first in 'bn'" in text
 
 
@@ -184,7 +184,7 @@ def test_a_nan_is_the_worst_in_any_place(place):
 
     numbers = [1e-9, 1e-9]
     numbers[place] = np.nan
-    assert writer.worst(numbers) == np.inf
+    assert writer.largest(numbers) == np.inf
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores"])
@@ -221,4 +221,4 @@ def test_an_export_names_the_layer(tmp_path):
     put(model.get_layer("bn"), "moving_variance", (2,), np.nan)
     config = types.SimpleNamespace(export_format="saved_model", folder=tmp_path)
     with pytest.raises(RecipeError, match="'bn'.*moving_variance"):
-        writer.write(config, model, {}, None)
+        writer.write_export(config, model, {}, None)

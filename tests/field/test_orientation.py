@@ -14,9 +14,9 @@ pytest.importorskip("tensorflow_datasets")
 
 import tensorflow as tf  # noqa: E402
 
-from recipes.data import exif  # noqa: E402
 from recipes.data import image_files  # noqa: E402
 from recipes.data import input_pipeline  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 
 TAG = 0x0112
@@ -46,7 +46,9 @@ def upright(content):
 
 def shown(content):
     pixels = image_files.decode(content, 3)
-    return image_files.upright(pixels, exif.orientation(content)).numpy()
+    return image_files.rotate_upright(
+        pixels, image_files.read_orientation(content)
+    ).numpy()
 
 
 # https://github.com/facebookresearch/detectron2/issues/788
@@ -83,7 +85,7 @@ def test_the_tag_is_found_wherever_it_stands(order, profile):
     picture().save(buffer, "JPEG", exif=tags, icc_profile=bytes(profile))
     content = buffer.getvalue()
     assert PIL.Image.open(io.BytesIO(content)).getexif()[TAG] == 6
-    assert int(exif.orientation(content)) == 6
+    assert int(image_files.read_orientation(content)) == 6
 
 
 def test_nonsense_is_upright():
@@ -94,12 +96,12 @@ def test_nonsense_is_upright():
         for value in (0, 255, *generator.integers(0, 256, 2)):
             content = bytearray(whole)
             content[place] = value
-            assert 1 <= int(exif.orientation(bytes(content))) <= 8
+            assert 1 <= int(image_files.read_orientation(bytes(content))) <= 8
     for length in range(0, begin + 60, 3):
-        assert 1 <= int(exif.orientation(whole[:length])) <= 8
+        assert 1 <= int(image_files.read_orientation(whole[:length])) <= 8
     for orientation in (0, 9, 255, 65535):
         content = encode("JPEG", orientation)
-        assert int(exif.orientation(content)) == 1
+        assert int(image_files.read_orientation(content)) == 1
 
 
 @pytest.mark.parametrize("augmentation", ["inception", "crop_flip"])
@@ -117,13 +119,14 @@ def test_folders_are_read_upright(tmp_path, augmentation):
                     path.write_bytes(content)
                 else:
                     PIL.Image.fromarray(upright(content)).save(path)
-        made[name] = input_pipeline.make(
+        made[name] = input_pipeline.make_data(
             make_config(
                 dataset=f"folder:{tmp_path / name}",
                 global_batch_size=8,
                 image_size=16,
                 augmentation=augmentation,
-            )
+            ),
+            TASK,
         )
     for split in ("train", "evaluation"):
         batches = [
@@ -142,7 +145,9 @@ def test_turned_jpegs_leave_the_fast_path(tmp_path):
     config = make_config(
         dataset=f"folder:{tmp_path}", global_batch_size=8, image_size=24
     )
-    images, _, weights = next(iter(input_pipeline.make(config).evaluation()))
+    images, _, weights = next(
+        iter(input_pipeline.make_data(config, TASK).evaluation())
+    )
     assert weights.numpy().all()
     for orientation, image in enumerate(images.numpy(), start=1):
         pixels = upright(encode("JPEG", orientation, quality=95))

@@ -22,6 +22,7 @@ from recipes.config.base import Config  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.training import runner  # noqa: E402
+from tests.recipes import small_runs  # noqa: E402
 from tests.recipes.detection import small_detector  # noqa: E402
 
 CLASSES = ("cat", "chien <été>")
@@ -33,7 +34,8 @@ def command(*arguments, kind=Config):
     values = flags.FlagValues()
     recipe_flags.define_settings(values, kind)
     values(["program", *arguments])
-    runner.run(recipe_flags.to_config(values, kind))
+    task = small_runs.TASK if kind is Config else small_detector.TASK
+    runner.run(recipe_flags.to_config(values, kind), task)
 
 
 def picture(label, i):
@@ -160,7 +162,7 @@ def test_class_names_go_with_what_is_written(own):
     exported = json.loads(exported.read_text())
     from recipes.models import model_metadata
 
-    metadata = model_metadata.read(run / "model.keras")
+    metadata = model_metadata.read_metadata(run / "model.keras")
     for names in (summary, exported, metadata):
         assert names["class_names"] == list(CLASSES)
     assert metadata["keras_version"] == keras.__version__

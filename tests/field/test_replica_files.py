@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_norm.training import ReplicaModel
-from tests.field import replicas
+from tests.field import replica_checks
 
 random = np.random.default_rng(0)
 X = random.normal(size=(13, 5)).astype("float32")
@@ -15,7 +15,7 @@ Y = random.normal(size=(13, 2)).astype("float32")
 
 def model_of(num_replicas=2, **arguments):
     keras.utils.set_random_seed(0)
-    with replicas.scope(num_replicas):
+    with replica_checks.scope(num_replicas):
         network = keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
         model = ReplicaModel(network, **arguments)
         model.compile(

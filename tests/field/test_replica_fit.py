@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_norm
 from keras_norm.training import ReplicaModel
-from tests.field import replicas
+from tests.field import replica_checks
 
 random = np.random.default_rng(0)
 ROWS = 13
@@ -111,13 +111,13 @@ def cases():
 @functools.cache
 def expected(name):
     network, data, compiling, fit = CASES[name]
-    return replicas.in_keras(network, data, fit=fit, **compiling)
+    return replica_checks.in_keras(network, data, fit=fit, **compiling)
 
 
 @pytest.mark.parametrize(("name", "num_replicas", "num_parts"), list(cases()))
 def test_sample_weights_count_as_on_one_device(name, num_replicas, num_parts):
     network, data, compiling, fit = CASES[name]
-    ours = replicas.on_replicas(
+    ours = replica_checks.on_replicas(
         network,
         data,
         num_replicas,
@@ -125,22 +125,22 @@ def test_sample_weights_count_as_on_one_device(name, num_replicas, num_parts):
         arguments={"accumulation_steps": num_parts},
         **compiling,
     )
-    replicas.assert_same(ours, expected(name))
+    replica_checks.assert_same(ours, expected(name))
 
 
 def test_weights_by_name_go_to_outputs_in_a_list():
     _, data, compiling, _ = CASES["list"]
     named = {"a": A, "b": B}
-    ours = replicas.on_replicas(
+    ours = replica_checks.on_replicas(
         IN_LIST, (X, named), fit={"sample_weight": BOTH}, **compiling
     )
-    replicas.assert_same(ours, expected("list"))
+    replica_checks.assert_same(ours, expected("list"))
 
 
 def test_weights_may_come_after_an_evaluation_without_any():
     def train(model):
         loss = keras.losses.MeanSquaredError("mean_with_sample_weight")
-        model.compile(replicas.sgd(), loss)
+        model.compile(replica_checks.sgd(), loss)
         model.evaluate(X, A, 8, verbose=0)
         history = model.fit(
             X, A, 8, sample_weight=PER_ROW, verbose=0, shuffle=False
@@ -152,7 +152,7 @@ def test_weights_may_come_after_an_evaluation_without_any():
         return keras.Sequential([keras.Input((5,)), keras.layers.Dense(2)])
 
     expected = train(network())
-    with replicas.scope(2):
+    with replica_checks.scope(2):
         model = ReplicaModel(network())
         ours = train(model)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
@@ -174,7 +174,7 @@ def test_rows_without_any_weight_count_in_no_statistic(norm):
 
     def moments(images, pixels, weights):
         keras.utils.set_random_seed(0)
-        with replicas.scope(1):
+        with replica_checks.scope(1):
             model = ReplicaModel(per_pixel(norm))
             model.compile(keras.optimizers.SGD(0.0), CROSSENTROPY)
         model.fit(
@@ -198,7 +198,7 @@ def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
         """Weights after training with all, without hidden, with all."""
         for is_trainable in (True, False, True):
             network.get_layer("hidden").trainable = is_trainable
-            model.compile(replicas.sgd(), CROSSENTROPY)
+            model.compile(replica_checks.sgd(), CROSSENTROPY)
             model.fit(X, B, 8, verbose=0, shuffle=False)
             yield network.get_weights()
 
@@ -206,7 +206,7 @@ def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
     network = dense()
     expected = list(train(network, network))
     keras.utils.set_random_seed(0)
-    with replicas.scope(num_replicas):
+    with replica_checks.scope(num_replicas):
         model = ReplicaModel(dense(), ema_decay=0.5, nan_policy="stop")
         ours = list(train(model, model.model))
     for one, other in zip(sum(ours, []), sum(expected, []), strict=True):
@@ -217,7 +217,7 @@ def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable")
 def test_a_model_of_which_nothing_is_trainable_stays_as_it_is():
-    with replicas.scope(2):
+    with replica_checks.scope(2):
         model = ReplicaModel(dense(), clip_global_norm=1.0)
         model.model.trainable = False
         model.compile("adam", CROSSENTROPY)
@@ -251,15 +251,15 @@ def without_input():
     ],
 )
 def test_a_network_is_built_from_the_first_batch(network, num_replicas):
-    expected = replicas.in_keras(network, (X, B), loss=CROSSENTROPY)
-    ours = replicas.on_replicas(
+    expected = replica_checks.in_keras(network, (X, B), loss=CROSSENTROPY)
+    ours = replica_checks.on_replicas(
         network,
         (X, B),
         num_replicas,
         arguments={"nan_policy": "skip"},
         loss=CROSSENTROPY,
     )
-    replicas.assert_same(ours, expected)
+    replica_checks.assert_same(ours, expected)
     assert ours[0]["loss"][0] > ours[0]["loss"][1]
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.field import replicas
+from tests.field import replica_checks
 
 random = np.random.default_rng(0)
 # Rows of 1 to 7 tokens, 0 being none; the last batch has 5 rows.
@@ -174,7 +174,7 @@ def cases():
 @functools.cache
 def expected(name):
     network, data, compiling, fit = CASES[name]
-    return replicas.in_keras(network, data, fit=fit, **compiling)
+    return replica_checks.in_keras(network, data, fit=fit, **compiling)
 
 
 # https://github.com/huggingface/transformers/issues/24725
@@ -182,10 +182,10 @@ def expected(name):
 @pytest.mark.parametrize(("name", "way"), list(cases()))
 def test_a_loss_is_divided_by_what_it_is_on_one_device(name, way):
     network, data, compiling, fit = CASES[name]
-    ours = replicas.on_replicas(
+    ours = replica_checks.on_replicas(
         network, data, fit=fit, **WAYS[way], **compiling
     )
-    replicas.assert_same(ours, expected(name))
+    replica_checks.assert_same(ours, expected(name))
 
 
 def largest(y_true, y_pred):
@@ -227,7 +227,7 @@ def test_what_is_of_the_whole_batch_is_refused_by_name(case):
     compiling, weights, message = REFUSED[case]
     weights = PER_ROW if weights is PER_ROW else None
     with pytest.raises(ValueError, match=message):
-        replicas.on_replicas(
+        replica_checks.on_replicas(
             dense, (X, Y), fit={"sample_weight": weights}, **compiling
         )
 
@@ -238,7 +238,7 @@ def test_an_added_loss_of_the_whole_batch_is_refused():
         return keras.Sequential([keras.Input((5,)), *layers])
 
     with pytest.raises(ValueError, match="add_loss"):
-        replicas.on_replicas(
+        replica_checks.on_replicas(
             network,
             (X, Y),
             num_replicas=1,
@@ -248,6 +248,8 @@ def test_an_added_loss_of_the_whole_batch_is_refused():
 
 
 def test_on_one_device_in_one_part_every_loss_is_keras():
-    expected = replicas.in_keras(dense, (X, Y), loss="dice")
-    ours = replicas.on_replicas(dense, (X, Y), num_replicas=1, loss="dice")
-    replicas.assert_same(ours, expected)
+    expected = replica_checks.in_keras(dense, (X, Y), loss="dice")
+    ours = replica_checks.on_replicas(
+        dense, (X, Y), num_replicas=1, loss="dice"
+    )
+    replica_checks.assert_same(ours, expected)

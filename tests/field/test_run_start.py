@@ -18,7 +18,7 @@ pytest.importorskip("tensorflow_datasets")
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from recipes.classification import confusion_matrix  # noqa: E402
+from recipes.classification import evaluation_report  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
@@ -32,6 +32,7 @@ from recipes.training import distribution  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from tests.recipes import command_line as process  # noqa: E402
 from tests.recipes.experiments.fake_runs import write  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 from tests.recipes.small_runs import run  # noqa: E402
 
@@ -72,7 +73,7 @@ def test_a_single_cpu_is_no_replica(tmp_path):
     ("input_rate", "waits"), [(19_000, False), (1501, False), (1499, True)]
 )
 def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
-    bar = progress.Progress(make_config(), TWO_EPOCHS, 0, input_rate)
+    bar = progress.Progress(TASK, TWO_EPOCHS, 0, input_rate)
     row = {
         "train/loss": 1.0,
         "train/accuracy": 0.5,
@@ -86,7 +87,7 @@ def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
 
 def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    with progress.Progress(make_config(), TWO_EPOCHS, 0, 1e9) as bar:
+    with progress.Progress(TASK, TWO_EPOCHS, 0, 1e9) as bar:
         assert bar.console.is_terminal
         for step in (1, 2, 3, 4):
             bar.move(step)
@@ -106,7 +107,7 @@ def test_a_command_that_fails_leaves_nothing(tmp_path):
         workdir=str(tmp_path / "new" / "run"), dataset="folder:/nowhere"
     )
     with pytest.raises(RecipeError, match="/nowhere"):
-        runner.run(bad)
+        runner.run(bad, TASK)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +125,7 @@ def test_the_corrected_command_is_accepted(tmp_path):
 def test_a_misspelt_workdir_is_not_made(sparse, mode):
     folder = sparse[0].with_name("rum")
     with pytest.raises(RecipeError) as caught:
-        runner.run(make_config(workdir=str(folder), mode=mode))
+        runner.run(make_config(workdir=str(folder), mode=mode), TASK)
     assert f"there is no run in {folder}." in str(caught.value)
     assert f"Did you mean {sparse[0]}?" in str(caught.value)
     assert not folder.exists()
@@ -201,7 +202,7 @@ def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
     model = keras.Model(image, keras.layers.Dense(10)(x))
     model.save(tmp_path / "code.keras")
     with pytest.raises(RecipeError) as caught:
-        pretrained.read(str(tmp_path / "code.keras"), None, "float32")
+        pretrained.read_model(str(tmp_path / "code.keras"), None, "float32")
     assert "unsafe" not in str(caught.value)
     assert "holds Python code" in str(caught.value)
 
@@ -254,7 +255,7 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
     config = make_config(workdir=str(tmp_path))
     path = tmp_path / "evaluation.json"
     path.write_bytes(damage)
-    assert confusion_matrix.page(config, data) == ""
+    assert evaluation_report.render_evaluation(config, data) == ""
     assert f"{path} is damaged" in caplog.text or damage == b"[]"
 
 

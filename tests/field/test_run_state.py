@@ -19,6 +19,7 @@ from recipes.data import input_pipeline  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from tests import tfds_archives  # noqa: E402
+from tests.recipes.small_runs import TASK  # noqa: E402
 from tests.recipes.small_runs import make_config  # noqa: E402
 from tests.recipes.small_runs import run  # noqa: E402
 from tests.recipes.small_runs import summary  # noqa: E402
@@ -42,7 +43,9 @@ def folder(root, bad=()):
 
 def make(root, bad=(), **flags):
     settings, paths = folder(root, bad)
-    return input_pipeline.make(make_config(**{**settings, **flags})), paths
+    return input_pipeline.make_data(
+        make_config(**{**settings, **flags}), TASK
+    ), paths
 
 
 def test_each_run_has_its_own_bad_images(tmp_path):
@@ -85,7 +88,7 @@ def test_a_run_that_ended_keeps_its_list(tmp_path, capsys):
     assert f"left out 1 image (--on_bad_image=skip): {paths[0]}" in (
         capsys.readouterr().out
     )
-    runner.run(make_config(**flags, workdir=str(tmp_path / "run")))
+    runner.run(make_config(**flags, workdir=str(tmp_path / "run")), TASK)
     assert "training ended before" in capsys.readouterr().out
     assert summary(tmp_path / "run")["bad_images"] == paths
 
@@ -141,4 +144,4 @@ def test_only_the_scopes_count_themselves():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Global)
     ]
-    assert found == ["keras_norm/conversion/scope.py"]
+    assert found == ["keras_norm/conversion/norm_scope.py"]

@@ -3,8 +3,10 @@
 import json
 
 from recipes import imagenet
+from recipes.classification.task import ImageClassification
 from recipes.config import base as config_lib
 
+TASK = ImageClassification()
 TINY = {
     "dataset": "digits",
     "model": "resnet2_cifar",

@@ -16,6 +16,7 @@ from recipes.training import distribution
 from tests import tfds_archives
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import finish
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import run
@@ -55,8 +56,8 @@ def test_a_run_leaves_everything_behind(tmp_path):
 def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
-    made = input_pipeline.make(config)
-    trainer = build.build(config, made, distribution.make(config))
+    made = input_pipeline.make_data(config, TASK)
+    trainer = build.build(config, TASK, made, distribution.make(config))
     for row, (images, labels, _) in zip(
         written, made.train(0).take(3), strict=False
     ):

@@ -1,4 +1,4 @@
-"""Images and the boxes of the objects on them: what a set holds."""
+"""Data structures of a detection dataset: annotations, splits and sources."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,18 +11,20 @@ from recipes.data import image_files
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """The truth about one image, in NumPy.
+    """The ground truth of one image, as NumPy arrays.
 
     Attributes:
-        image_id: As the set numbers it.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        image_id: The dataset's id of the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         boxes: float32 `(n, 4)`, `[ymin, xmin, ymax, xmax]` in pixels.
         labels: int64 `(n,)`, from 0 to the number of classes - 1.
-        is_crowd: bool `(n,)`: the box is around many objects, or one too hard
-            to find. What is found there is neither right nor wrong.
-        areas: float32 `(n,)`, square pixels, as annotated: in COCO that of the
-            outline. Where a set has none, that of the box.
+        is_crowd: bool `(n,)`. True for a box around many objects, or around an
+            object that is too hard to detect. Detections in such a box count
+            neither as true nor as false positives.
+        areas: float32 `(n,)`, annotated areas in square pixels. COCO annotates
+            the area of the segmentation. Without annotated areas, the areas of
+            the boxes.
     """
 
     image_id: int
@@ -36,23 +38,24 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The training or the evaluation examples of a set.
+    """The training or the evaluation split of a dataset.
 
     Attributes:
-        num_examples: How many images there are.
-        read: `f(index)` gives an example in a graph, where `index` is an int64
-            tensor: a dict of
+        num_examples: Number of images.
+        read: `f(index)` returns an example in a graph for an int64 tensor
+            `index`: a dict of
             `"image"`: the bytes of a JPEG, PNG, GIF, BMP or WebP file;
-            `"boxes"`: float32 `(n, 4)`, `[ymin, xmin, ymax, xmax]` as shares
-            of height and width, from 0 to 1, every side longer than 0;
+            `"boxes"`: float32 `(n, 4)`, `[ymin, xmin, ymax, xmax]` relative to
+            height and width, from 0 to 1, every side longer than 0;
             `"labels"`: int64 `(n,)`; `"is_crowd"`: bool `(n,)`;
-            and, where the set says it, `"size"`: int64 `(2,)`, the height and
-            width that the image must have.
-        name: `f(index)` tells a person which image that is, and where.
-        annotations: `f()` gives the list of `Annotation`s, by index, read
-            once. Their boxes are those of `read`, but in pixels.
-        path: `f(index)` gives the path of the file that an image is; None
-            where it is none.
+            and, for datasets that annotate it, `"size"`: int64 `(2,)`, the
+            height and width that the image must have.
+        name: `f(index)` returns a description of the image and its location
+            for messages.
+        annotations: `f()` returns the list of `Annotation`s by index, read
+            once. Their boxes are those of `read` in pixels.
+        path: `f(index)` returns the path of the image's file; None if images
+            are not stored as files.
     """
 
     num_examples: int
@@ -64,16 +67,16 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A detection set.
+    """A detection dataset.
 
     Attributes:
-        class_names: The name of each label.
-        category_ids: The number that the set itself gives to each label: what
-            a file of predictions calls it by.
-        train: The training examples.
-        evaluation: The evaluation examples.
-        num_channels: Colors of an image.
-        notes: What else there is to say of what was found.
+        class_names: Class name of each label.
+        category_ids: The dataset's category id of each label, which is written
+            into the file of predictions.
+        train: The training `Split`.
+        evaluation: The evaluation `Split`.
+        num_channels: Number of channels of an image.
+        notes: Remarks about the dataset to print, a tuple of strings.
     """
 
     class_names: tuple
@@ -90,9 +93,12 @@ class Source:
 
 
 def image_size(data):
-    """Height and width, int32 `(2,)`, of an image file's bytes, in a graph.
+    """Returns the height and width, int32 `(2,)`, of an encoded image.
 
-    Only the header of a JPEG is looked at; others are decoded.
+    Runs in a graph. JPEG files are not decoded; only their header is read.
+
+    Args:
+        data: Scalar string tensor, the bytes of the image file.
     """
 
     def decoded():

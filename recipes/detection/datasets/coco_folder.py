@@ -1,12 +1,12 @@
-"""A folder of images with annotations in COCO's format.
+"""Reads a folder of images with annotations in COCO's format.
 
-Either as COCO's own archives unpack,
+The folder has the layout of COCO's archives,
 
   annotations/instances_train2017.json   annotations/instances_val2017.json
   train2017/*.jpg                        val2017/*.jpg
 
 (or with the images in images/train2017 and images/val2017, or all in images),
-or as Roboflow writes it:
+or that of a Roboflow export:
 
   train/_annotations.coco.json           valid/_annotations.coco.json
   train/*.jpg                            valid/*.jpg
@@ -23,50 +23,54 @@ from recipes.data import image_files
 from recipes.data import image_folder
 from recipes.detection.datasets import coco_json
 from recipes.detection.datasets import image_sizes
-from recipes.detection.datasets.annotations import Annotation
 from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
 from recipes.errors import RecipeError
 
+# Name of an annotation file in a Roboflow export.
 ROBOFLOW = "_annotations.coco.json"
 EVAL_FOLDERS = ("valid", "val", "validation", "test")
 
 
 def open_folder(root, skips=False):
-    """The source that a folder holds.
+    """Opens a folder as a dataset.
 
     Args:
         root: Path of the folder.
-        skips: Whether single images of another size than annotated may be left
-            out when they are read, by the sizes that `Split.read` gives.
+        skips: Whether the run skips images whose size differs from their
+            annotation. They are then only an error here if no image is left.
+
+    Returns:
+        A `Source`.
 
     Raises:
-        RecipeError: if it cannot be read, is incomplete, or contradicts itself.
+        RecipeError: if a file cannot be read, is missing, or has invalid or
+            contradictory entries.
     """
-    files = _files(root)
-    parts = [coco_json.load(path) for path, _ in files]
-    train, evaluation = (part.categories for part in parts)
+    files = _find_files(root)
+    contents = [coco_json.load(path) for path, _ in files]
+    train, evaluation = (content.categories for content in contents)
     if train != evaluation:
         differing = sorted(train.items() ^ evaluation.items())
-        names = _first(f"{number} {name!r}" for number, name in differing)
+        names = _join(f"{number} {name!r}" for number, name in differing)
         raise RecipeError(
-            f"{files[0][0]} and {files[1][0]} must name the same categories. "
+            f"{files[0][0]} and {files[1][0]} must have the same categories. "
             f"They differ in {names}."
         )
-    splits, read = [], []
+    splits, all_images = [], []
     list_folder = functools.cache(_list_folder)
-    for (path, folders), columns in zip(files, parts, strict=True):
-        if np.all(columns.is_crowd):
+    for (path, folders), content in zip(files, contents, strict=True):
+        if all(np.all(each.is_crowd) for each in content.annotations):
             raise RecipeError(
-                f"{path} has no box of a single object: there is nothing to "
-                "learn from, or to evaluate on."
+                f"{path} has no box of a single object, which training and "
+                "evaluation need."
             )
         folders = [*folders, root]
-        images = _images(path, folders, columns.file_names, list_folder)
-        image_sizes.check(path, images, columns, skips)
-        splits.append(_split(images, columns))
-        read += images
-    _warn_of_unread(root, read, list_folder)
+        images = _find_images(path, folders, content.file_names, list_folder)
+        image_sizes.check_sizes(path, images, content.annotations, skips)
+        splits.append(_make_split(images, content.annotations))
+        all_images += images
+    _warn_of_unread_images(root, all_images, list_folder)
     _warn_of_unread_splits(root, files)
     return Source(
         class_names=tuple(train.values()),
@@ -76,38 +80,42 @@ def open_folder(root, skips=False):
     )
 
 
-def _files(root):
-    """For training and evaluation: the annotations, where images may be."""
+def _find_files(root):
+    """Returns `(annotation file, image folders)` of training and evaluation."""
     if not root.is_dir():
         raise RecipeError(
-            f"--dataset=folder:{root}: there is no such folder. It must hold "
-            f"{_wanted()}."
+            f"--dataset=folder:{root}: the folder does not exist. It must "
+            f"contain {_describe_layouts()}."
         )
-    found = [_coco(root, kind) for kind in ("train", "val")]
-    if not any(found):
-        found = [_roboflow(root, ("train",)), _roboflow(root, EVAL_FOLDERS)]
-    if not all(found):
-        there = _first(sorted(p.name for p in root.iterdir())) or "nothing"
+    files = [_find_coco_file(root, split) for split in ("train", "val")]
+    if not any(files):
+        files = [
+            _find_roboflow_file(root, ("train",)),
+            _find_roboflow_file(root, EVAL_FOLDERS),
+        ]
+    if not all(files):
+        found = _join(sorted(p.name for p in root.iterdir())) or "nothing"
         raise RecipeError(
-            f"--dataset=folder:{root} must hold {_wanted()}. It holds: {there}."
+            f"--dataset=folder:{root} must contain {_describe_layouts()}. It "
+            f"contains: {found}."
         )
-    return found
+    return files
 
 
-def _wanted():
+def _describe_layouts():
     return (
         "annotations/instances_train*.json and annotations/instances_val*.json "
         f"with the images in train*/ and val*/, or train/{ROBOFLOW} and valid/"
-        f"{ROBOFLOW} with the images beside them"
+        f"{ROBOFLOW} with the images next to them"
     )
 
 
-def _coco(root, kind):
-    paths = sorted((root / "annotations").glob(f"instances_{kind}*.json"))
+def _find_coco_file(root, split):
+    paths = sorted((root / "annotations").glob(f"instances_{split}*.json"))
     if len(paths) > 1:
         raise RecipeError(
-            f"--dataset=folder:{root} must hold one file of the name "
-            f"annotations/instances_{kind}*.json. It holds "
+            f"--dataset=folder:{root} must contain only one file "
+            f"annotations/instances_{split}*.json. It contains "
             f"{', '.join(path.name for path in paths)}."
         )
     for path in paths:
@@ -116,7 +124,7 @@ def _coco(root, kind):
         return path, [root / name, images / name, images]
 
 
-def _roboflow(root, folders):
+def _find_roboflow_file(root, folders):
     for folder in folders:
         path = root / folder / ROBOFLOW
         if path.is_file():
@@ -124,11 +132,11 @@ def _roboflow(root, folders):
 
 
 def _list_folder(folder):
-    """Names in a folder. It is listed once: asking for each file is slow."""
+    """Returns the file names in a folder; asking for each file is slow."""
     if not os.path.isdir(folder):
         return frozenset()
     with os.scandir(folder) as entries:
-        # A pipe would be waited for.
+        # No pipes: reading one would block.
         return frozenset(
             entry.name
             for entry in entries
@@ -136,10 +144,12 @@ def _list_folder(folder):
         )
 
 
-def _images(path, folders, names, list_folder):
-    """The paths of the images, in the folder that has the first of them."""
-    there = [f for f in folders if os.path.isfile(os.path.join(f, names[0]))]
-    folder = (there or [f for f in folders if f.is_dir()] or folders)[0]
+def _find_images(path, folders, names, list_folder):
+    """Returns the images' paths in the folder that contains the first one."""
+    candidates = [
+        f for f in folders if os.path.isfile(os.path.join(f, names[0]))
+    ]
+    folder = (candidates or [f for f in folders if f.is_dir()] or folders)[0]
     images = [os.path.join(folder, name) for name in names]
     missing = [
         image
@@ -149,27 +159,27 @@ def _images(path, folders, names, list_folder):
     if missing:
         more = len(missing) - 1
         raise RecipeError(
-            f"{path} names images that are not there: {missing[0]}"
+            f"{path} lists images that do not exist: {missing[0]}"
             + (f" and {more} more of {len(images)}." if more else ".")
         )
     return images
 
 
-def _warn_of_unread(root, images, list_folder):
-    """Names images beside those of the annotations, which no file lists."""
+def _warn_of_unread_images(root, images, list_folder):
+    """Logs the images that no annotation file lists."""
     read = {}
     for image in map(os.path.normpath, images):
         read.setdefault(os.path.dirname(image), set()).add(image)
     unread = [
         image
         for parent in sorted(read)
-        for image in image_folder.images_of(parent, list_folder(parent))
+        for image in image_folder.list_images(parent, list_folder(parent))
         if image not in read[parent]
     ]
     if unread:
         logging.warning(
-            "folder:%s: not read, as no annotations list them: %d images, the "
-            "first is %s.",
+            "folder:%s: %d images are not listed in the annotations and are "
+            "not used. The first is %s.",
             root,
             len(unread),
             image_folder.printable(unread[0]),
@@ -182,53 +192,50 @@ def _warn_of_unread_splits(root, files):
     unread = [name for name in folders if (root / name / ROBOFLOW).is_file()]
     if unread:
         logging.warning(
-            "folder:%s: not read: %s.", root, ", ".join(f"{n}/" for n in unread)
+            "folder:%s: splits that are not used: %s.",
+            root,
+            ", ".join(f"{name}/" for name in unread),
         )
 
 
-def _split(images, columns):
+def _make_split(images, annotations):
+    """Returns the `Split` of images, given by their paths."""
     paths = tf.constant([os.fsencode(image) for image in images])
-    offsets = tf.constant(columns.offsets)
-    scales = np.tile(columns.sizes, 2).repeat(np.diff(columns.offsets), axis=0)
-    rows = {
-        "boxes": tf.constant(columns.boxes / scales, tf.float32),
-        "labels": tf.constant(columns.labels),
-        "is_crowd": tf.constant(columns.is_crowd),
+    sizes = np.array([[a.height, a.width] for a in annotations], np.int64)
+    counts = [len(a.labels) for a in annotations]
+    offsets = tf.constant(np.cumsum([0, *counts]), tf.int64)
+    boxes = np.concatenate([a.boxes for a in annotations])
+    columns = {
+        "boxes": tf.constant(
+            boxes / np.tile(sizes, 2).repeat(counts, axis=0), tf.float32
+        ),
+        "labels": tf.constant(np.concatenate([a.labels for a in annotations])),
+        "is_crowd": tf.constant(
+            np.concatenate([a.is_crowd for a in annotations])
+        ),
     }
-    sizes = tf.constant(columns.sizes)
+    sizes = tf.constant(sizes)
 
     def read(i):
         begin, end = offsets[i], offsets[i + 1]
-        own = {key: column[begin:end] for key, column in rows.items()}
-        return {"image": image_files.read(paths[i]), "size": sizes[i], **own}
+        objects = {key: column[begin:end] for key, column in columns.items()}
+        return {
+            "image": image_files.read_bytes(paths[i]),
+            "size": sizes[i],
+            **objects,
+        }
 
     return Split(
         num_examples=len(images),
         read=read,
         name=lambda i: image_folder.printable(images[i]),
         path=lambda i: images[i],
-        annotations=functools.cache(
-            lambda: [_annotation(columns, i) for i in range(len(images))]
-        ),
+        annotations=lambda: annotations,
     )
 
 
-def _annotation(columns, i):
-    height, width = columns.sizes[i]
-    own = slice(columns.offsets[i], columns.offsets[i + 1])
-    return Annotation(
-        image_id=int(columns.image_ids[i]),
-        height=int(height),
-        width=int(width),
-        boxes=columns.boxes[own],
-        labels=columns.labels[own],
-        is_crowd=columns.is_crowd[own],
-        areas=columns.areas[own],
-    )
-
-
-def _first(names, limit=8):
-    """Up to some names, for a sentence."""
+def _join(names, limit=8):
+    """Joins names with commas, up to a limit."""
     names = list(names)
     more = [f"and {len(names) - limit} more"] if len(names) > limit else []
     return ", ".join(names[:limit] + more)

@@ -1,235 +1,260 @@
-"""A file of annotations in COCO's format, read whole and checked.
+"""Reads and validates an annotation file in COCO's JSON format.
 
-What is wrong is one `RecipeError` that names the file and the entry: a box that
-is dropped or moved in silence would only be seen in the score.
+An invalid entry raises a one-line `RecipeError` that names the file and the
+entry. A box that was silently dropped or moved would only show in the score.
 """
 
+import collections
 import dataclasses
-import itertools
 import json
+import math
 
 import numpy as np
 from absl import logging
 
-from recipes.detection.datasets import json_entries
-from recipes.detection.datasets.json_entries import Entries
+from recipes.detection.datasets.annotations import Annotation
 from recipes.errors import RecipeError
 
-PARTS = ("images", "annotations", "categories")
-# What no detector learns from, and by far the largest part of COCO's files.
-UNUSED = ("segmentation", "keypoints", "caption")
-# How many pixels a box may lie outside of its image: it is dropped as empty.
+LISTS = ("images", "annotations", "categories")
+# Unused by the detector, and by far the largest part of COCO's files.
+UNUSED_KEYS = ("segmentation", "keypoints", "caption")
+# Number of pixels by which a box may lie outside its image. Such a box is
+# dropped as empty instead of being an error.
 TOLERANCE = 1.0
+MAX_INT64 = 2**63 - 1
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
-class Columns:
-    """The images of a file and, image by image, their m boxes.
+class CocoFile:
+    """The content of an annotation file.
 
     Attributes:
-        categories: Dict from the number of a category to its name, by number.
-        image_ids: int64 `(n,)`.
-        file_names: The n names, as they are written.
-        sizes: int64 `(n, 2)`, height and width in pixels.
-        offsets: int64 `(n + 1,)`: the rows `offsets[i]` up to `offsets[i + 1]`
-            are those of image i.
-        boxes: float32 `(m, 4)`, `[ymin, xmin, ymax, xmax]` in pixels.
-        labels: int64 `(m,)`, places in `categories`.
-        is_crowd: bool `(m,)`.
-        areas: float32 `(m,)`, square pixels.
+        categories: Dict from category id to category name, sorted by id. A
+            label is a position in it.
+        file_names: File name of each image, as written in the file.
+        annotations: The `Annotation` of each image.
     """
 
     categories: dict
-    image_ids: np.ndarray
     file_names: list
-    sizes: np.ndarray
-    offsets: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    is_crowd: np.ndarray
-    areas: np.ndarray
+    annotations: list
 
 
 def load(path):
-    """The columns of a file.
+    """Reads a file and validates it.
+
+    Entries are checked one by one in Python. `pycocotools.coco.COCO` validates
+    nothing and silently keeps the last of two entries with the same id.
+
+    Args:
+        path: Path of the JSON file.
+
+    Returns:
+        A `CocoFile`.
 
     Raises:
-        RecipeError: if the file is not what it should be.
+        RecipeError: if the file cannot be read or an entry is invalid.
     """
-    images, annotations, categories = _parts(path)
-    names = _names(categories)
-    images.ids()
-    image_ids = images.integers("id")
-    file_names = images.values("file_name", str)
-    sizes = _sizes(images)
-
-    ids = annotations.ids()
-    owners = annotations.integers("image_id")
-    of_image = json_entries.places(image_ids, owners)
-    _reject_unknown(path, ids, of_image, owners, "image", "")
-    kinds = annotations.integers("category_id")
-    labels = json_entries.places(np.array(list(names), np.int64), kinds)
-    known = f" The categories are {', '.join(map(str, names))}."
-    _reject_unknown(path, ids, labels, kinds, "category", known)
-
-    boxes = _Boxes(annotations, ids, of_image, file_names).clipped(sizes)
-    areas = _areas(annotations, boxes)
-    is_crowd = annotations.flags("iscrowd")
-    kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
-    _warn_of_empty(path, ids, kept)
-    order = np.argsort(of_image, kind="stable")
-    order = order[kept[order]]
-    counts = np.bincount(of_image[order], minlength=len(image_ids))
-    return Columns(
-        categories=names,
-        image_ids=image_ids,
-        file_names=file_names,
-        sizes=sizes,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        boxes=boxes[order].astype(np.float32),
-        labels=labels[order],
-        is_crowd=is_crowd[order],
-        areas=areas[order].astype(np.float32),
+    entries = _read_lists(path)
+    categories = _read_categories(path, entries["categories"])
+    images = _read_images(path, entries["images"])
+    labels = {key: label for label, key in enumerate(categories)}
+    objects = {image_id: [] for image_id in images}
+    _check_unique_ids(path, "annotations", entries["annotations"])
+    empty = []
+    for entry in entries["annotations"]:
+        found = _read_object(path, entry, images, labels)
+        ymin, xmin, ymax, xmax = found[0]
+        if ymin < ymax and xmin < xmax:
+            objects[entry["image_id"]].append(found)
+        else:
+            empty.append(entry["id"])
+    if empty:
+        logging.warning(
+            "%s: dropped %d of %d boxes that contain no pixel of their image. "
+            "The first is annotation %d.",
+            path,
+            len(empty),
+            len(entries["annotations"]),
+            empty[0],
+        )
+    return CocoFile(
+        categories=categories,
+        file_names=[entry["file_name"] for entry in images.values()],
+        annotations=[
+            _to_annotation(entry, objects[image_id])
+            for image_id, entry in images.items()
+        ],
     )
 
 
-def _parts(path):
-    """The images, annotations and categories as they are written."""
+def _read_lists(path):
+    """Returns the images, annotations and categories as lists of dicts."""
     try:
         with open(path, "rb") as file:
-            # Bytes may begin with the mark of their encoding.
-            content = json.loads(file.read(), object_hook=_without_unused)
+            # Bytes, because `json.loads` detects UTF-8 with BOM and UTF-16.
+            content = json.loads(file.read(), object_hook=_drop_unused_keys)
     except OSError as error:
         raise RecipeError(
             f"{path} cannot be read: {error.strerror}."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{path} is no JSON file: {error}.") from error
+        raise RecipeError(f"{path} is not a JSON file: {error}.") from error
     content = content if isinstance(content, dict) else {}
-    for part in PARTS:
-        rows = content.get(part)
-        if not isinstance(rows, list) or set(map(type, rows)) - {dict}:
+    for name in LISTS:
+        entries = content.get(name)
+        if not isinstance(entries, list) or set(map(type, entries)) - {dict}:
             raise RecipeError(
-                f"{path} must hold {part!r}, a list of objects, as COCO's "
-                f"files do. It holds: {', '.join(content) or 'none'}."
+                f"{path} must contain {name!r}, a list of objects, as in "
+                f"COCO's files. It contains: {', '.join(content) or 'nothing'}."
             )
-    for part in ("images", "categories"):
-        if not content[part]:
-            raise RecipeError(f"{path}: the list {part!r} is empty.")
-    return [Entries(path, part, content[part]) for part in PARTS]
+        if not entries and name != "annotations":
+            raise RecipeError(f"{path}: the list {name!r} is empty.")
+    return content
 
 
-def _names(categories):
-    """The names of the categories by their numbers, in the order of these."""
-    categories.ids()
-    ids = categories.integers("id").tolist()
-    names = categories.values("name", str)
-    return dict(sorted(zip(ids, names, strict=True)))
-
-
-def _without_unused(entry):
-    for key in UNUSED:
+def _drop_unused_keys(entry):
+    for key in UNUSED_KEYS:
         entry.pop(key, None)
     return entry
 
 
-def _sizes(images):
-    """Height and width of each image, int64 `(n, 2)`."""
-    sides = [images.integers(key) for key in ("height", "width")]
-    sizes = np.stack(sides, axis=1)
-    bad = np.any(sizes < 1, axis=1)
-    if bad.any():
-        row = images.rows[np.argmax(bad)]
+def _read_categories(path, entries):
+    """Returns a dict from category id to name, sorted by id."""
+    _check_unique_ids(path, "categories", entries, limit=MAX_INT64)
+    for i, entry in enumerate(entries):
+        if type(entry.get("name")) is not str:
+            raise _invalid(path, "categories", i, entry, "name", "a string")
+    names = {int(entry["id"]): entry["name"] for entry in entries}
+    return dict(sorted(names.items()))
+
+
+def _read_images(path, entries):
+    """Returns a dict from image id to entry."""
+    _check_unique_ids(path, "images", entries, limit=MAX_INT64)
+    for i, entry in enumerate(entries):
+        if type(entry.get("file_name")) is not str:
+            raise _invalid(path, "images", i, entry, "file_name", "a string")
+        for key in ("height", "width"):
+            side = entry.get(key)
+            if not (_is_integer(side) and 1 <= side <= MAX_INT64):
+                expected = "an integer of at least 1"
+                raise _invalid(path, "images", i, entry, key, expected)
+    return {int(entry["id"]): entry for entry in entries}
+
+
+def _check_unique_ids(path, name, entries, limit=math.inf):
+    """Raises an error unless all ids are distinct integers within a limit."""
+    for i, entry in enumerate(entries):
+        value = entry.get("id")
+        if not (_is_integer(value) and -limit <= value <= limit):
+            expected = "an integer" + " of 64 bits" * (limit < math.inf)
+            raise _invalid(path, name, i, entry, "id", expected)
+    counts = collections.Counter(entry["id"] for entry in entries)
+    ((value, count),) = counts.most_common(1) or [(None, 0)]
+    if count > 1:
         raise RecipeError(
-            f"{images.path}: image {row['id']} has height {row['height']} and "
-            f"width {row['width']}: both must be at least 1."
-        )
-    return sizes
-
-
-def _reject_unknown(path, ids, places, values, kind, known):
-    bad = places < 0
-    if bad.any():
-        first = np.argmax(bad)
-        more = np.count_nonzero(bad) - 1
-        also = (
-            f" {more} more annotations are of an unknown one." if more else ""
-        )
-        raise RecipeError(
-            f"{path}: annotation {ids[first]} is of {kind} {values[first]}, "
-            f"which the file does not list.{also}{known}"
+            f"{path}: the id {value} occurs {count} times in {name!r}."
         )
 
 
-class _Boxes:
-    """The boxes as they are written, and whose they are."""
+def _is_integer(value):
+    """Returns True for an int and for a float without a fraction."""
+    return type(value) is int or (type(value) is float and value.is_integer())
 
-    def __init__(self, annotations, ids, of_image, file_names):
-        self._path = annotations.path
-        self._values = annotations.values("bbox", list)
-        self._ids = ids
-        self._of_image = of_image
-        self._file_names = file_names
 
-    def clipped(self, sizes):
-        """float64 `(m, 4)`, `[ymin, xmin, ymax, xmax]` within the images.
+def _invalid(path, name, i, entry, key, expected):
+    """Returns the error for an entry's value."""
+    which = f"entry {i} of {name!r}, counted from 0,"
+    if key != "id":
+        which = f"the entry of {name!r} with the id {entry['id']!r}"
+    received = repr(entry[key]) if key in entry else "no such key"
+    return RecipeError(
+        f"{path}: {which} must have {key!r}, {expected}. Received: {received}."
+    )
 
-        Args:
-            sizes: int64 `(n, 2)`, height and width of each image.
-        """
-        boxes, sizes = self._numbers(), sizes[self._of_image]
-        negative = np.any(boxes[:, 2:] < 0, axis=1)
-        self._reject(negative, lambda i: "whose width or height is negative")
-        low = boxes[:, [1, 0]]
-        high = low + boxes[:, [3, 2]]
-        outside = (low > sizes + TOLERANCE) | (high < -TOLERANCE)
-        self._reject(
-            np.any(outside, axis=1),
-            lambda i: f"outside of its {sizes[i, 1]}x{sizes[i, 0]} pixels",
-        )
-        sides = np.clip(low, 0, sizes), np.clip(high, 0, sizes)
-        return np.concatenate(sides, axis=1)
 
-    def _numbers(self):
-        def form(i):
-            return "which is not four finite numbers: x, y, width and height"
+def _read_object(path, entry, images, labels):
+    """Returns `(box, label, is_crowd, area)` of an annotation.
 
-        flat = list(itertools.chain.from_iterable(self._values))
-        are_numbers = set(map(type, flat)) <= {int, float}
-        if not are_numbers or set(map(len, self._values)) - {4}:
-            self._reject([not _is_box(value) for value in self._values], form)
-        boxes = json_entries.floats(flat).reshape(-1, 4)
-        self._reject(~np.all(np.isfinite(boxes), axis=1), form)
-        return boxes
-
-    def _reject(self, bad, problem):
-        if np.any(bad):
-            i = np.argmax(bad)
-            image = self._file_names[self._of_image[i]]
+    The box is `(ymin, xmin, ymax, xmax)`, clipped to the image.
+    """
+    for key, known in (("image_id", images), ("category_id", labels)):
+        value = entry.get(key)
+        if not _is_integer(value):
+            raise _invalid(path, "annotations", None, entry, key, "an integer")
+        if value not in known:
+            hint = f" The categories are {', '.join(map(str, labels))}."
             raise RecipeError(
-                f"{self._path}: annotation {self._ids[i]} of {image} has the "
-                f"box {self._values[i]}, {problem(i)}."
+                f"{path}: annotation {entry['id']} has {key} {value}, which "
+                f"the file does not list.{hint * (known is labels)}"
             )
+    crowd = entry.get("iscrowd")
+    if crowd is not None and (
+        type(crowd) not in (int, float, bool) or crowd not in (0, 1)
+    ):
+        raise _invalid(path, "annotations", None, entry, "iscrowd", "0 or 1")
+    box = _clip_box(path, entry, images[entry["image_id"]])
+    area = entry.get("area")
+    if area is None:
+        area = (box[2] - box[0]) * (box[3] - box[1])
+    elif not (_is_finite(area) and area >= 0):
+        expected = "a finite number of at least 0"
+        raise _invalid(path, "annotations", None, entry, "area", expected)
+    return box, labels[entry["category_id"]], bool(crowd), float(area)
 
 
-def _is_box(value):
-    return len(value) == 4 and all(type(v) in (int, float) for v in value)
+def _clip_box(path, entry, image):
+    """Returns `(ymin, xmin, ymax, xmax)` of an annotation within its image."""
+    box = entry.get("bbox")
+    height, width = int(image["height"]), int(image["width"])
+    if type(box) is not list or len(box) != 4 or not all(map(_is_finite, box)):
+        problem = "which is not four finite numbers: x, y, width and height"
+        raise _invalid_box(path, entry, image, problem)
+    x, y, box_width, box_height = map(float, box)
+    if box_width < 0 or box_height < 0:
+        problem = "whose width or height is negative"
+        raise _invalid_box(path, entry, image, problem)
+    right, bottom = x + box_width, y + box_height
+    if (
+        max(x - width, y - height) > TOLERANCE
+        or min(right, bottom) < -TOLERANCE
+    ):
+        problem = f"which lies outside its {width}x{height} pixels"
+        raise _invalid_box(path, entry, image, problem)
+    return (
+        min(max(y, 0.0), height),
+        min(max(x, 0.0), width),
+        min(max(bottom, 0.0), height),
+        min(max(right, 0.0), width),
+    )
 
 
-def _areas(annotations, boxes):
-    """As annotated, else of the box: float64 `(m,)`, square pixels."""
-    areas = annotations.amounts("area")
-    own = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return np.where(np.isnan(areas), own, areas)
+def _invalid_box(path, entry, image, problem):
+    """Returns the error for an annotation's box."""
+    return RecipeError(
+        f"{path}: annotation {entry['id']} of {image['file_name']} has the box "
+        f"{entry.get('bbox')}, {problem}."
+    )
 
 
-def _warn_of_empty(path, ids, kept):
-    if not np.all(kept):
-        logging.warning(
-            "%s: %d of %d boxes are left out, as no pixel of their images is "
-            "in them. The first is annotation %d.",
-            path,
-            np.count_nonzero(~kept),
-            len(kept),
-            ids[np.argmin(kept)],
-        )
+def _is_finite(value):
+    """Returns True for a finite number that float32 can hold."""
+    return type(value) in (int, float) and abs(value) <= MAX_FLOAT32
+
+
+def _to_annotation(image, objects):
+    """Returns the `Annotation` of an image with a list of objects."""
+    boxes, labels, is_crowd, areas = (
+        zip(*objects, strict=True) if objects else [()] * 4
+    )
+    return Annotation(
+        image_id=int(image["id"]),
+        height=int(image["height"]),
+        width=int(image["width"]),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        is_crowd=np.array(is_crowd, bool),
+        areas=np.array(areas, np.float32),
+    )

@@ -1,6 +1,6 @@
-"""Comparison of image sizes with the annotations, before a run.
+"""Compares image sizes with the annotations before a run starts.
 
-Of every image this is checked again when it is read, see `boxed`.
+Every image is checked again when it is read, see `preprocessing`.
 """
 
 import os
@@ -8,47 +8,54 @@ import os
 import tensorflow as tf
 
 from recipes.data import decode_errors
-from recipes.detection.datasets import annotations
+from recipes.detection.datasets import annotations as annotations_lib
 from recipes.errors import RecipeError
 
 NUM_CHECKED = 32
 
 
-def check(path, images, columns, skips):
-    """Compares some images, evenly out of all, with the annotations.
+def check_sizes(path, images, annotations, skips):
+    """Compares evenly spaced images with their annotations.
 
     Args:
-        path: Path of the annotations.
+        path: Path of the annotation file.
         images: Paths of the images.
-        columns: Their `coco_json.Columns`.
-        skips: Whether single images of another size are left out later.
+        annotations: The `Annotation` of each image.
+        skips: Whether the run skips images whose size differs.
 
     Raises:
-        RecipeError: if one is of another size; with `skips` if all of them are.
+        RecipeError: if the size of an image differs; with `skips`, if the sizes
+            of all checked images differ.
     """
     step = -(-len(images) // NUM_CHECKED)
-    looked_at = range(0, len(images), step)
-    sizes = {i: _size(images[i]) for i in looked_at}
-    wanted = columns.sizes.tolist()
-    wrong = [i for i in looked_at if sizes[i] not in (None, wanted[i])]
-    if not wrong or (skips and len(wrong) < len(looked_at)):
+    checked = range(0, len(images), step)
+    actual = {i: _read_size(images[i]) for i in checked}
+    annotated = {
+        i: [annotations[i].height, annotations[i].width] for i in checked
+    }
+    wrong = [i for i in checked if actual[i] not in (None, annotated[i])]
+    if not wrong or (skips and len(wrong) < len(checked)):
         return
     i = wrong[0]
-    (height, width), (own_height, own_width) = wanted[i], sizes[i]
-    skip = "" if skips else "; --on_bad_image=skip leaves out single others"
+    (height, width), (actual_height, actual_width) = annotated[i], actual[i]
+    hint = (
+        ""
+        if skips
+        else ", or skip images whose size differs with --on_bad_image=skip"
+    )
     raise RecipeError(
-        f"{path}: image {columns.image_ids[i]} should have {width}x{height} "
-        f"pixels, but {images[i]} has {own_width}x{own_height}"
-        f"{decode_errors.turned(sizes[i], wanted[i])}. {len(wrong)} of "
-        f"{len(looked_at)} images looked at are of another size. Boxes must be "
-        f"of the images as they are{skip}."
+        f"{path}: image {annotations[i].image_id} should have {width}x{height} "
+        f"pixels, but {images[i]} has {actual_width}x{actual_height}"
+        f"{decode_errors.exif_hint(actual[i], annotated[i])}. The size "
+        f"differs in {len(wrong)} of {len(checked)} checked images. Annotate "
+        f"the images as they are stored{hint}."
     )
 
 
-def _size(image):
-    """Height and width of an image; None where it cannot be decoded."""
+def _read_size(image):
+    """Returns `[height, width]`; None if the image cannot be decoded."""
     try:
         encoded = tf.io.read_file(os.fsencode(image))
-        return annotations.image_size(encoded).numpy().tolist()
+        return annotations_lib.image_size(encoded).numpy().tolist()
     except tf.errors.OpError:
-        return None  # Named when it is read.
+        return None  # Reported when the image is read.

@@ -55,7 +55,7 @@ def open_set(config):
         RecipeError: if there is no such set, it has no boxes, or it is not
             prepared and cannot be.
     """
-    builder = tfds_reader.find(config, OWN, KNOWN)
+    builder = tfds_reader.get_builder(config, OWN, KNOWN)
     features = builder.info.features
     keys = _keys(features)
     if keys is None:
@@ -64,7 +64,7 @@ def open_set(config):
             "image and a sequence of objects with a box and a class label. "
             f"Its features are {', '.join(features)}."
         )
-    tfds_reader.prepare(builder)
+    tfds_reader.prepare_builder(builder)
     splits = builder.info.splits
     names = [n for n in tfds_reader.EVAL_SPLITS if n in splits]
     parse = _parser(features, keys)
@@ -177,7 +177,7 @@ def _has_boxes(info, parse):
 
 
 def _split(info, parse):
-    _, index, name = tfds_reader.records(info)
+    _, index, name = tfds_reader.index_split(info)
 
     def read(i):
         example = parse(index.read(i))

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 from recipes.detection.datasets import coco_folder
 from recipes.errors import RecipeError
 
@@ -82,7 +82,10 @@ def _area(boxes):
 
 def _make(root):
     """Makes the folder, whole or not at all."""
-    print(f"fetching {deepforest.PACKAGE}'s photos of trees (21 MB) to {root}")
+    print(
+        f"fetching {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
+        f"{root}"
+    )
     with contextlib.ExitStack() as stack:
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,9 @@ def _make(root):
                 prefix=f"partial-{FOLDER}-", dir=root.parent
             )
             stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            wheel = stack.enter_context(deepforest.wheel(root.parent))
+            wheel = stack.enter_context(
+                deepforest_photos.open_wheel(root.parent)
+            )
             archive = stack.enter_context(zipfile.ZipFile(wheel))
             made = pathlib.Path(partial) / FOLDER
             _write(archive, made)
@@ -111,7 +116,7 @@ def _write(archive, root):
         (root / split).mkdir()
         images, annotations = [], []
         for name in photos:
-            photo, boxes = deepforest.read(archive, name)
+            photo, boxes = deepforest_photos.read_photo(archive, name)
             for top, left, pixels, inside in tiles(photo, boxes):
                 file_name = f"{name}_{top}_{left}.png"
                 encoded = tf.io.encode_png(pixels).numpy()

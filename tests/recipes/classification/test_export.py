@@ -64,7 +64,7 @@ def network(norms=("frn",), shape=IMAGE):
 
 def write(model, name, folder):
     config = make_config(workdir=str(folder), export_format=name)
-    return export.write(config, model, ["a", "b"])
+    return export.export_classifier(config, model, ["a", "b"])
 
 
 def images(*shape):
@@ -95,7 +95,9 @@ def test_every_norm_gives_its_logits_at_any_size(name, tmp_path):
 @pytest.mark.parametrize("norm", keras_norm.names())
 def test_every_norm_in_a_residual_network(norm, name, tmp_path):
     shape = (16, 16, 3)
-    model = classifiers.make("resnet8_cifar", keras_norm.get(norm), shape, 10)
+    model = classifiers.make_classifier(
+        "resnet8_cifar", keras_norm.get(norm), shape, 10
+    )
     facts = write(fill(model), name, tmp_path)
     assert facts["largest_difference"] < 1e-5
 
@@ -108,7 +110,9 @@ def test_every_norm_in_a_residual_network(norm, name, tmp_path):
 )
 def test_applications_with_frn(network_name, name, tmp_path):
     shape = (64, 64, 3)
-    model = classifiers.make(network_name, keras_norm.get("frn"), shape, 10)
+    model = classifiers.make_classifier(
+        network_name, keras_norm.get("frn"), shape, 10
+    )
     facts = write(fill(model), name, tmp_path)
     assert facts["largest_difference"] <= facts["allowed_difference"]
 
@@ -134,7 +138,7 @@ def test_the_facts_are_written_down(name, tmp_path):
         "difference_to_trained": 0.0,
     }
     assert {key: facts[key] for key in expected} == expected
-    line = export.describe({**facts, "path": "P"})
+    line = export.describe_export({**facts, "path": "P"})
     assert line.startswith("export: P, 0.")
     assert "mixed" not in line
 
@@ -143,7 +147,7 @@ def test_the_facts_are_written_down(name, tmp_path):
 def test_half_precision_is_gone_and_every_weight_the_same(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     model = network(["frn", "rbn", "bn"])
-    new = precision.rebuilt(model)
+    new = precision.rebuild_in_float32(model)
     assert keras.config.dtype_policy().name == policy
     assert {layer.compute_dtype for layer in new.layers} == {"float32"}
     assert len(new.weights) == len(model.weights)
@@ -160,7 +164,7 @@ def test_half_precision_is_gone_and_every_weight_the_same(policy, tmp_path):
     facts = write(model, "saved_model", tmp_path)
     assert facts["trained_in"] == [policy]
     assert 1e-5 < facts["difference_to_trained"] < 0.1
-    assert f"from the logits in {policy}" in export.describe(facts)
+    assert f"from the logits in {policy}" in export.describe_export(facts)
 
 
 def test_half_precision_goes_from_nested_models_and_bare_operations():
@@ -175,7 +179,7 @@ def test_half_precision_goes_from_nested_models_and_bare_operations():
     x = keras.ops.cast(x, "bfloat16") * 2.0
     x = keras.Sequential([keras_norm.TLU(), keras.layers.Flatten()])(x)
     model = fill(classifiers.with_float32_logits(keras.Model(inputs, x)))
-    new = precision.rebuilt(model)
+    new = precision.rebuild_in_float32(model)
     assert new.get_layer("bfloat16").layers[1].compute_dtype == "float32"
     x = images(2, 3, 3, 4)
     expected = model(x).numpy()
@@ -186,7 +190,9 @@ def test_half_precision_goes_from_nested_models_and_bare_operations():
 def test_a_float32_network_comes_back_bit_for_bit():
     model = network(keras_norm.names())
     x = images(2, *IMAGE)
-    np.testing.assert_array_equal(precision.rebuilt(model)(x), model(x))
+    np.testing.assert_array_equal(
+        precision.rebuild_in_float32(model)(x), model(x)
+    )
 
 
 def test_a_network_from_a_file_is_exported(tmp_path):
@@ -202,7 +208,7 @@ def test_a_network_from_a_file_is_exported(tmp_path):
     )
     inputs = keras.Input(IMAGE)
     keras.Model(inputs, backbone(inputs)).save(tmp_path / "file.keras")
-    model, _ = pretrained.load(
+    model, _ = pretrained.load_classifier(
         tmp_path / "file.keras",
         keras_norm.get("frn"),
         IMAGE,

@@ -11,6 +11,7 @@ from recipes.classification import rand_augment
 from recipes.data import input_pipeline
 from recipes.data import stateless
 from tests import tfds_archives
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 FURTHER = {
@@ -29,7 +30,9 @@ FURTHER = {
 }
 
 
-def preparation(kind, size=24, which=preprocessing.training, channels=3):
+def preparation(
+    kind, size=24, which=preprocessing.training_preprocessing, channels=3
+):
     config = make_config(augmentation=kind, image_size=size)
     return which(config, datasets.Source(4, channels, None, None, kind))
 
@@ -75,7 +78,9 @@ def test_a_jpeg_is_cropped_as_it_is_after_decoding():
 def test_evaluation_takes_the_center():
     image = np.zeros((64, 128, 3), np.uint8)
     image[4:60, 36:92] = 255
-    center = preparation("inception", 32, preprocessing.evaluation)
+    center = preparation(
+        "inception", 32, preprocessing.evaluation_preprocessing
+    )
     output = center(tf.constant(image), tf.zeros(2, tf.int64))
     np.testing.assert_allclose(output, np.ones((32, 32, 3)), atol=1e-6)
 
@@ -94,7 +99,7 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
         global_batch_size=64,
         **FURTHER[kind],
     )
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, TASK)
     everything = list(made.train(20).as_numpy_iterator())
     later = list(made.train(24).as_numpy_iterator())
     context = tf.distribute.InputContext(1, 0, 2)
@@ -104,8 +109,8 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
         np.testing.assert_array_equal(
             np.concatenate([half[column] for half in halves]), later[0][column]
         )
-    plain = input_pipeline.make(
-        make_config(dataset=dataset, image_size=8, train_steps=25)
+    plain = input_pipeline.make_data(
+        make_config(dataset=dataset, image_size=8, train_steps=25), TASK
     )
     images = next(iter(plain.train(20)))[0]
     assert np.abs(everything[0][0] - images).max() > 0.05
@@ -184,7 +189,7 @@ def test_labels_are_mixed_as_images_are(kind):
     flags = {"mixup": 0.5, "cutmix": 1.0}
     if kind != "both":
         flags = {kind: flags[kind]}
-    mix = tf.function(mixup.mixer(make_config(**flags), 12, 0))
+    mix = tf.function(mixup.make_mixup(make_config(**flags), 12, 0))
     # Image i is i all over, and its label is i: the mean of a mixture is
     # that of its labels.
     labels = np.arange(12)
@@ -208,7 +213,7 @@ def test_labels_are_mixed_as_images_are(kind):
 
 
 def test_each_batch_takes_one_of_mixup_and_cutmix():
-    mix = tf.function(mixup.mixer(make_config(mixup=1, cutmix=1), 8, 0))
+    mix = tf.function(mixup.make_mixup(make_config(mixup=1, cutmix=1), 8, 0))
     images = np.tile(np.arange(8.0)[:, None, None, None], (1, 8, 8, 1))
     batch = images.astype(np.float32), np.arange(8), np.ones(8, np.float32)
     kinds = set()
@@ -225,7 +230,7 @@ def test_workers_and_steps_mix_differently():
         np.ones(8, np.float32),
     )
     targets = [
-        mixup.mixer(make_config(mixup=1.0), 8, pipeline)(
+        mixup.make_mixup(make_config(mixup=1.0), 8, pipeline)(
             tf.constant(step, tf.int64), batch
         )[1].numpy()
         for pipeline, step in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 0))

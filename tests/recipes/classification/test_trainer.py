@@ -9,6 +9,7 @@ from recipes.training import build
 from recipes.training import distribution
 from recipes.training.compiled_steps import Steps
 from recipes.training.weight_decay import NORM_WEIGHTS
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 
@@ -24,8 +25,8 @@ def train(num_replicas, num_steps=3, **flags):
     )
     replicas = distribution.make(config)
     assert replicas.num_replicas_in_sync == num_replicas
-    made = input_pipeline.make(config)
-    trainer = build.build(config, made, replicas)
+    made = input_pipeline.make_data(config, TASK)
+    trainer = build.build(config, TASK, made, replicas)
     steps = Steps(trainer, made, replicas)
     batches = steps.batches(0)
     rows = [steps.train(batches, 1)[0] for _ in range(num_steps)]
@@ -115,7 +116,9 @@ def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
         virtual_replicas=None,
     )
     replicas = distribution.make(config)
-    trainer = build.build(config, input_pipeline.make(config), replicas)
+    trainer = build.build(
+        config, TASK, input_pipeline.make_data(config, TASK), replicas
+    )
     for weight in trainer.model.trainable_variables:
         weight.assign(np.full(weight.shape, 2.0))
     squares = {

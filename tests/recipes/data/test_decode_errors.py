@@ -13,6 +13,7 @@ from recipes.errors import RecipeError
 from recipes.training import runner
 from tests import tfds_archives
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 GOOD = tfds_archives.jpeg(0, 0, 40, 48)
@@ -75,7 +76,7 @@ def make(root, content, on_bad_image, split="train", **flags):
         on_bad_image=on_bad_image,
         **flags,
     )
-    return path, config, input_pipeline.make(config)
+    return path, config, input_pipeline.make_data(config, TASK)
 
 
 def rows(batches):
@@ -102,7 +103,7 @@ def test_a_dry_run_names_a_bad_image(tmp_path):
         config, dry_run=True, workdir=str(tmp_path / "run")
     )
     with pytest.raises(RecipeError, match=f"cannot be decoded: .* In {path}"):
-        runner.run(config)
+        runner.run(config, TASK)
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut_off", "png_cut_off"])
@@ -163,7 +164,7 @@ def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
     name = (
         f"Unknown image file format.*In example 3 of train, record 1 of {file}"
     )
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, TASK)
     with pytest.raises(RecipeError, match=name):
         with made.bad_images.named():
             list(made.train(0))

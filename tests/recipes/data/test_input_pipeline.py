@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,8 +7,12 @@ import tensorflow as tf
 from recipes.classification import datasets
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
+from recipes.training import build
+from recipes.training import distribution
+from recipes.training.compiled_steps import Steps
 from tests import tfds_archives
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 PREPARED = {"image_size": 16, "global_batch_size": 8, "train_steps": 6}
@@ -81,7 +87,10 @@ def test_digits_are_real_and_split_once():
 
 def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
     order = [
-        [int(datasets.shuffled(i, 100, seed, epoch)) for i in range(100)]
+        [
+            int(input_pipeline.shuffled_index(i, 100, seed, epoch))
+            for i in range(100)
+        ]
         for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert all(sorted(indices) == list(range(100)) for indices in order)
@@ -94,7 +103,7 @@ def test_every_row_is_the_example_that_the_shuffle_puts_there():
     read = datasets.open_source(config).train.read
     for step in (0, 21, 23):
         images, labels, weights = next(
-            iter(input_pipeline.make(config).train(step))
+            iter(input_pipeline.make_data(config, TASK).train(step))
         )
         # 1437 images are 22 steps of 64.
         epoch, first = divmod(step, 22)
@@ -112,16 +121,17 @@ def test_every_row_is_the_example_that_the_shuffle_puts_there():
 @pytest.mark.parametrize("name", SETS)
 def test_training_goes_on_from_any_step(tmp_path, name):
     config = config_of(name, tmp_path)
-    everything = listed(input_pipeline.make(config).train(0))
+    everything = listed(input_pipeline.make_data(config, TASK).train(0))
     assert len(everything) == config.train_steps
     first = everything[0]
     assert [column.dtype for column in first] == ["float32", "int64", "float32"]
     assert first[2].all()
     for step in (1, config.train_steps - 1):
         assert_same(
-            listed(input_pipeline.make(config).train(step)), everything[step:]
+            listed(input_pipeline.make_data(config, TASK).train(step)),
+            everything[step:],
         )
-    epoch = input_pipeline.make(config).steps_per_epoch
+    epoch = input_pipeline.make_data(config, TASK).steps_per_epoch
     assert np.abs(first[0] - everything[epoch][0]).max() > 0.1
 
 
@@ -136,7 +146,9 @@ def test_training_goes_on_from_any_step(tmp_path, name):
     ],
 )
 def test_replicas_see_the_rows_of_the_global_batch(tmp_path, name, workers):
-    made = input_pipeline.make(config_of(name, tmp_path, drop_remainder=False))
+    made = input_pipeline.make_data(
+        config_of(name, tmp_path, drop_remainder=False), TASK
+    )
     start = made.num_steps - 3
     assert_same(
         joined(lambda context: made.train(start, context), *workers),
@@ -146,7 +158,7 @@ def test_replicas_see_the_rows_of_the_global_batch(tmp_path, name, workers):
 
 
 def test_a_strategy_hands_out_the_rows_of_the_global_batch():
-    made = input_pipeline.make(make_config(train_steps=4))
+    made = input_pipeline.make_data(make_config(train_steps=4), TASK)
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
     )
@@ -164,10 +176,13 @@ def test_a_strategy_hands_out_the_rows_of_the_global_batch():
 
 
 def test_what_does_not_fill_a_batch_is_left_out_or_filled_up():
-    dropped = input_pipeline.make(make_config(train_epochs=2, train_steps=None))
+    dropped = input_pipeline.make_data(
+        make_config(train_epochs=2, train_steps=None), TASK
+    )
     assert (dropped.steps_per_epoch, dropped.num_steps) == (22, 44)
-    filled = input_pipeline.make(
-        make_config(train_epochs=2, train_steps=None, drop_remainder=False)
+    filled = input_pipeline.make_data(
+        make_config(train_epochs=2, train_steps=None, drop_remainder=False),
+        TASK,
     )
     assert (filled.steps_per_epoch, filled.num_steps) == (23, 46)
     batches = listed(filled.train(0))
@@ -185,12 +200,12 @@ def test_a_set_smaller_than_a_batch_is_filled_up():
     config = make_config(
         global_batch_size=1500, drop_remainder=False, train_steps=2
     )
-    for _, _, weights in input_pipeline.make(config).train(0):
+    for _, _, weights in input_pipeline.make_data(config, TASK).train(0):
         assert float(tf.reduce_sum(weights)) == 1437
 
 
 def test_evaluation_counts_every_example_once():
-    made = input_pipeline.make(make_config(global_batch_size=64))
+    made = input_pipeline.make_data(make_config(global_batch_size=64), TASK)
     batches = listed(made.evaluation())
     assert len(batches) == made.num_eval_batches == 6
     images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
@@ -207,7 +222,7 @@ def test_evaluation_counts_every_example_once():
 def test_the_rate_of_the_input_is_measured():
     assert (
         input_pipeline.measure_rate(
-            input_pipeline.make(make_config()), seconds=0.1
+            input_pipeline.make_data(make_config(), TASK), seconds=0.1
         )
         > 100
     )
@@ -218,7 +233,7 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     config = make_config(
         dataset=f"folder:{tmp_path}", global_batch_size=8, image_size=16
     )
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, TASK)
     assert (made.num_train, made.num_eval, made.num_classes) == (20, 12, 4)
     images, labels, weights = next(iter(made.train(0)))
     assert images.shape == (8, 16, 16, 3)
@@ -231,29 +246,58 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     [
         ({"dataset": "digit"}, "unknown dataset 'digit'. Did you mean digits"),
         ({"dataset": "folder:nowhere"}, "no such folder"),
-        ({"global_batch_size": 1500}, "1437 training images"),
+        (
+            {"global_batch_size": 1500},
+            "has 1437 training images, fewer than one batch",
+        ),
     ],
 )
 def test_bad_data_is_named(flags, message):
     with pytest.raises(RecipeError, match=message):
-        input_pipeline.make(make_config(**flags))
+        input_pipeline.make_data(make_config(**flags), TASK)
 
 
 def test_a_folder_without_splits_is_named(tmp_path):
     (tmp_path / "cats").mkdir()
     with pytest.raises(RecipeError, match="It holds: cats"):
-        input_pipeline.make(make_config(dataset=f"folder:{tmp_path}"))
+        input_pipeline.make_data(
+            make_config(dataset=f"folder:{tmp_path}"), TASK
+        )
 
 
 def test_a_label_that_training_lacks_is_named(tmp_path):
     tfds_archives.folder(tmp_path, num_train=1, num_eval=1)
     (tmp_path / "validation" / "dogs").mkdir()
     with pytest.raises(RecipeError, match="does not: dogs"):
-        input_pipeline.make(make_config(dataset=f"folder:{tmp_path}"))
+        input_pipeline.make_data(
+            make_config(dataset=f"folder:{tmp_path}"), TASK
+        )
 
 
 def test_missing_imagenet_archives_are_named_with_their_place(tmp_path):
     config = make_config(dataset="imagenet2012", data_dir=str(tmp_path))
     place = f"{tmp_path}/downloads/manual: ILSVRC2012_img_train.tar"
     with pytest.raises(RecipeError, match=place):
-        input_pipeline.make(config)
+        input_pipeline.make_data(config, TASK)
+
+
+def test_batches_have_no_autotuner():
+    data = input_pipeline.make_data(make_config(train_steps=2), TASK)
+    for dataset in (data.train(0), data.evaluation()):
+        assert dataset.options().autotune.enabled is False
+    numbers = tf.data.Dataset.range(3)
+    assert numbers.options().autotune.enabled is not False
+    assert list(input_pipeline.without_autotune(numbers)) == [0, 1, 2]
+
+
+def test_evaluation_iterators_end_without_delay():
+    config = make_config()
+    replicas = distribution.make(config)
+    data = input_pipeline.make_data(config, TASK)
+    steps = Steps(build.build(config, TASK, data, replicas), data, replicas)
+    steps.evaluate()
+    start = time.perf_counter()
+    # With an autotuner, each end may take up to a minute.
+    for _ in range(5):
+        steps.evaluate()
+    assert time.perf_counter() - start < 20

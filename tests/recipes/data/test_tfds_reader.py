@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.data import decoded
 from recipes.data import input_pipeline
+from recipes.data import tfds_reader
 from recipes.errors import RecipeError
 from tests import tfds_archives
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 NUM_TRAIN, NUM_EVAL = 20, 7
@@ -52,7 +53,7 @@ def config_of(root, **flags):
 
 
 def batches(config):
-    return batches_of(input_pipeline.make(config))
+    return batches_of(input_pipeline.make_data(config, TASK))
 
 
 def batches_of(made):
@@ -77,7 +78,7 @@ def both(config, monkeypatch):
     """The batches out of memory, and those that are read by number."""
     kept = batches(config)
     with monkeypatch.context() as patch:
-        patch.setattr(decoded, "MAX_BYTES", 0)
+        patch.setattr(tfds_reader, "MAX_BYTES_IN_MEMORY", 0)
         assert not is_in_memory(config)
         return kept, batches(config)
 
@@ -114,7 +115,7 @@ def test_where_parts_are_taken_nothing_is_kept(tmp_path, shape):
 
 
 def test_examples_have_the_numbers_of_the_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoded, "CHUNK", 3)
+    monkeypatch.setattr(tfds_reader, "DECODE_BATCH", 3)
     write(tmp_path)
     source = datasets.open_source(config_of(tmp_path))
     for split, num in (
@@ -145,7 +146,7 @@ def test_examples_have_the_numbers_of_the_files(tmp_path, monkeypatch):
     ],
 )
 def test_what_fits_into_memory(shape, num_examples, expected):
-    assert decoded.fits(shape, num_examples) is expected
+    assert tfds_reader.fits_in_memory(shape, num_examples) is expected
 
 
 def test_images_of_any_shape_are_read_by_number(tmp_path):
@@ -171,7 +172,7 @@ def test_a_bad_image_is_named_all_the_same(
     # The fifth image is the second of the second file of three.
     file = folder / f"{tfds_sets.NAME}-train.tfrecord-00001-of-00003"
     name = f"of train, record 1 of {file}"
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, TASK)
     if on_bad_image == "skip":
         weights = [batch[2] for batch in batches_of(made)[:5]]
         assert np.sum(weights) == NUM_TRAIN - 1

@@ -10,6 +10,7 @@ from recipes.data import input_pipeline
 from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 from tests.recipes import tfds_sets
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 
@@ -32,7 +33,9 @@ def read_all(index):
 
 def test_records_are_those_that_tensorflow_reads_in_order(tmp_path):
     files = write_files(tmp_path, (5, 0, 7, 1))
-    index = tfrecord_index.load(files, (5, 0, 7, 1), tmp_path / "index.npz")
+    index = tfrecord_index.load_index(
+        files, (5, 0, 7, 1), tmp_path / "index.npz"
+    )
     expected = tf.data.TFRecordDataset([str(file) for file in files])
     assert read_all(index) == list(expected.as_numpy_iterator())
     assert index.place(0) == (str(files[0]), 0)
@@ -43,9 +46,9 @@ def test_records_are_those_that_tensorflow_reads_in_order(tmp_path):
 def test_the_index_is_built_once(tmp_path, monkeypatch):
     files = write_files(tmp_path, (5, 7))
     cache = tmp_path / "index.npz"
-    first = read_all(tfrecord_index.load(files, (5, 7), cache))
-    monkeypatch.setattr(tfrecord_index, "offsets_of", None)
-    assert read_all(tfrecord_index.load(files, (5, 7), cache)) == first
+    first = read_all(tfrecord_index.load_index(files, (5, 7), cache))
+    monkeypatch.setattr(tfrecord_index, "read_offsets", None)
+    assert read_all(tfrecord_index.load_index(files, (5, 7), cache)) == first
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "index.npz",
         "part0",
@@ -56,9 +59,9 @@ def test_the_index_is_built_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("counts", [(5, 7), (6, 6)])
 def test_an_index_of_other_files_is_not_taken(tmp_path, counts):
     cache = tmp_path / "index.npz"
-    tfrecord_index.load(write_files(tmp_path, (5, 7)), (5, 7), cache)
+    tfrecord_index.load_index(write_files(tmp_path, (5, 7)), (5, 7), cache)
     files = write_files(tmp_path, counts, seed=1)
-    index = tfrecord_index.load(files, counts, cache)
+    index = tfrecord_index.load_index(files, counts, cache)
     expected = tf.data.TFRecordDataset([str(file) for file in files])
     assert read_all(index) == list(expected.as_numpy_iterator())
 
@@ -67,13 +70,15 @@ def test_an_index_of_other_files_is_not_taken(tmp_path, counts):
 def test_a_damaged_index_is_built_anew(tmp_path, content):
     files = write_files(tmp_path, (5,))
     (tmp_path / "index.npz").write_bytes(content)
-    index = tfrecord_index.load(files, (5,), tmp_path / "index.npz")
+    index = tfrecord_index.load_index(files, (5,), tmp_path / "index.npz")
     assert len(read_all(index)) == 5
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_hindrance(tmp_path):
     files = write_files(tmp_path, (5,))
-    index = tfrecord_index.load(files, (5,), tmp_path / "nowhere" / "index.npz")
+    index = tfrecord_index.load_index(
+        files, (5,), tmp_path / "nowhere" / "index.npz"
+    )
     assert len(read_all(index)) == 5
 
 
@@ -82,18 +87,20 @@ def test_a_file_that_was_cut_off_is_named(tmp_path, cut):
     (file,) = write_files(tmp_path, (5,))
     os.truncate(file, file.stat().st_size - cut)
     with pytest.raises(RecipeError, match=f"{file} is damaged: record"):
-        tfrecord_index.load([file], (5,), tmp_path / "index.npz")
+        tfrecord_index.load_index([file], (5,), tmp_path / "index.npz")
 
 
 def test_a_file_of_another_length_than_described_is_named(tmp_path):
     files = write_files(tmp_path, (5,))
     with pytest.raises(RecipeError, match="holds 5 records .* says 6"):
-        tfrecord_index.load(files, (6,), tmp_path / "index.npz")
+        tfrecord_index.load_index(files, (6,), tmp_path / "index.npz")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(RecipeError, match="gone cannot be read: No such file"):
-        tfrecord_index.load([tmp_path / "gone"], (1,), tmp_path / "index.npz")
+        tfrecord_index.load_index(
+            [tmp_path / "gone"], (1,), tmp_path / "index.npz"
+        )
 
 
 def test_damaged_data_is_noticed(tmp_path):
@@ -101,7 +108,7 @@ def test_damaged_data_is_noticed(tmp_path):
     content = bytearray(file.read_bytes())
     content[-6] ^= 1
     file.write_bytes(bytes(content))
-    index = tfrecord_index.load([file], (3,), tmp_path / "index.npz")
+    index = tfrecord_index.load_index([file], (3,), tmp_path / "index.npz")
     with pytest.raises(tf.errors.DataLossError):
         read_all(index)
 
@@ -159,7 +166,7 @@ def test_a_set_of_imagenet_s_length_goes_on_within_a_minute(tmp_path):
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        made = input_pipeline.make(config)
+        made = input_pipeline.make_data(config, TASK)
         assert made.num_train == 1_280_000
         _, labels, _ = next(iter(made.train(449_990)))
         seconds.append(time.perf_counter() - start)

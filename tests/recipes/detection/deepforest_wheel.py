@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 from recipes.errors import RecipeError
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / "keras_norm_wheels"
@@ -17,7 +17,7 @@ def wheel():
     """The path of the wheel; skips the test where it cannot be had."""
     CACHE.mkdir(exist_ok=True)
     try:
-        with deepforest.wheel(CACHE) as found:
+        with deepforest_photos.open_wheel(CACHE) as found:
             if found.parent != CACHE:
                 partial = CACHE / f"partial-{os.getpid()}"
                 shutil.copyfile(found, partial)

@@ -7,9 +7,11 @@ import keras
 import keras_norm
 from recipes.config import base as config_lib
 from recipes.detection.config import DetectionConfig
+from recipes.detection.task import ObjectDetection
 from recipes.training import runner
 from tests.recipes.detection import coco_archive
 
+TASK = ObjectDetection()
 SIZE = (48, 64)
 TINY = {
     "image_size": 64,
@@ -71,7 +73,7 @@ def make_config(**flags):
 
 def run_only(workdir, **flags):
     """Runs what may write nothing down."""
-    runner.run(make_config(workdir=str(workdir), **flags))
+    runner.run(make_config(workdir=str(workdir), **flags), TASK)
 
 
 def run(workdir, **flags):

@@ -344,7 +344,9 @@ def bad_coco(tmp_path, monkeypatch):
 
 def test_a_bad_image_of_tfds_has_no_size(bad_coco):
     """And its boxes none: it is named, or left out, once it is decoded."""
-    made = input_pipeline.make(small_detector.make_config(**bad_coco))
+    made = input_pipeline.make_data(
+        small_detector.make_config(**bad_coco), small_detector.TASK
+    )
     annotations = made.source.evaluation.annotations()
     sizes = sorted((each.height, each.width) for each in annotations)
     assert sizes == [(0, 0), *[(48, 64)] * 3]

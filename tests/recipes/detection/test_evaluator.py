@@ -237,7 +237,7 @@ def evaluated(dataset, folder, num_replicas=1, **flags):
         **{"global_batch_size": 4, "anchor_size": 2.0, **flags},
     )
     folder.mkdir(exist_ok=True)
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, small_detector.TASK)
     steps = Steps(Perfect(config, made), made, distribution.make(config))
     return steps.evaluate(), steps
 

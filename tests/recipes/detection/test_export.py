@@ -55,7 +55,7 @@ def network(dataset, folder, norm="frn", **flags):
         norm_kwargs=arguments,
         **flags,
     )
-    made = input_pipeline.make(config)
+    made = input_pipeline.make_data(config, small_detector.TASK)
     model = build.make(config, made)
     generator = np.random.default_rng(2)
     for head in ("class_head", "box_head"):

@@ -22,8 +22,9 @@ NUM_EVAL = 30
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     dataset = small_detector.folder(root / "drawn", 3, NUM_EVAL)
-    return input_pipeline.make(
-        small_detector.make_config(dataset=dataset, global_batch_size=2)
+    return input_pipeline.make_data(
+        small_detector.make_config(dataset=dataset, global_batch_size=2),
+        small_detector.TASK,
     )
 
 
@@ -114,8 +115,9 @@ def test_what_cannot_be_decoded_is_left_out(config, tmp_path, shown):
     dataset = small_detector.folder(tmp_path / "drawn", 3, 4)
     images = sorted((tmp_path / "drawn" / "val2017").iterdir())
     images[1].write_bytes(b"no image")
-    made = input_pipeline.make(
-        small_detector.make_config(dataset=dataset, global_batch_size=2)
+    made = input_pipeline.make_data(
+        small_detector.make_config(dataset=dataset, global_batch_size=2),
+        small_detector.TASK,
     )
     write(config)
     pictures.page(config, made)

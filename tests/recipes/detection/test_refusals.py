@@ -78,7 +78,10 @@ def refusal(files, workdir, **flags):
         ({"best_metric": "loss"}, ["'loss'", "AP, AP50, AP75"]),
         ({"norm": "batch"}, ["--norm", "'batch'", "frn"]),
         ({"dataset": "coc"}, ["unknown dataset 'coc'.", "coco"]),
-        ({"dataset": "folder:/no"}, ["/no: there is no such folder. It must"]),
+        (
+            {"dataset": "folder:/no"},
+            ["/no: the folder does not exist. It must"],
+        ),
         ({"nms_threshold": 1.5}, ["--nms_threshold", "nms_threshold=1.5"]),
         (
             {"init_model": None, "model": "ResNet5"},
@@ -204,22 +207,22 @@ def nothing(content):
     ("change", "parts"),
     [
         (no_boxes, ["no box of a single object"]),
-        (unknown_category, ["is of category 4", KINDS]),
+        (unknown_category, ["has category_id 4", KINDS]),
         (
             other_categories,
             [
-                "must name the same categories",
+                "must have the same categories",
                 "They differ in 1 'category 1', 1 'one'.",
             ],
         ),
-        (missing_image, ["names images that are not there", "gone.jpg"]),
+        (missing_image, ["lists images that do not exist", "gone.jpg"]),
         (three_numbers, ["[1, 2, 3], which is not four finite numbers"]),
         (negative, ["whose width or height is negative"]),
-        (outside, ["outside of its 64x48 pixels"]),
+        (outside, ["outside its 64x48 pixels"]),
         (words, ["['a', 'b', 'c', 'd'], which is not four finite numbers"]),
         (other_size, ["should have 128x48 pixels, but", "has 64x48"]),
-        (torn, ["is no JSON file"]),
-        (nothing, ["must hold 'images', a list of objects"]),
+        (torn, ["is not a JSON file"]),
+        (nothing, ["must contain 'images', a list of objects"]),
     ],
 )
 def test_annotations_that_cannot_be(files, tmp_path, change, parts):
@@ -281,7 +284,7 @@ def test_an_error_is_a_line_and_an_exit_code(monkeypatch, capsys):
 
     monkeypatch.setattr(recipe_flags, "to_config", broken)
     with pytest.raises(SystemExit) as caught:
-        runner.main(DetectionConfig)(["coco.py"])
+        runner.main(DetectionConfig, None)(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
 

@@ -42,8 +42,8 @@ def made(dataset, classifiers, num_replicas=1, norm="frn", **flags):
         **flags,
     )
     replicas = distribution.make(config)
-    batches = input_pipeline.make(config)
-    trainer = build.build(config, batches, replicas)
+    batches = input_pipeline.make_data(config, small_detector.TASK)
+    trainer = build.build(config, small_detector.TASK, batches, replicas)
     return Steps(trainer, batches, replicas)
 
 

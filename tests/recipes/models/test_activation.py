@@ -9,6 +9,7 @@ from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from recipes.training import build
 from recipes.training import distribution
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import run
 
@@ -17,7 +18,10 @@ def built(**flags):
     """How many layers of each kind the network of a run has."""
     config = make_config(num_replicas=1, **flags)
     trainer = build.build(
-        config, input_pipeline.make(config), distribution.make(config)
+        config,
+        TASK,
+        input_pipeline.make_data(config, TASK),
+        distribution.make(config),
     )
     return collections.Counter(
         type(layer).__name__ for layer in trainer.model.layers

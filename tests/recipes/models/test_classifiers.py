@@ -20,7 +20,9 @@ def kinds(model):
 
 
 def make(name, norm="frn", shape=SHAPE, **kwargs):
-    return classifiers.make(name, keras_norm.get(norm, **kwargs), shape, 10)
+    return classifiers.make_classifier(
+        name, keras_norm.get(norm, **kwargs), shape, 10
+    )
 
 
 @pytest.mark.parametrize("norm", keras_norm.names())
@@ -97,7 +99,9 @@ def test_applications_are_built_with_the_norm(name, num_norms, num_thresholds):
 )
 def test_the_activation_can_be_chosen(norm, activation, num_thresholds):
     chosen = keras_norm.get(norm).with_activation(activation)
-    counts = kinds(classifiers.make("resnet8_cifar", chosen, SHAPE, 10))
+    counts = kinds(
+        classifiers.make_classifier("resnet8_cifar", chosen, SHAPE, 10)
+    )
     assert counts["TLU"] == num_thresholds
     assert counts["ReLU"] == 7 - num_thresholds
     layer = {"frn": "FRN", "bn": "BatchNormalization"}[norm]
@@ -112,7 +116,7 @@ def test_the_activation_of_applications_can_be_chosen(
     norm, activation, num_thresholds
 ):
     chosen = keras_norm.get(norm).with_activation(activation)
-    model = classifiers.make("ResNet50V2", chosen, (64, 64, 3), 10)
+    model = classifiers.make_classifier("ResNet50V2", chosen, (64, 64, 3), 10)
     counts = kinds(model)
     assert counts["TLU"] == num_thresholds
     # Its activations are layers of another kind.
@@ -180,4 +184,4 @@ def test_what_cannot_be_built_is_named(name, norm, message):
 def test_a_wrong_argument_of_the_norm_is_named():
     config = make_config(norm="frn", norm_kwargs={"eps": 1})
     with pytest.raises(RecipeError, match="Did you mean 'epsilon'"):
-        norms.of(config)
+        norms.get_norm(config)

@@ -36,7 +36,7 @@ def load(tmp_path, model, norm=None, num_classes=10, precision="float32"):
     model.save(path)
     if norm is not None:
         norm = keras_norm.get(norm)
-    return pretrained.load(path, norm, SHAPE, num_classes, precision)
+    return pretrained.load_classifier(path, norm, SHAPE, num_classes, precision)
 
 
 def draw():
@@ -180,7 +180,9 @@ def test_what_cannot_be_started_from_is_named(flags, message, tmp_path):
     if name == "FROZEN":
         # As many features as classes: there is no fresh head to train.
         with pytest.raises(RecipeError, match=message):
-            pretrained.load(flags["init_model"], None, SHAPE, 4, "float32")
+            pretrained.load_classifier(
+                flags["init_model"], None, SHAPE, 4, "float32"
+            )
         return
     with pytest.raises(RecipeError, match=message) as error:
         run(tmp_path / "run", **flags)

@@ -15,6 +15,7 @@ from recipes.training import build
 from recipes.training import distribution
 from recipes.training import stops
 from recipes.training.compiled_steps import Steps
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import run
@@ -26,28 +27,36 @@ def evaluated(**flags):
     """The values of a network that is as every one of that seed."""
     config = make_config(**flags)
     replicas = distribution.make(config)
-    made = input_pipeline.make(config)
-    return Steps(build.build(config, made, replicas), made, replicas).evaluate()
+    made = input_pipeline.make_data(config, TASK)
+    return Steps(
+        build.build(config, TASK, made, replicas), made, replicas
+    ).evaluate()
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 360, 1000])
 def test_every_example_is_evaluated_once(size):
-    made = input_pipeline.make(make_config(eval_batch_size=size))
+    made = input_pipeline.make_data(make_config(eval_batch_size=size), TASK)
     batches = list(made.evaluation().as_numpy_iterator())
     assert len(batches) == made.num_eval_batches == -(-NUM_EVAL // size)
     images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
     assert len(images) == len(batches) * size
     assert weights[:NUM_EVAL].all() and not weights[NUM_EVAL:].any()
-    by_default = list(input_pipeline.make(make_config()).evaluation())
+    by_default = list(
+        input_pipeline.make_data(make_config(), TASK).evaluation()
+    )
     expected = np.concatenate([batch[0] for batch in by_default])
     np.testing.assert_array_equal(images[:NUM_EVAL], expected[:NUM_EVAL])
 
 
 def test_training_has_the_batches_that_it_had():
     ours = next(
-        iter(input_pipeline.make(make_config(eval_batch_size=8)).train(0))
+        iter(
+            input_pipeline.make_data(
+                make_config(eval_batch_size=8), TASK
+            ).train(0)
+        )
     )
-    theirs = next(iter(input_pipeline.make(make_config()).train(0)))
+    theirs = next(iter(input_pipeline.make_data(make_config(), TASK).train(0)))
     for column, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(column, other)
 

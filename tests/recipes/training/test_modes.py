@@ -21,6 +21,7 @@ from recipes.training import distribution
 from recipes.training import runner
 from recipes.training.cluster import Workers
 from recipes.training.stops import make as make_stops
+from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import run
@@ -118,8 +119,8 @@ def test_what_is_frozen_does_not_move(tmp_path, what):
         model = keras.saving.load_model(tmp_path / name / "model.keras")
         moved[name] = {w.path: w.numpy() for w in model.weights}
     config = make_config(norm="bn")
-    made = input_pipeline.make(config)
-    start = build.build(config, made, distribution.make(config)).model
+    made = input_pipeline.make_data(config, TASK)
+    start = build.build(config, TASK, made, distribution.make(config)).model
     for weight, end in zip(
         start.weights, moved["frozen"].values(), strict=True
     ):
@@ -157,7 +158,8 @@ def test_evaluation_takes_the_averages_when_asked(tmp_path):
                 workdir=str(tmp_path / f"{folder}2"),
                 mode="eval",
                 checkpoint=file,
-            )
+            ),
+            TASK,
         )
         found = json.loads((tmp_path / f"{folder}2" / "eval.json").read_text())
         assert found[loss] == pytest.approx(summary["last"][loss], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Folders with COCO's annotations: what is read, and what is refused."""
+"""Tests of folders with annotations in COCO's format."""
 
 import copy
 import re
@@ -17,7 +17,7 @@ from tests.recipes.detection.boxes_folder import write
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_gives_images_and_boxes(tmp_path, layout):
+def test_all_layouts_are_read(tmp_path, layout):
     source = coco_folder.open_folder(write(tmp_path, layout))
     assert source.class_names == ("bee", "cat")
     assert source.category_ids == (3, 7)
@@ -34,7 +34,7 @@ def test_every_layout_gives_images_and_boxes(tmp_path, layout):
             assert example["image"].numpy() == path.read_bytes()
 
 
-def test_boxes_are_what_is_written(tmp_path):
+def test_boxes_match_the_annotation_file(tmp_path):
     split = coco_folder.open_folder(write(tmp_path)).evaluation
     annotations = split.annotations()
     assert [a.image_id for a in annotations] == [30, 10, 20]
@@ -67,17 +67,20 @@ def test_boxes_are_what_is_written(tmp_path):
         assert [k.dtype for k in kinds] == [tf.float32, tf.int64, tf.bool]
 
 
-def test_boxes_without_extent_are_counted(tmp_path, caplog):
+def test_empty_boxes_are_dropped_with_a_warning(tmp_path, caplog):
     with caplog.at_level("WARNING", logger="absl"):
         coco_folder.open_folder(write(tmp_path))
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert "1 of 4 boxes are left out" in messages[0]
+    assert "dropped 1 of 4 boxes" in messages[0]
     assert messages[0].endswith("The first is annotation 9.")
 
 
 def changed(*path, value):
-    """The annotations with another value at a path; None takes it away."""
+    """Returns the annotations with a value at a path changed.
+
+    A value of None removes the key.
+    """
     part = copy.deepcopy(content())
     *path, key = path
     place = part
@@ -93,17 +96,20 @@ def changed(*path, value):
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (changed("images", value=None), "must hold 'images', a list"),
-        (changed("annotations", value={}), "must hold 'annotations', a list"),
+        (changed("images", value=None), "must contain 'images', a list"),
+        (
+            changed("annotations", value={}),
+            "must contain 'annotations', a list",
+        ),
         (changed("images", value=[]), "the list 'images' is empty"),
         (changed("categories", value=[]), "the list 'categories' is empty"),
         (
             changed("images", 1, "height", value=None),
-            "the id 10 must have 'height' of type int. It has none.",
+            "the id 10 must have 'height', an integer .* no such key.",
         ),
         (
             changed("images", 1, "width", value=0),
-            "image 10 has height 32 and width 0: both must be at least 1",
+            "id 10 must have 'width', an integer of at least 1. Received: 0.",
         ),
         (
             changed("images", 1, "width", value=51),
@@ -111,25 +117,28 @@ def changed(*path, value):
         ),
         (
             changed("annotations", 2, "id", value="b"),
-            "counted from 0, must have 'id' of type int. It is 'b'.",
+            "entry 2 .* must have 'id', an integer. Received: 'b'.",
         ),
-        (changed("images", 0, "id", value=10), "id 10 is twice in 'images'"),
+        (
+            changed("images", 0, "id", value=10),
+            "id 10 occurs 2 times in 'images'",
+        ),
         (
             changed("annotations", 0, "id", value=2),
-            "the id 2 is twice in 'annotations'",
+            "the id 2 occurs 2 times in 'annotations'",
         ),
         (
             changed("categories", 0, "id", value=3),
-            "the id 3 is twice in 'categories'",
+            "the id 3 occurs 2 times in 'categories'",
         ),
         (
             changed("annotations", 1, "image_id", value=11),
-            "annotation 6 is of image 11, which the file does not list.$",
+            "annotation 6 has image_id 11, which the file does not list.$",
         ),
         (
             changed("annotations", 1, "category_id", value=4),
             (
-                "annotation 6 is of category 4, which the file does not list. "
+                "annotation 6 has category_id 4, which the file does not list. "
                 "The categories are 3, 7."
             ),
         ),
@@ -154,19 +163,19 @@ def changed(*path, value):
         ),
         (
             changed("annotations", 1, "bbox", value=[49.5, 2, 3, 4]),
-            "annotation 6 of 30.jpg .* outside of its 48x40 pixels",
+            "annotation 6 of 30.jpg .* outside its 48x40 pixels",
         ),
         (
             changed("annotations", 1, "bbox", value=[3, -9, 3, 7]),
-            "annotation 6 of 30.jpg .* outside of its 48x40 pixels",
+            "annotation 6 of 30.jpg .* outside its 48x40 pixels",
         ),
         (
             changed("categories", 0, "name", value="dog"),
-            "must name the same categories. They differ in ",
+            "must have the same categories. They differ in ",
         ),
         (
             changed("images", 2, "file_name", value="x/2.jpg"),
-            "names images that are not there: .*train2017/x/2.jpg.$",
+            "lists images that do not exist: .*train2017/x/2.jpg.$",
         ),
         (
             changed("annotations", value=[box(1, 10, [1, 2, 3, 4], iscrowd=1)]),
@@ -174,14 +183,14 @@ def changed(*path, value):
         ),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, train, message):
+def test_invalid_annotations_are_reported(tmp_path, train, message):
     write(tmp_path, train=train)
     with pytest.raises(RecipeError, match=message) as caught:
         coco_folder.open_folder(tmp_path)
     assert "instances_train2017.json" in str(caught.value)
 
 
-def test_just_outside_is_left_out(tmp_path):
+def test_boxes_just_outside_the_image_are_dropped(tmp_path):
     write(
         tmp_path, train=changed("annotations", 1, "bbox", value=[49, 2, 3, 4])
     )
@@ -189,13 +198,13 @@ def test_just_outside_is_left_out(tmp_path):
     assert [len(a.boxes) for a in split.annotations()] == [0, 2, 0]
 
 
-def test_an_evaluation_without_boxes_is_refused(tmp_path):
+def test_evaluation_split_without_boxes_is_an_error(tmp_path):
     write(tmp_path, evaluation=changed("annotations", value=[]))
     with pytest.raises(RecipeError, match="val2017.json has no box"):
         coco_folder.open_folder(tmp_path)
 
 
-def test_missing_images_are_counted(tmp_path):
+def test_error_counts_missing_images(tmp_path):
     write(tmp_path)
     for i in (10, 20):
         (tmp_path / "val2017" / f"{i}.jpg").unlink()
@@ -204,7 +213,7 @@ def test_missing_images_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\x00"])
-def test_a_broken_file_is_named(tmp_path, text):
+def test_error_names_a_file_that_is_not_json(tmp_path, text):
     write(tmp_path)
     path = tmp_path / "annotations" / "instances_val2017.json"
     path.write_text(text)
@@ -212,11 +221,13 @@ def test_a_broken_file_is_named(tmp_path, text):
         coco_folder.open_folder(tmp_path)
 
 
-def test_a_folder_that_is_none_is_named(tmp_path):
-    with pytest.raises(RecipeError, match="nowhere: there is no such folder"):
+def test_error_describes_the_expected_layout(tmp_path):
+    with pytest.raises(RecipeError, match="nowhere: the folder does not exist"):
         coco_folder.open_folder(tmp_path / "nowhere")
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(RecipeError, match="must hold .* It holds: pictures."):
+    with pytest.raises(
+        RecipeError, match="must contain .* It contains: pictures."
+    ):
         coco_folder.open_folder(tmp_path)
     write(tmp_path)
     more = tmp_path / "annotations" / "instances_val2014.json"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recipes.data import deepforest
+from recipes.data import deepforest_photos
 from recipes.detection.datasets import trees
 from recipes.errors import RecipeError
 from tests.recipes.detection import deepforest_wheel
@@ -79,7 +79,9 @@ def test_the_set_is_what_the_photos_show(wheel, data_dir, capsys):
     assert 0.8 * 574 < counts["train"] < 574
     assert 0.8 * (279 + 61 + 37) < counts["val"] < 279 + 61 + 37
     with zipfile.ZipFile(wheel) as archive:
-        photo, _ = deepforest.read(archive, trees.PHOTOS["train"][0])
+        photo, _ = deepforest_photos.read_photo(
+            archive, trees.PHOTOS["train"][0]
+        )
     index = 17 + 2
     example = source.train.read(tf.constant(index, tf.int64))
     np.testing.assert_array_equal(

@@ -1,0 +1,48 @@
+"""Private names of TensorFlow used by the recipes.
+
+Each name says which versions it was seen in. `tests/recipes/test_tf_internals`
+checks that it still exists.
+"""
+
+import contextlib
+
+from tensorflow.python.data.ops import multi_device_iterator_ops
+from tensorflow.python.framework import convert_to_constants
+
+# Seen in TensorFlow 2.16 to 2.21.
+CREATE_DEVICE_DATASET = "_create_device_dataset"
+
+
+@contextlib.contextmanager
+def patch_device_datasets(transform):
+    """Applies a function to the datasets that feed multiple devices.
+
+    Datasets passed to several devices have no public options. A TensorFlow
+    version without the patched function keeps its default options.
+
+    Args:
+        transform: `f(dataset)` returns the dataset to use instead.
+    """
+    create = getattr(multi_device_iterator_ops, CREATE_DEVICE_DATASET, None)
+    if create is None:
+        yield
+        return
+
+    def create_transformed(*args, **kwargs):
+        return transform(create(*args, **kwargs))
+
+    setattr(
+        multi_device_iterator_ops, CREATE_DEVICE_DATASET, create_transformed
+    )
+    try:
+        yield
+    finally:
+        setattr(multi_device_iterator_ops, CREATE_DEVICE_DATASET, create)
+
+
+def freeze_variables(function):
+    """Returns a concrete function with its variables turned into constants.
+
+    Uses `convert_variables_to_constants_v2`, seen in TensorFlow 2.16 to 2.21.
+    """
+    return convert_to_constants.convert_variables_to_constants_v2(function)
