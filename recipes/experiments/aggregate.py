@@ -126,13 +126,13 @@ def format_mean(values, digits=2, factor=1):
         The text, without deviation for one number or `digits=0`, and empty for
         no number.
     """
-    every = pd.Series(values, dtype=float) * factor
+    every = pd.Series(values, dtype=float)
     found = every.dropna()
     if found.empty:
         return ""
-    text = f"{found.mean():,.{digits}f}"
+    text = f"{statistics.fmean(found) * factor:,.{digits}f}"
     if len(found) > 1 and digits:  # Sizes have no deviation worth showing.
-        text += f" ± {found.std():,.{digits}f}"
+        text += f" ± {found.std() * factor:,.{digits}f}"
     if len(found) < len(every):
         text += f" ({len(found)} of {len(every)})"
     return text
