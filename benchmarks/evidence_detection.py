@@ -3,7 +3,6 @@
 import json
 
 from recipes import atomic_io
-from recipes.detection import pictures
 from recipes.detection import visualization
 from recipes.detection.datasets import registry
 from recipes.detection.evaluator import PREDICTIONS
@@ -24,7 +23,9 @@ def save_pictures(config, path):
     rows, names = [], []
     for split, (count, name) in SPLITS.items():
         found = json.loads((config.folder / PREDICTIONS[split]).read_text())
-        some = pictures.chosen(getattr(source, split), source, found, count)
+        some = visualization.select_images(
+            getattr(source, split), source, found, count
+        )
         rows += some
         names += [name] * len(some)
     columns = map(list, zip(*rows, strict=True))

@@ -100,7 +100,7 @@ def render(content, grids, long):
         elsewhere=content["trees_elsewhere"],
         calibrations=content["calibrations"],
         detection=_describe_detection(content, grids["detection"]),
-        notes=content.get("notes", {}),
+        notes={"batch": "", "long": "", **content.get("notes", {})},
         num_runs=len(classifiers),
         minutes=round(sum(run["seconds"] for run in classifiers) / 60),
         versions=content["batch"]["versions"],

@@ -52,9 +52,10 @@ def run(paths, out):
     """Compares the runs in folders, prints the table and writes the page."""
     from recipes.experiments import aggregate
     from recipes.experiments import compare_report
+    from recipes.experiments.programs import CONFIG_CLASSES
     from recipes.run_dir import runs
 
-    found, faults = runs.load_all(runs.find(paths))
+    found, faults = runs.load_all(runs.find(paths), CONFIG_CLASSES)
     program = aggregate.get_program(found)
     folder = pathlib.Path(out).expanduser()
     figure, page, table, notes = compare_report.write_comparison(

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from keras_norm_cli import norm_names
 from recipes.config.setting import setting
 
 
@@ -108,8 +109,7 @@ class NetworkSettings:
     model: str = setting("", "A network by name.")
     norm: str = setting(
         "frn",
-        "The normalization: bn sync_bn brn eval_norm gn in ln frn rbn frozen "
-        "none.",
+        f"Normalization layer, one of {', '.join(norm_names())}.",
     )
     norm_kwargs: dict[str, Any] = setting(
         {}, "Arguments of the norm layers, as JSON: '{\"epsilon\": 1e-5}'."

@@ -35,14 +35,15 @@ def get_program(runs):
     Raises:
         RecipeError: if they belong to different programs.
     """
-    folders = {getattr(run, "program", "imagenet"): run.folder for run in runs}
+    programs = {program.config: program for program in PROGRAMS.values()}
+    folders = {programs[run.config_class]: run.folder for run in runs}
     if len(folders) > 1:
-        examples = [f"{name}.py ({path})" for name, path in folders.items()]
+        examples = [f"{p.name}.py ({path})" for p, path in folders.items()]
         raise RecipeError(
             "runs of different programs have no metric in common: "
             f"{', '.join(examples)}. Compare them separately."
         )
-    return PROGRAMS[getattr(runs[0], "program", "imagenet")]
+    return next(iter(folders))
 
 
 def group_runs(runs):

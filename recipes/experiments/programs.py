@@ -87,3 +87,4 @@ PROGRAMS = {
         ),
     ),
 }
+CONFIG_CLASSES = tuple(program.config for program in PROGRAMS.values())

@@ -63,7 +63,7 @@ class Job:
     def load_run(self):
         """Loads the `Run` if it is finished and long enough, else None."""
         try:
-            run = runs.load(self.folder)
+            run = runs.load(self.folder, [self.cell.program.config])
         except RecipeError:
             return None
         lengths = {name: run.config[name] for name in length.FIELDS}

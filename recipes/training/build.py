@@ -59,9 +59,7 @@ def build(config, task, data, strategy):
         except ValueError as error:
             raise RecipeError(f"{error}") from error
         rate = schedules.make(config, data.num_steps, data.steps_per_epoch)
-        trainer.compile(
-            optimizer=optimizers.make(config, rate, model.trainable_variables)
-        )
+        trainer.compile(optimizer=optimizers.make(config, rate, model))
     return trainer
 
 

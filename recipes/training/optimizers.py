@@ -5,7 +5,7 @@ import keras
 from recipes.training import weight_decay
 
 
-def make(config, rate, weights):
+def make(config, rate, model):
     """The optimizer of a run, not built yet.
 
     AdamW and LAMB decay by themselves: at a step with learning rate `rate` the
@@ -21,13 +21,14 @@ def make(config, rate, weights):
     Args:
         config: A `Config`.
         rate: The learning rate, a number or a schedule.
-        weights: List of the trainable weights of the model.
+        model: The Keras model to train.
     """
     optimizer = _OPTIMIZERS[config.optimizer](config, rate)
     if config.optimizer in weight_decay.DECOUPLED:
-        # By identity: Keras looks for names anywhere in a weight's name.
         optimizer.exclude_from_weight_decay(
-            var_list=weight_decay.spared(weights, config.norm_weight_decay)
+            var_list=weight_decay.get_excluded_weights(
+                model, config.norm_weight_decay
+            )
         )
     return optimizer
 

@@ -45,9 +45,11 @@ class Trainer(ReplicaModel):
         if config.optimizer in weight_decay.DECOUPLED:
             self.decay = 0.0
         weights = model.trainable_variables
-        spared = weight_decay.spared(weights, config.norm_weight_decay)
-        spared = {id(weight) for weight in spared}
-        self.decaying = [w for w in weights if id(w) not in spared]
+        excluded = weight_decay.get_excluded_weights(
+            model, config.norm_weight_decay
+        )
+        excluded = {id(weight) for weight in excluded}
+        self.decaying = [w for w in weights if id(w) not in excluded]
 
     def compile(self, *args, **kwargs):
         super().compile(*args, **kwargs)

@@ -1,29 +1,23 @@
-"""What decays: every trainable weight, but for those of norms."""
+"""Selects the weights that weight decay applies to."""
 
-# Weights that decay would pull to the floor they start from, or to a scale of
-# zero.
-NORM_WEIGHTS = (
-    "gamma",
-    "beta",
-    "tau",
-    "alpha",
-    "learned_epsilon",
-    "center_weight",
-    "scale_weight",
-    "scale_bias",
-)
+import keras_norm
+
 # Optimizers that shrink the weight itself, apart from the gradient. Under the
 # others decay is a gradient, `decay * w`.
 DECOUPLED = ("adamw", "lamb")
 
 
-def spared(weights, norm_weight_decay):
-    """The weights that do not decay.
+def get_excluded_weights(model, norm_weight_decay):
+    """Returns the trainable weights that are excluded from weight decay.
 
     Args:
-        weights: List of the trainable weights of a model.
-        norm_weight_decay: Whether those of norms and thresholds decay too.
+        model: A Keras model.
+        norm_weight_decay: Whether the weights of normalization layers and
+            thresholds decay too.
     """
     if norm_weight_decay:
         return []
-    return [weight for weight in weights if weight.name in NORM_WEIGHTS]
+    # By identity: Keras matches names anywhere in the name of a weight.
+    trainable = {id(weight) for weight in model.trainable_variables}
+    weights = keras_norm.norm_weights(model)
+    return [weight for weight in weights if id(weight) in trainable]

@@ -2,6 +2,7 @@
 
 import json
 
+from recipes.experiments.programs import CONFIG_CLASSES
 from recipes.experiments.programs import PROGRAMS
 from recipes.run_dir import runs
 
@@ -37,7 +38,8 @@ def write(folder, rows=(), summary=None, program="imagenet", **settings):
 
 def load(folder, *arguments, **settings):
     """Writes a workdir and loads its run."""
-    return runs.load(write(folder, *arguments, **settings))
+    folder = write(folder, *arguments, **settings)
+    return runs.load(folder, CONFIG_CLASSES)
 
 
 def curve(*values, key="eval/accuracy"):
