@@ -59,8 +59,8 @@ def replicas(content):
     rows = []
     for layer, runs in by_layer.items():
         cells = [
-            aggregate.spread(run[when][name] for run in runs).text(
-                digits, factor
+            aggregate.format_mean(
+                [run[when][name] for run in runs], digits, factor
             )
             for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 2))
             for when in ("trained", "reloaded")

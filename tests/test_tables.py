@@ -154,7 +154,7 @@ def test_table_of_runs_equals_the_results(grid, table):
         bests = [max(run["evaluations"].values()) for run in runs]
         assert best == spread(bests, 2, 100)
         assert loss == spread([run["loss"] for run in runs], 4)
-        # Files that were written before it was kept do not have it.
+        # Runs recorded before it was kept have it only in the page.
         if all("training_loss" in run for run in runs):
             losses = [run["training_loss"] for run in runs]
             assert training_loss == spread(losses, 4)
@@ -224,7 +224,7 @@ def test_table_of_detectors():
         minutes = f"{run['seconds'] / 60:.1f}"
         parameters = f"{run['parameters']:,}"
         assert cells == [
-            f"`--norm={run['norm']}`",
+            f"`--norm={run['settings']['norm']}`",
             *numbers,
             minutes,
             parameters,
@@ -247,57 +247,57 @@ def long_difference(one, other):
 def compared():
     """Each comparison of the table of claims, from the raw values."""
     yield (
-        "`frn` less `bn`, 32 images a replica",
+        "`frn` minus `bn`, 32 images per replica",
         difference(batch(FRN, 32), batch(BN, 32)),
     )
     yield (
-        "`frn` less `bn`, 2 images a replica",
+        "`frn` minus `bn`, 2 images per replica",
         difference(batch(FRN, 2), batch(BN, 2)),
     )
     yield (
-        "`rbn` less `bn`, 2 images a replica",
+        "`rbn` minus `bn`, 2 images per replica",
         difference(batch("--norm=rbn", 2), batch(BN, 2)),
     )
     yield (
-        "`frn` less `gn`, 2 images a replica",
+        "`frn` minus `gn`, 2 images per replica",
         difference(batch(FRN, 2), batch("--norm=gn", 2)),
     )
     yield (
-        "`bn`, 32 less 2 images a replica",
+        "`bn`, 32 minus 2 images per replica",
         difference(batch(BN, 32), batch(BN, 2)),
     )
     yield (
-        "what `bn` loses less what `frn` loses, 32 to 2 images",
+        "loss of `bn` minus loss of `frn`, from 32 to 2 images",
         less(
             difference(batch(BN, 32), batch(BN, 2)),
             difference(batch(FRN, 32), batch(FRN, 2)),
         ),
     )
     yield (
-        "`frn` less `frn --activation=relu`, 32 images a replica",
+        "`frn` minus `frn --activation=relu`, 32 images per replica",
         difference(batch(FRN, 32), batch(RELU, 32)),
     )
     yield (
-        "`frn` less `frn` whose epsilon stays 1e-6, narrow VGG-A",
+        "`frn` minus `frn` with an epsilon of 1e-6, narrow VGG-A",
         difference(values_of("epsilon", FRN), values_of("epsilon", FIXED)),
     )
     for grid, name in (("curves", "Fashion-MNIST"), ("trees", "tree patches")):
         yield (
-            f"`rbn` less `bn`, {name}",
+            f"`rbn` minus `bn`, {name}",
             difference(values_of(grid, "--norm=rbn"), values_of(grid, BN)),
         )
     for norm in ("frn", "rbn"):
         for size in (2, 64):
             yield (
-                f"`{norm}` less `bn`, batch {size}, longer training",
+                f"`{norm}` minus `bn`, batch {size}, longer training",
                 (long_difference((norm, size), ("bn", size))),
             )
     lost = {
         norm: long_difference((norm, 64), (norm, 2)) for norm in ("bn", "frn")
     }
-    yield "`bn`, batch 64 less batch 2, longer training", lost["bn"]
+    yield "`bn`, batch 64 minus batch 2, longer training", lost["bn"]
     yield (
-        "what `bn` loses less what `frn` loses, 64 to 2, longer training",
+        "loss of `bn` minus loss of `frn`, from 64 to 2, longer training",
         less(lost["bn"], lost["frn"]),
     )
 

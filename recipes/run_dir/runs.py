@@ -25,6 +25,7 @@ class Run:
             `epoch` and `split/metric` values, None where one was not finite.
         summary: Dict of summary.json; empty where there is none yet.
         faults: Sentences on what of its files is damaged and was left out.
+        config_class: The config class of the program that ran it.
     """
 
     folder: pathlib.Path
@@ -32,6 +33,7 @@ class Run:
     rows: list
     summary: dict
     faults: tuple = ()
+    config_class: type = Config
 
     def series(self, key):
         """Epochs and values of the rows that hold a value of the key."""
@@ -86,8 +88,12 @@ class Run:
         return self.config["global_batch_size"] / statistics.median(rates)
 
 
-def load(workdir):
-    """The run of a workdir.
+def load(workdir, config_classes):
+    """Reads the run in a workdir.
+
+    Args:
+        workdir: Path of the folder.
+        config_classes: Config classes of the programs that may have run it.
 
     Raises:
         RecipeError: if there is no such folder, or no run in it.
@@ -102,10 +108,13 @@ def load(workdir):
             f"{folder} is no workdir of a run: it holds no config.json."
         )
     config = _read(folder / "config.json")
-    if not setting.are_values(config, Config):
+    found = [c for c in config_classes if setting.are_values(config, c)]
+    if not found:
         raise RecipeError(
-            f"{folder / 'config.json'} is not a config of recipes/imagenet.py."
+            f"{folder / 'config.json'} is not a config of recipes/imagenet.py "
+            "or recipes/coco.py."
         )
+    config_class = found[0]
     try:
         summary, faults = run_files.read_summary(folder / "summary.json")
         rows, of_rows = run_files.read_rows(folder / "metrics.jsonl")
@@ -115,15 +124,17 @@ def load(workdir):
         ) from error
     # An evaluation of a run that was killed stands after steps without a save.
     rows = sorted(rows, key=lambda row: row["step"])
-    config = {**Config().to_dict(), **config}
-    return Run(folder, config, rows, summary, (*faults, *of_rows))
+    config = {**config_class().to_dict(), **config}
+    faults = (*faults, *of_rows)
+    return Run(folder, config, rows, summary, faults, config_class)
 
 
-def load_all(paths):
+def load_all(paths, config_classes):
     """The runs of workdirs, without those whose files cannot be read.
 
     Args:
         paths: Paths of their folders.
+        config_classes: Config classes of the programs that may have run them.
 
     Returns:
         `(runs, faults)`: a list of `Run`, at least one, and a sentence on each
@@ -135,9 +146,9 @@ def load_all(paths):
     runs, faults = [], []
     for workdir in paths:
         if not (pathlib.Path(workdir) / "config.json").exists():
-            load(workdir)
+            load(workdir, config_classes)
         try:
-            run = load(workdir)
+            run = load(workdir, config_classes)
         except RecipeError as error:
             faults.append(f"{error} The run is left out.")
             continue

@@ -20,6 +20,7 @@ import tensorflow as tf  # noqa: E402
 
 from recipes.classification import evaluation_report  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.config.base import Config  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
 from recipes.run_dir import devices  # noqa: E402
@@ -231,7 +232,7 @@ def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
     good = write(tmp_path / "good", curve)
     bad = write(tmp_path / "bad", curve)
     (bad / "config.json").write_text("[]")
-    found, faults = runs.load_all([good, bad])
+    found, faults = runs.load_all([good, bad], [Config])
     assert [r.folder for r in found] == [good]
     assert len(faults) == 1 and str(bad / "config.json") in faults[0]
 
@@ -305,7 +306,7 @@ def test_a_longer_run_equals_one_of_that_length(tmp_path):
                 for k, v in row.items()
                 if "second" not in k and "wait" not in k
             }
-            for row in runs.load(tmp_path / name).rows
+            for row in runs.load(tmp_path / name, [Config]).rows
         ]
         for name in ("one", "two")
     )
@@ -351,7 +352,7 @@ def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     assert "devices: 1 CPU" in output.splitlines()[0]
     code, _, errors = process.finish(*arguments, workdir)
     assert code == 0, errors
-    steps = [row["step"] for row in runs.load(tmp_path / "run").rows]
+    steps = [row["step"] for row in runs.load(tmp_path / "run", [Config]).rows]
     assert steps == list(range(1, 401))
 
 
