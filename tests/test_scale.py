@@ -12,6 +12,7 @@ from benchmarks import scale
 from benchmarks import scale_costs
 from benchmarks.scale_costs import Assumptions
 from benchmarks.scale_costs import Sizes
+from tests.recipes.command_line import parse_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs/scaling.md").read_text()
@@ -141,22 +142,15 @@ def test_the_page_shows_what_the_command_prints(capsys):
 
 
 def test_commands_of_the_page_are_valid():
-    from absl import flags
-
-    from recipes import imagenet  # noqa: F401, defines the flags
-    from recipes.config import flags as recipe_flags
+    from recipes.classification.config import Config
 
     lines = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
     # tests/test_pages.py checks the flags of all commands.
     commands = [c for c in lines.splitlines() if "recipes/imagenet.py" in c]
     assert len(commands) == 6
-    values = flags.FLAGS
     for command in commands:
         variables, _, line = command.rpartition("python ")
         script, *options = shlex.split(line)
         assert (ROOT / script).is_file()
-        for name in values:
-            values[name].unparse()
-        values(["imagenet.py", *options])
-        config = recipe_flags.to_config(values)
+        config = parse_flags(Config, *options)
         assert (config.strategy == "multi_worker") == bool(variables)
