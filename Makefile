@@ -11,7 +11,7 @@ LAYERS := tests/layers tests/test_registry.py tests/test_fused_sums.py \
 	tests/field/test_keras_masks.py
 CONVERSION := tests/conversion tests/field/test_masks.py \
 	tests/field/test_nonfinite_weights.py tests/field/test_shared_arrays.py \
-	tests/field/test_hostile_files.py tests/field/test_command.py \
+	tests/saving/test_hostile_files.py tests/field/test_command.py \
 	tests/field/test_names.py
 BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py

@@ -1,7 +1,8 @@
-"""keras-norm: the program's arguments.
+"""Command line of the program keras-norm.
 
-What does the work, `keras_norm.cli`, is imported only when there is work: Keras
-takes seconds to start, and help should not.
+Its commands are in `keras_norm.cli`, which is imported only to run one: Keras
+takes seconds to start, and --help should not. For the same reason this module
+is outside the package: `import keras_norm` imports Keras to register layers.
 """
 
 import argparse
@@ -19,22 +20,23 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 EXAMPLES = """\
 examples:
-  # which batch normalization a model has, and what follows it
+  # list the batch normalization of a model and the activations behind it
   keras-norm inspect model.keras
-  # what would become of it; nothing is written
+  # show the changes without writing a file
   keras-norm convert model.keras --to frn --plan
-  # RBN computes the same until it is trained: proved on random inputs
+  # RBN is numerically equivalent until it is trained: verify this
   keras-norm convert model.keras calibrated.keras --to rbn --verify
-  # group normalization in all but the stem
+  # group normalization everywhere except in the stem
   keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
 """
 MODEL = (
-    "a .keras file, a legacy .h5 file (of Keras 2 too), or applications:NAME, "
-    "a network of keras.applications such as applications:ResNet50"
+    "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
+    "applications:NAME for a model of keras.applications, such as "
+    "applications:ResNet50"
 )
 PATTERNS = (
-    "a name or path with * and ?; the name of a nested model stands for all "
-    "inside it"
+    "a layer's name or path, with the wildcards * and ?; the name of a nested "
+    "model matches all layers inside it"
 )
 
 
@@ -42,25 +44,25 @@ def main(arguments=None):
     """Runs the program; returns its exit code."""
     options = parse(arguments)
     try:
-        cli = _start()
+        cli = _import_cli()
         with _stoppable():
             return cli.main(options)
-    except _Missing as error:
+    except _StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except _Terminated as error:
         (number,) = error.args
     except KeyboardInterrupt:
         number = signal.SIGINT
-    print("\nstopped; a file is written whole or not at all", file=sys.stderr)
+    print("\nstopped; no incomplete file was written", file=sys.stderr)
     return 128 + number
 
 
 def parse(arguments=None):
-    """The options of a command line; ends the program where it is wrong."""
+    """Parses the arguments; exits the program if they are invalid."""
     parser = argparse.ArgumentParser(
         prog="keras-norm",
-        description="Shows the batch normalization of a Keras model, and "
+        description="Lists the batch normalization of a Keras model, and "
         "converts it to another normalization.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,8 +70,8 @@ def parse(arguments=None):
     parser.add_argument(
         "--version",
         action="version",
-        version=f"keras-norm {_version()}",
-        help="print the version and exit",
+        version=f"keras-norm {_run_module('version')['__version__']}",
+        help="print the version of keras-norm and exit",
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND"
@@ -82,10 +84,10 @@ def parse(arguments=None):
 def _define_inspect(commands):
     command = commands.add_parser(
         "inspect",
-        help="show the normalization layers of a model",
-        description="Lists every normalization layer of a model: where it is, "
-        "its shape, which activations follow it, and of batch normalization "
-        "whether `convert` reaches it.",
+        help="list the normalization layers of a model",
+        description="Lists every normalization layer of a model with its path, "
+        "its input shape, the activations that follow it, and, for batch "
+        "normalization, whether `convert` can replace it.",
     )
     command.add_argument("model", metavar="MODEL", help=MODEL)
     _define_common(command)
@@ -95,21 +97,22 @@ def _define_convert(commands):
     command = commands.add_parser(
         "convert",
         help="replace batch normalization by another norm",
-        description="Writes a new model with another normalization. The old "
-        "file stays as it is; a table says what became of every layer.",
+        description="Writes a new model with another normalization, and prints "
+        "a table of the changes to every layer. The old file is not changed.",
     )
     command.add_argument("model", metavar="IN", help=MODEL)
     command.add_argument(
         "out",
         metavar="OUT",
         nargs="?",
-        help="the .keras file to write; not with --plan",
+        help="the .keras file to write; leave it out with --plan",
     )
     command.add_argument(
         "--to",
         metavar="NORM",
         required=True,
-        help="frn, rbn, eval_norm, bn, sync_bn, brn, gn, in, ln, frozen, none",
+        help="replace batch normalization by this norm, one of "
+        f"{', '.join(norm_names())}",
     )
     command.add_argument(
         "--arg",
@@ -117,53 +120,60 @@ def _define_convert(commands):
         action="append",
         default=[],
         type=_argument,
-        help="an argument of the new layers, such as epsilon=1e-5; repeatable",
+        help="pass an argument to the new layers, such as epsilon=1e-5; "
+        "repeatable",
     )
     command.add_argument(
         "--include",
         metavar="PATTERN",
         action="append",
-        help=f"convert these alone: {PATTERNS}; repeatable",
+        help="convert only the batch normalization that matches PATTERN: "
+        f"{PATTERNS}; repeatable",
     )
     command.add_argument(
         "--exclude",
         metavar="PATTERN",
         action="append",
-        help="leave these alone; repeatable",
+        help="keep the batch normalization that matches PATTERN, "
+        "in the same form as for --include; repeatable",
     )
     command.add_argument(
         "--activation",
         choices=("auto", "keep", "tlu"),
         default="auto",
-        help="the ReLUs that follow: auto, TLU for frn and as they are for "
-        "all others; keep, as they are; tlu, TLU for any norm, a ReLU6 "
-        "min(TLU, 6) (default: auto)",
+        help="conversion of the ReLUs behind replaced layers: auto converts "
+        "them to TLU for frn and keeps them for other norms; keep keeps all; "
+        "tlu converts ReLU to TLU and ReLU6 to min(TLU, 6) for any norm "
+        "(default: auto)",
     )
     command.add_argument(
         "--verify",
         action="store_true",
         help="run both models on random inputs and report the largest "
-        "difference; an error where the function should have been kept",
+        "difference of their outputs; a difference is an error if the models "
+        "should be numerically equivalent",
     )
     command.add_argument(
         "--inputs",
         metavar="FILE.npy",
-        help="verify on these inputs too: an array, or an .npz file of arrays "
-        "by the names of the inputs",
+        help="also verify on the inputs in this file: an .npy file with an "
+        "array, or an .npz file with an array for each input name",
     )
     command.add_argument(
         "--plan",
         action="store_true",
-        help="say what would become of the model, and write nothing",
+        help="print the planned changes without writing a file",
     )
     command.add_argument(
         "--keep-unreachable",
         action="store_true",
-        help="keep batch normalization inside wrappers and composite layers, "
-        "instead of ending with an error",
+        help="keep batch normalization outside the functional graph, such as "
+        "inside wrappers and composite layers, instead of raising an error",
     )
     command.add_argument(
-        "--overwrite", action="store_true", help="replace OUT if it exists"
+        "--overwrite",
+        action="store_true",
+        help="replace the file OUT if it exists",
     )
     _define_common(command)
 
@@ -176,8 +186,8 @@ def _define_common(command):
         "--weights",
         metavar="imagenet",
         choices=("imagenet",),
-        help="trained weights for applications:NAME, downloaded; fresh random "
-        "ones without",
+        help="download trained weights for applications:NAME (default: random "
+        "initial weights)",
     )
     command.add_argument(
         "--import",
@@ -185,19 +195,19 @@ def _define_common(command):
         dest="modules",
         action="append",
         default=[],
-        help="import a Python module first, which registers custom layers; "
-        "repeatable",
+        help="import a Python module that registers custom layers before the "
+        "model is loaded; repeatable",
     )
     command.add_argument(
         "--unsafe",
         action="store_true",
-        help="let Python code in the file run, as Lambda layers need, and "
-        "take sizes out of all proportion; only for files that you trust",
+        help="allow Python code in the file to run, which Lambda layers need, "
+        "and accept implausible sizes; only for files that you trust",
     )
 
 
 def _argument(text):
-    """`KEY=VALUE` as a pair; a value that is JSON is read as JSON."""
+    """Parses `KEY=VALUE`; a value that is valid JSON is parsed as JSON."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(
@@ -209,40 +219,40 @@ def _argument(text):
         return key, value
 
 
-class _Missing(Exception):
-    """What the program cannot do without is not installed."""
+class _StartError(Exception):
+    """Keras or its backend is not installed or does not start."""
 
 
 class _Terminated(BaseException):
-    """A signal as an exception: what was begun is cleared away."""
+    """A signal as an exception, so that temporary files are removed."""
 
 
-def _start():
-    """The module that does the work; imports Keras and its backend."""
+def _import_cli():
+    """Imports `keras_norm.cli`, and with it Keras and its backend."""
     try:
-        with _quiet_start():
+        with _quiet_import_cli():
             from keras_norm import cli
     except Exception as error:
-        raise _Missing(_advice(error)) from error
+        raise _StartError(_advice(error)) from error
     return cli
 
 
 def _advice(error):
-    """One line on what to install, or to set, so that Keras starts."""
+    """Returns one line that says how to make Keras start."""
     text = " ".join(str(error).split())[:200]
     missing = getattr(error, "name", None)
     wanted = os.environ.get("KERAS_BACKEND", "")
     installed = [name for name in BACKENDS if _is_installed(name)]
     if not installed:
         return (
-            "Keras needs a backend, and none is installed: pip install "
-            f"'keras_norm[tensorflow]', or jax or torch ({text})"
+            "Keras needs a backend, and none is installed: run pip install "
+            f"'keras_norm[tensorflow]', or install jax or torch ({text})"
         )
     if missing in BACKENDS or "backend" in text:
         return (
-            f"the backend {missing or wanted!r} is not installed: pip install "
-            f"{missing if missing in BACKENDS else 'tensorflow'}, or set "
-            f"KERAS_BACKEND={installed[0]}, which is ({text})"
+            f"the backend {missing or wanted!r} is not installed: run pip "
+            f"install {missing if missing in BACKENDS else 'tensorflow'}, or "
+            f"set KERAS_BACKEND={installed[0]}, which is installed ({text})"
         )
     return f"Keras does not start: {type(error).__name__}: {text}"
 
@@ -254,16 +264,23 @@ def _is_installed(name):
         return False
 
 
-def _version():
-    """The version of the package, without a start of Keras."""
+def norm_names():
+    """Returns the names of the norms without importing Keras."""
+    return list(_run_module("norm_table")["NORMS"])
+
+
+def _run_module(name):
+    """Returns the globals of a module that imports nothing from the package.
+
+    An import would import the package first, which imports Keras.
+    """
     package = importlib.util.find_spec("keras_norm").origin
-    path = pathlib.Path(package).with_name("version.py")
-    return runpy.run_path(str(path))["__version__"]
+    return runpy.run_path(str(pathlib.Path(package).with_name(f"{name}.py")))
 
 
 @contextlib.contextmanager
 def _stoppable():
-    """Makes SIGTERM, and the end of the terminal, exceptions in this thread."""
+    """Makes SIGTERM and SIGHUP raise an exception in the main thread."""
 
     def stop(number, _):
         raise _Terminated(number)
@@ -283,8 +300,8 @@ def _stoppable():
 
 
 @contextlib.contextmanager
-def _quiet_start():
-    """Keeps what TensorFlow prints when it starts off the terminal."""
+def _quiet_import_cli():
+    """Hides the messages that TensorFlow prints when it starts."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)

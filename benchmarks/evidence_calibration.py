@@ -1,41 +1,24 @@
-"""What RBN's calibrations do in trained networks, on real images."""
-
-import dataclasses
+"""Measures RBN's calibrations in trained networks, on real images."""
 
 import numpy as np
 
 NUM_IMAGES = 128
-# The layer whose maps are drawn: early, where they still look like the image.
+# The layer whose maps are drawn: an early one, whose maps resemble the image.
 SHOWN = "stage1_block1_1_norm"
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """A trained network's RBN layers on some evaluation images.
-
-    Attributes:
-        rows: List of dicts a layer: `layer`; `before` and `after`, the mean
-            over channels of the standard deviation around scaling calibration;
-            `unequal_before` and `unequal_after`, how it differs between
-            channels, as a share of that mean; `center_weight`, the mean of its
-            size.
-        scaling: The figure of the standard deviations.
-        centering: The figure of feature maps.
-    """
-
-    rows: list
-    scaling: object
-    centering: object
 
 
 def measure(config):
     """Runs the trained model of a run on evaluation images.
 
     Args:
-        config: The `Config` of the run, whose workdir holds model.keras.
+        config: The run's config; its workdir contains model.keras.
 
     Returns:
-        A `Calibration`.
+        List with a dict per RBN layer: `layer`; `before` and `after`, the mean
+        over channels of the standard deviation around scaling calibration;
+        `unequal_before` and `unequal_after`, its deviation between channels
+        relative to that mean; `center_weight`, the mean of its absolute values.
+        Then the figure of the standard deviations, and one of feature maps.
     """
     import keras
 
@@ -70,7 +53,7 @@ def measure(config):
         for path, record in records.items()
     ]
     shown = next((path for path in records if SHOWN in path), list(records)[0])
-    return Calibration(
+    return (
         rows,
         analysis.plot_scaling(records, max_layers=9),
         analysis.plot_centering(records, shown),
@@ -78,5 +61,5 @@ def measure(config):
 
 
 def _variation(values):
-    """Standard deviation over channels, as a share of the mean."""
+    """Computes the standard deviation over channels, relative to the mean."""
     return float(values.std() / values.mean())

@@ -1,45 +1,47 @@
-"""Trained networks on images of another place than they were trained on."""
+"""Evaluates trained networks on a photo of another place."""
 
 import concurrent.futures
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 
-from recipes.experiments import aggregate as groups_lib
-from recipes.experiments import scheduler as jobs_lib
+from recipes.experiments.grid import format_argument
 
 ELSEWHERE = "trees_elsewhere"
 
 
 def evaluate(cells, folder, data_dir, num_jobs):
-    """Accuracies on the second photo, of every run that has a model.
+    """Computes the accuracies on the second photo.
 
     Args:
-        cells: The `grid.Cell` of the runs on tree patches.
-        folder: Where the evaluations have their workdirs.
-        data_dir: Where the patches are.
-        num_jobs: How many evaluations at a time.
+        cells: The `grid.Cell` of the finished runs on tree patches.
+        folder: Path for the workdirs of the evaluations.
+        data_dir: Path of the patches.
+        num_jobs: Number of concurrent evaluations.
 
     Returns:
-        Dict from the name of a cell to its accuracy.
+        Dict from norm to the mean, deviation, lowest and highest accuracy, and
+        number of its seeds.
     """
-    done = [
-        cell for cell in cells if (cell.config.folder / "model.keras").exists()
-    ]
+    accuracies = {}
     with concurrent.futures.ThreadPoolExecutor(num_jobs) as pool:
-        found = pool.map(lambda cell: _evaluate(cell, folder, data_dir), done)
-        return dict(zip([cell.name for cell in done], found, strict=True))
-
-
-def spreads(cells, accuracies):
-    """List of `(norm, groups.Spread)` over the seeds of each norm."""
-    by_norm = {}
-    for cell in cells:
-        if cell.name in accuracies:
-            values = by_norm.setdefault(cell.varied["norm"], [])
-            values.append(accuracies[cell.name])
-    return [(n, groups_lib.spread(values)) for n, values in by_norm.items()]
+        results = pool.map(
+            lambda cell: _evaluate(cell, folder, data_dir), cells
+        )
+        for cell, accuracy in zip(cells, results, strict=True):
+            accuracies.setdefault(cell.varied["norm"], []).append(accuracy)
+    return {
+        norm: {
+            "mean": statistics.fmean(values),
+            "deviation": statistics.stdev(values) if len(values) > 1 else None,
+            "low": min(values),
+            "high": max(values),
+            "num": len(values),
+        }
+        for norm, values in accuracies.items()
+    }
 
 
 def _evaluate(cell, folder, data_dir):
@@ -56,10 +58,10 @@ def _evaluate(cell, folder, data_dir):
             "global_batch_size": config.global_batch_size,
             "workdir": str(workdir),
         }
-        given = [groups_lib.argument(*item) for item in settings.items()]
+        given = [format_argument(*item) for item in settings.items()]
         print(f"{cell.name} on {ELSEWHERE}", flush=True)
         subprocess.run(
-            [sys.executable, str(jobs_lib.PROGRAM), *given],
+            [sys.executable, str(cell.program.script), *given],
             check=True,
             capture_output=True,
         )

@@ -1,24 +1,33 @@
-"""What the runs of the evidence say about what the papers claim."""
+"""Compares the results of the evidence with the claims of the papers."""
 
 import dataclasses
 import math
 
-from recipes.experiments import aggregate as groups_lib
+import pandas as pd
 
-ACCURACY = "eval/accuracy"
-# A difference counts where it is larger than that many standard deviations of
-# a difference between two means.
+# A difference is clear if it exceeds this many of its standard deviations.
 CLEAR = 2
+FRN, RELU = "--norm=frn", "--norm=frn --activation=relu"
+BN, GN, RBN = "--norm=bn", "--norm=gn", "--norm=rbn"
+FIXED_EPSILON = (
+    '--norm=frn --norm_kwargs=\'{"learned_epsilon_initializer": "zeros"}\''
+)
+FRN_LARGE = "FRN with TLU is better than BN for large batches"
+FRN_SMALL = "FRN with TLU is better than BN for small batches"
+BN_LOSES = "BN loses accuracy with small batches"
+FRN_LOSES_LESS = "FRN loses less accuracy than BN with small batches"
+RBN_BETTER = "RBN is better than BN"
+RBN_SMALL = "RBN is better than BN for small batches"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """The difference of two means over seeds, in the unit of the values.
+    """The difference of two means over seeds.
 
     Attributes:
-        mean: Their difference.
-        deviation: The standard deviation of that difference, out of the sample
-            standard deviations of both; None where one has a single seed.
+        mean: The difference.
+        deviation: Its standard deviation, computed from the two sample standard
+            deviations; None if one of them has a single seed.
     """
 
     mean: float
@@ -26,207 +35,31 @@ class Difference:
 
     @property
     def is_clear(self):
-        """Whether it is larger than what seeds alone would make."""
         if self.deviation is None:
             return False
         return abs(self.mean) > CLEAR * self.deviation
 
-    def text(self, digits=2, factor=100):
-        """Such as `+0.31 ± 0.12`."""
-        mean = f"{self.mean * factor:+.{digits}f}"
+    def format(self):
+        """Formats the difference in percentage points, as `+0.31 ± 0.12`."""
+        mean = f"{100 * self.mean:+.2f}"
         if self.deviation is None:
             return f"{mean} (one seed)"
-        return f"{mean} ± {self.deviation * factor:.{digits}f}"
+        return f"{mean} ± {100 * self.deviation:.2f}"
 
 
-def difference(first, second, value=ACCURACY):
-    """`first - second` of two `groups.Group`; None if one has no value."""
-    spreads = [
-        None if group is None else group.spread(value)
-        for group in (first, second)
-    ]
-    return between(*spreads)
-
-
-def between(a, b):
-    """`a - b` of the means of two `groups.Spread`; None if one is None."""
-    if a is None or b is None:
+def subtract(first, second):
+    """Computes the `Difference` of two series; None if one is empty."""
+    first, second = pd.Series(first), pd.Series(second)
+    if first.empty or second.empty:
         return None
     deviation = None
-    if a.deviation is not None and b.deviation is not None:
-        deviation = math.sqrt(a.deviation**2 / a.num + b.deviation**2 / b.num)
-    return Difference(a.mean - b.mean, deviation)
+    if len(first) > 1 and len(second) > 1:
+        deviation = math.hypot(first.sem(), second.sem())
+    return Difference(float(first.mean() - second.mean()), deviation)
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """What a paper says, and what came out here.
-
-    Attributes:
-        says: The claim.
-        found: The `Difference` that speaks of it, in accuracy; None where it
-            was not measured. Positive is what the claim says.
-        where: What was compared.
-    """
-
-    says: str
-    found: Difference | None
-    where: str
-
-    @property
-    def verdict(self):
-        """`holds`, `not decided`, `does not hold`, `not run`."""
-        if self.found is None:
-            return "not run"
-        if not self.found.is_clear:
-            return "not decided"
-        return "holds" if self.found.mean > 0 else "does not hold"
-
-    @property
-    def text(self):
-        """The difference in points of top-1."""
-        return "" if self.found is None else self.found.text()
-
-
-def claims(tables, long_rows=()):
-    """The claims of both papers, those that do not hold first.
-
-    Args:
-        tables: Dict from the name of a grid to its `sweep_table.Table`.
-        long_rows: Rows of benchmarks/long_training.py.
-    """
-    found = [*_of_frn(tables), *_of_rbn(tables), *_of_long(long_rows)]
-    order = ["does not hold", "not decided", "holds", "not run"]
-    return sorted(found, key=lambda claim: order.index(claim.verdict))
-
-
-def _of_frn(tables):
-    batch = _cells(tables, "batch")
-    large, small = _ends(tables, "batch")
-    frn, relu = "--norm=frn", "--norm=frn --activation=relu"
-    yield Claim(
-        "FRN with TLU is better than BN where batches are large",
-        difference(batch(frn, large), batch("--norm=bn", large)),
-        f"`frn` less `bn`, {large} images a replica",
-    )
-    yield Claim(
-        "FRN with TLU is better than BN where batches are small",
-        difference(batch(frn, small), batch("--norm=bn", small)),
-        f"`frn` less `bn`, {small} images a replica",
-    )
-    yield Claim(
-        "FRN with TLU is better than GN where batches are small",
-        difference(batch(frn, small), batch("--norm=gn", small)),
-        f"`frn` less `gn`, {small} images a replica",
-    )
-    yield Claim(
-        "BN loses accuracy as batches get small",
-        difference(batch("--norm=bn", large), batch("--norm=bn", small)),
-        f"`bn`, {large} less {small} images a replica",
-    )
-    yield Claim(
-        "FRN loses less than BN does",
-        _less(
-            difference(batch("--norm=bn", large), batch("--norm=bn", small)),
-            difference(batch(frn, large), batch(frn, small)),
-        ),
-        f"what `bn` loses less what `frn` loses, {large} to {small} images",
-    )
-    yield Claim(
-        "TLU is better than ReLU behind FRN",
-        difference(batch(frn, large), batch(relu, large)),
-        f"`frn` less `frn --activation=relu`, {large} images a replica",
-    )
-    epsilon = _cells(tables, "epsilon")
-    fixed = (
-        '--norm=frn --norm_kwargs=\'{"learned_epsilon_initializer": "zeros"}\''
-    )
-    yield Claim(
-        "FRN needs a learned epsilon on 1x1 maps and in dense layers",
-        difference(epsilon(frn), epsilon(fixed)),
-        "`frn` less `frn` whose epsilon stays 1e-6, narrow VGG-A",
-    )
-
-
-def _of_rbn(tables):
-    batch = _cells(tables, "batch")
-    _, small = _ends(tables, "batch")
-    for name, where in (("curves", "Fashion-MNIST"), ("trees", "tree patches")):
-        cells = _cells(tables, name)
-        yield Claim(
-            "RBN is better than BN",
-            difference(cells("--norm=rbn"), cells("--norm=bn")),
-            f"`rbn` less `bn`, {where}",
-        )
-    yield Claim(
-        "RBN is better than BN where batches are small",
-        difference(batch("--norm=rbn", small), batch("--norm=bn", small)),
-        f"`rbn` less `bn`, {small} images a replica",
-    )
-
-
-def _of_long(rows):
-    """The same claims, after longer training of a deeper network."""
-    accuracies = {
-        (row["norm"], row["batch_size"]): groups_lib.spread(
-            row["accuracies"][-1]
-        )
-        for row in rows
-    }
-    if not accuracies:
-        return
-    sizes = [size for _, size in accuracies]
-    large, small = max(sizes), min(sizes)
-
-    def compare(first, second):
-        return between(accuracies.get(first), accuracies.get(second))
-
-    longer = "longer training"
-    for says, norm, size in (
-        (
-            "FRN with TLU is better than BN where batches are large",
-            "frn",
-            large,
-        ),
-        (
-            "FRN with TLU is better than BN where batches are small",
-            "frn",
-            small,
-        ),
-        ("RBN is better than BN", "rbn", large),
-        ("RBN is better than BN where batches are small", "rbn", small),
-    ):
-        found = compare((norm, size), ("bn", size))
-        where = f"`{norm}` less `bn`, batch {size}, {longer}"
-        yield Claim(says, found, where)
-    lost = {
-        norm: compare((norm, large), (norm, small)) for norm in ("bn", "frn")
-    }
-    yield Claim(
-        "BN loses accuracy as batches get small",
-        lost["bn"],
-        f"`bn`, batch {large} less batch {small}, {longer}",
-    )
-    yield Claim(
-        "FRN loses less than BN does",
-        _less(lost["bn"], lost["frn"]),
-        f"what `bn` loses less what `frn` loses, {large} to {small}, {longer}",
-    )
-
-
-def _cells(tables, name):
-    """`f(row, column=None)` gives a group of that table, or None."""
-    cells = tables[name].cells if name in tables else {}
-    return lambda row, column=None: cells.get((row, column))
-
-
-def _ends(tables, name):
-    """The largest and the smallest value along x."""
-    columns = tables[name].columns if name in tables else [None]
-    return columns[-1], columns[0]
-
-
-def _less(first, second):
+def subtract_differences(first, second):
+    """Computes the `Difference` of two differences; None if one is None."""
     if first is None or second is None:
         return None
     deviation = None
@@ -235,21 +68,166 @@ def _less(first, second):
     return Difference(first.mean - second.mean, deviation)
 
 
-def losses_by_batch(table):
-    """What each row loses from the largest batch to the smallest.
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of a paper and the measured difference.
+
+    Attributes:
+        text: The claim.
+        found: The `Difference` in accuracy, which is positive if the claim
+            holds; None if it was not measured.
+        compared: The two things that were compared.
+    """
+
+    text: str
+    found: Difference | None
+    compared: str
+
+    @property
+    def verdict(self):
+        if self.found is None:
+            return "not run"
+        if not self.found.is_clear:
+            return "not decided"
+        return "holds" if self.found.mean > 0 else "does not hold"
+
+    @property
+    def points(self):
+        return "" if self.found is None else self.found.format()
+
+
+def make_claims(tables, long_rows=()):
+    """Makes the list of `Claim`, those that do not hold first.
+
+    Args:
+        tables: Dict from the name of a grid to its `results_table.Table`.
+        long_rows: Rows of docs/results/long_training.json.
+    """
+    claims = [
+        *_compare_batch_sizes(tables.get("batch")),
+        *_compare_norms(tables),
+        *_compare_long(long_rows),
+    ]
+    order = ["does not hold", "not decided", "holds", "not run"]
+    return sorted(claims, key=lambda claim: order.index(claim.verdict))
+
+
+def _compare_batch_sizes(table):
+    large, small = get_ends(table)
+
+    def compare(text, first, second, compared):
+        values = [_get(table, *key) for key in (first, second)]
+        return Claim(text, subtract(*values), compared)
+
+    def get_loss(norm):
+        return subtract(_get(table, norm, large), _get(table, norm, small))
+
+    at_large = f"{large} images per replica"
+    at_small = f"{small} images per replica"
+    yield compare(
+        FRN_LARGE, (FRN, large), (BN, large), f"`frn` minus `bn`, {at_large}"
+    )
+    yield compare(
+        FRN_SMALL, (FRN, small), (BN, small), f"`frn` minus `bn`, {at_small}"
+    )
+    yield compare(
+        "FRN with TLU is better than GN for small batches",
+        (FRN, small),
+        (GN, small),
+        f"`frn` minus `gn`, {at_small}",
+    )
+    yield Claim(
+        BN_LOSES,
+        get_loss(BN),
+        f"`bn`, {large} minus {small} images per replica",
+    )
+    yield Claim(
+        FRN_LOSES_LESS,
+        subtract_differences(get_loss(BN), get_loss(FRN)),
+        f"loss of `bn` minus loss of `frn`, from {large} to {small} images",
+    )
+    yield compare(
+        "TLU is better than ReLU after FRN",
+        (FRN, large),
+        (RELU, large),
+        f"`frn` minus `frn --activation=relu`, {at_large}",
+    )
+    yield compare(
+        RBN_SMALL, (RBN, small), (BN, small), f"`rbn` minus `bn`, {at_small}"
+    )
+
+
+def _compare_norms(tables):
+    for name, dataset in (
+        ("curves", "Fashion-MNIST"),
+        ("trees", "tree patches"),
+    ):
+        table = tables.get(name)
+        found = subtract(_get(table, RBN), _get(table, BN))
+        yield Claim(RBN_BETTER, found, f"`rbn` minus `bn`, {dataset}")
+    table = tables.get("epsilon")
+    yield Claim(
+        "FRN needs a learned epsilon on 1x1 maps and in dense layers",
+        subtract(_get(table, FRN), _get(table, FIXED_EPSILON)),
+        "`frn` minus `frn` with an epsilon of 1e-6, narrow VGG-A",
+    )
+
+
+def _compare_long(rows):
+    """Makes the claims about longer training of a deeper network."""
+    accuracies = {
+        (row["norm"], row["batch_size"]): row["accuracies"][-1] for row in rows
+    }
+    if not accuracies:
+        return
+    sizes = [size for _, size in accuracies]
+    large, small = max(sizes), min(sizes)
+
+    def compare(first, second):
+        return subtract(accuracies.get(first, []), accuracies.get(second, []))
+
+    longer = "longer training"
+    for text, norm, size in (
+        (FRN_LARGE, "frn", large),
+        (FRN_SMALL, "frn", small),
+        (RBN_BETTER, "rbn", large),
+        (RBN_SMALL, "rbn", small),
+    ):
+        found = compare((norm, size), ("bn", size))
+        yield Claim(text, found, f"`{norm}` minus `bn`, batch {size}, {longer}")
+    losses = {n: compare((n, large), (n, small)) for n in ("bn", "frn")}
+    yield Claim(
+        BN_LOSES,
+        losses["bn"],
+        f"`bn`, batch {large} minus batch {small}, {longer}",
+    )
+    yield Claim(
+        FRN_LOSES_LESS,
+        subtract_differences(losses["bn"], losses["frn"]),
+        f"loss of `bn` minus loss of `frn`, from {large} to {small}, {longer}",
+    )
+
+
+def get_ends(table):
+    """Returns the largest and the smallest value along x."""
+    columns = table.columns if table is not None else [""]
+    return columns[-1], columns[0]
+
+
+def _get(table, row, column=""):
+    return [] if table is None else table.get(row, column, "accuracy")
+
+
+def compute_losses(table):
+    """Computes the accuracy that each row loses with small batches.
 
     Returns:
         List of `(row, Difference)`, the smallest loss first.
     """
-    large, small = table.columns[-1], table.columns[0]
-    found = [
-        (
-            row,
-            difference(
-                table.cells.get((row, large)), table.cells.get((row, small))
-            ),
-        )
+    large, small = get_ends(table)
+    losses = [
+        (row, subtract(_get(table, row, large), _get(table, row, small)))
         for row in table.rows
     ]
-    known = [(row, lost) for row, lost in found if lost is not None]
+    known = [(row, loss) for row, loss in losses if loss is not None]
     return sorted(known, key=lambda item: item[1].mean)

@@ -1,11 +1,12 @@
-"""The runs behind docs/results.md: what is varied, and what is the same."""
+"""The grids of runs behind docs/results.md."""
 
 import dataclasses
 
 from recipes.experiments import grid as grid_lib
+from recipes.experiments.programs import PROGRAMS
 
-# Two replicas of one machine. What an evaluation does not depend on is chosen
-# for speed: its batch size, the steps an execution.
+# Two replicas on one machine. Settings that do not change the results, such as
+# the batch size of the evaluation, are chosen for speed.
 SAME = {
     "dataset": "fashion_mnist",
     "model": "resnet8_cifar",
@@ -24,22 +25,22 @@ SYSTEMS = (
     "--norm=bn | sync_bn | brn | eval_norm | gn | frn | frn --activation=relu "
     "| rbn"
 )
-# FRN as it is, without TLU, with the mean subtracted, over groups of channels
-# (GFRN), over all of them (LFRN).
+# FRN; without TLU; with the mean subtracted; over groups of channels (GFRN);
+# over all channels (LFRN).
 PARTS = (
     "--norm=frn | frn --activation=relu "
     "| frn --norm_kwargs='{\"subtract_mean\": true}' "
     "| frn --norm_kwargs='{\"groups\": 8}' "
     "| frn --norm_kwargs='{\"groups\": 1}'"
 )
-# FRN that learns its epsilon where a plane has one value; one that starts it at
-# 0, where its gradient is 0, so that the fixed 1e-6 is left; and two others.
+# FRN that learns its epsilon where a plane has a single value; FRN that starts
+# it at 0, where its gradient is 0, so that only the fixed 1e-6 remains; others.
 EPSILONS = (
     "--norm=frn "
     '| frn --norm_kwargs=\'{"learned_epsilon_initializer": "zeros"}\' '
     "| bn | gn"
 )
-# Colour patches, 32 pixels wide, cut from aerial photos.
+# Color patches of 32x32 pixels from aerial photos.
 TREES = {
     **SAME,
     "dataset": "folder:{data}/trees",
@@ -56,32 +57,35 @@ class Grid:
     """A sweep of the evidence.
 
     Attributes:
-        settings: Dict of what all its runs share.
-        axes: What is varied, as `--vary` of recipes/sweep.py takes it.
-        log_every_examples: Images from a row of the records to the next.
-        x: The setting along the x axis, or None.
+        settings: Dict of the settings shared by all runs.
+        axes: Varied settings, as values of `--vary` of recipes/sweep.py.
+        log_every_examples: Number of examples between two metrics entries, or
+            None.
+        x: Name of the setting along the x axis, or None.
+        program: Name of the training program.
     """
 
     settings: dict
     axes: tuple
-    log_every_examples: int = 3200
+    log_every_examples: int | None = 3200
     x: str | None = None
+    program: str = "imagenet"
 
 
 GRIDS = {
-    # The learning rate of all the others: the best of bn's.
+    # Selects the learning rate of all other grids: the best one of bn.
     "rate": Grid(
         SAME,
         ("--norm=bn | frn", LARGE, "--learning_rate=0.2 | 0.4 | 0.8 | 1.6"),
         x="learning_rate",
     ),
-    # FRN's headline: how much is lost as batches get small?
+    # FRN's main claim: how much accuracy do small batches cost?
     "batch": Grid(
         SAME,
         (SYSTEMS, "--replica_batch_size=32 | 8 | 4 | 2", "--seed=0 | 1"),
         x="replica_batch_size",
     ),
-    # RBN's headline: training loss and test error over the epochs.
+    # RBN's main claim: training loss and test error over the epochs.
     "curves": Grid(
         {
             **SAME,
@@ -116,23 +120,31 @@ GRIDS = {
             "--seed=0 | 1",
         ),
     ),
+    "detection": Grid(
+        {"preset": "trees"},
+        ("--norm=frn | gn | bn | rbn",),
+        log_every_examples=None,
+        program="coco",
+    ),
 }
 
 
-def cells(grid, folder, data_dir):
-    """The `grid.Cell` of all runs of a `Grid`.
+def make_cells(grid, folder, data_dir):
+    """Makes the `grid.Cell` of all runs of a `Grid`.
 
     Args:
         grid: A `Grid`.
         folder: Path of its sweep.
-        data_dir: Where the data is.
+        data_dir: Path of the data.
     """
-    settings = dict(grid.settings)
-    settings["dataset"] = settings["dataset"].format(data=data_dir)
-    settings["data_dir"] = str(data_dir)
-    return grid_lib.make(
+    program = PROGRAMS[grid.program]
+    settings = {**grid.settings, "data_dir": str(data_dir)}
+    if "dataset" in settings:
+        settings["dataset"] = settings["dataset"].format(data=data_dir)
+    return grid_lib.make_cells(
+        program,
         folder,
         settings,
-        [grid_lib.parse_axis(axis) for axis in grid.axes],
+        [grid_lib.parse_axis(axis, program) for axis in grid.axes],
         log_every_examples=grid.log_every_examples,
     )

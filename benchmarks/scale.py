@@ -1,4 +1,4 @@
-"""What a training step costs on many accelerators, with and without batch norm.
+"""Estimates the cost of a training step on many accelerators.
 
 Measured from the Keras model: operations, gradients, moving statistics, and
 what every layer sends to other replicas, forward and backward. Assumed, each a
@@ -27,9 +27,9 @@ import keras_norm  # noqa: E402
 from benchmarks.scale_costs import FLOAT  # noqa: E402
 from benchmarks.scale_costs import Assumptions  # noqa: E402
 from benchmarks.scale_costs import Sizes  # noqa: E402
-from benchmarks.scale_costs import reckon  # noqa: E402
+from benchmarks.scale_costs import estimate_step  # noqa: E402
 from keras_norm import distribution  # noqa: E402
-from keras_norm.batch_scope import batch_scope  # noqa: E402
+from keras_norm.step_scope import step_scope  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
 
 NORMS = ("frn", "bn", "sync_bn")
@@ -45,12 +45,12 @@ COLUMNS = (
     "step, ms",
     "sent, MB",
     "messages",
-    "input, MB/s a host",
+    "input, MB/s per host",
 )
 
 
 def measure(model):
-    """The `Sizes` of a model from images to logits."""
+    """Returns the `Sizes` of a model that maps images to logits."""
     state = [v for v in model.non_trainable_variables if "float" in v.dtype]
     layers = [layer for layer in model.layers if hasattr(layer, "synchronized")]
     return Sizes(
@@ -73,7 +73,7 @@ def _flops(layer):
 
 
 def sent(layer):
-    """Bytes of the messages of a step, as the layer's own code sends them."""
+    """Returns the size in bytes of each message that a layer sends per step."""
     messages = []
 
     def note(tensors):
@@ -89,13 +89,13 @@ def sent(layer):
         return [tf.identity(x) for x in tensors], backward
 
     with (
-        mock.patch.object(distribution, "count", lambda: 2),
+        mock.patch.object(distribution, "count_replicas", lambda: 2),
         mock.patch.object(
             distribution,
             "all_reduce_sum",
             lambda tensors: sum_and_note(*tensors),
         ),
-        batch_scope(averages_state=True),
+        step_scope(averages_state=True),
         tf.GradientTape() as tape,
     ):
         x = tf.random.normal((2, 2, 2, layer.input.shape[-1]))
@@ -106,7 +106,7 @@ def sent(layer):
 
 
 def table(measured, assumed):
-    """Lines of Markdown, a row for each number of accelerators and norm."""
+    """Returns a Markdown table: a row per number of accelerators and norm."""
     lines = [
         f"| {' | '.join(COLUMNS)} |",
         "|" + " ---: |" * len(COLUMNS),
@@ -115,7 +115,7 @@ def table(measured, assumed):
         batch = n * assumed.replica_batch_size
         rate = assumed.learning_rate * batch / 256
         for norm, sizes in measured.items():
-            step = reckon(sizes, n, assumed)
+            step = estimate_step(sizes, n, assumed)
             images = batch / step.seconds / math.ceil(n / assumed.per_host)
             lines.append(
                 f"| {n:,} | {batch:,} | {rate:g} | `{norm}` "
@@ -129,34 +129,38 @@ def table(measured, assumed):
 
 
 def saved(measured, assumed):
-    """Sentences on what FRN saves against synchronized batch norm."""
+    """Compares FRN with synchronized batch norm, in sentences."""
     frn, sync = measured["frn"], measured["sync_bn"]
     lines = []
     for n in NUM_ACCELERATORS:
-        ours, theirs = (reckon(sizes, n, assumed) for sizes in (frn, sync))
+        ours, theirs = (
+            estimate_step(sizes, n, assumed) for sizes in (frn, sync)
+        )
         fewer = theirs.num_messages - ours.num_messages
         seconds = theirs.small + theirs.statistics - ours.small
         lines.append(
-            f"* {n:,} accelerators: FRN sends {fewer} messages a step fewer "
-            f"than synchronized batch norm, and waits {1e3 * seconds:.2f} ms "
-            f"less, {seconds / theirs.seconds:.0%} of its step."
+            f"* {n:,} accelerators: FRN sends {fewer} fewer messages per step "
+            f"than synchronized batch norm and waits {1e3 * seconds:.2f} ms "
+            f"less, which is {seconds / theirs.seconds:.0%} of the step with "
+            "synchronized batch norm."
         )
     return lines
 
 
 def describe(measured):
-    """Sentences on what was counted in the model."""
+    """Describes the sizes that were measured from the model."""
     return [
-        f"* `{norm}`: {sizes.flops / 1e9:.2f}e9 operations an image forward, "
+        f"* `{norm}`: {sizes.flops / 1e9:.2f}e9 operations per image in the "
+        "forward pass, "
         f"{sizes.gradients / 1e6:.1f} MB of gradients, {sizes.state / 1e3:.0f} "
-        f"kB of moving statistics, {len(sizes.messages)} messages inside the "
-        f"passes, {sum(sizes.messages) / 1e3:.0f} kB"
+        f"kB of moving statistics, {len(sizes.messages)} messages in the "
+        f"layers, {sum(sizes.messages) / 1e3:.0f} kB"
         for norm, sizes in measured.items()
     ]
 
 
 def assumptions(assumed):
-    """Lines on what was assumed, by flag."""
+    """Describes the assumptions, by flag."""
     return [
         f"* `--{field.name}={getattr(assumed, field.name):g}`: "
         f"{field.metadata['help']}"

@@ -1,4 +1,4 @@
-"""What a training step costs: formulas, and what they assume.
+"""Cost model of a training step: formulas and assumptions.
 
 An all-reduce of B bytes over n accelerators, g of them in each of m hosts:
 
@@ -6,16 +6,16 @@ An all-reduce of B bytes over n accelerators, g of them in each of m hosts:
     tree(B, n) = 2 * B / bandwidth + 2 * ceil(log2(n)) * latency
     all_reduce(B) = fastest(B, g) in hosts + fastest(B / g, m) between them
 
-where the fastest is that of ring and tree. Between hosts every accelerator
-sends its share, B / g, over a link of its own.
-The step is reckoned as if nothing overlapped:
+where `fastest` is the faster of ring and tree. Between hosts, every accelerator
+sends B / g bytes over its own link. The estimate of a step assumes that nothing
+overlaps:
 
     step = compute + gradients + small message + statistics
-    compute = 3 * operations forward * images a replica / (peak * utilization)
+    compute = 3 * operations forward * images per replica / (peak * utilization)
 
-Gradients go as one message; losses and moving statistics as another, as
-`keras_norm.training` sends them. For what a synchronized layer sends, forward
-and backward, the layers behind it wait.
+Gradients are one message, and losses and moving statistics another, as in
+`keras_norm.training`. The following layers wait for the messages of a
+synchronized layer, forward and backward.
 """
 
 import dataclasses
@@ -34,31 +34,35 @@ def _assume(default, help):
 
 @dataclasses.dataclass(frozen=True)
 class Assumptions:
-    """What is not measured, each a flag."""
+    """Assumed quantities. Each is a flag."""
 
-    per_host: int = _assume(8, "accelerators a host, as in a DGX H100")
-    replica_batch_size: int = _assume(32, "images a replica, as in FRN's paper")
+    per_host: int = _assume(8, "accelerators per host, as in a DGX H100")
+    replica_batch_size: int = _assume(
+        32, "images per replica, as in FRN's paper"
+    )
     peak_flops: float = _assume(
         989e12, "operations/s, H100 SXM, dense bfloat16 (NVIDIA's data sheet)"
     )
-    utilization: float = _assume(0.15, "share of the peak that is reached")
+    utilization: float = _assume(0.15, "fraction of the peak that is reached")
     link_bandwidth: float = _assume(
-        450e9, "bytes/s each way in a host, NVLink 4 (the same data sheet)"
+        450e9,
+        "bytes/s in each direction within a host, NVLink 4 (same data sheet)",
     )
-    link_latency: float = _assume(2e-6, "seconds a hop in a host")
+    link_latency: float = _assume(2e-6, "seconds per hop within a host")
     network_bandwidth: float = _assume(
-        50e9, "bytes/s an accelerator between hosts, 400 Gb/s InfiniBand NDR"
+        50e9, "bytes/s per accelerator between hosts, 400 Gb/s InfiniBand NDR"
     )
-    network_latency: float = _assume(5e-6, "seconds a hop between hosts")
+    network_latency: float = _assume(5e-6, "seconds per hop between hosts")
     image_bytes: float = _assume(
-        115e3, "of an encoded image: ILSVRC2012_img_train.tar / its images"
+        115e3,
+        "of an encoded image: ILSVRC2012_img_train.tar / number of images",
     )
-    learning_rate: float = _assume(0.1, "of a global batch of 256")
+    learning_rate: float = _assume(0.1, "for a global batch of 256")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the model says of itself.
+    """Measured sizes of a model.
 
     Attributes:
         flops: Operations of a forward pass of one image, two a multiplication
@@ -75,19 +79,19 @@ class Sizes:
 
 
 def ring(size, n, bandwidth, latency):
-    """Seconds of a ring all-reduce."""
+    """Computes the seconds of a ring all-reduce."""
     return 2 * (n - 1) / n * size / bandwidth + 2 * (n - 1) * latency
 
 
 def tree(size, n, bandwidth, latency):
-    """Seconds of an all-reduce along a tree."""
+    """Computes the seconds of an all-reduce along a tree."""
     if n == 1:
         return 0.0
     return 2 * size / bandwidth + 2 * math.ceil(math.log2(n)) * latency
 
 
 def all_reduce(size, num_accelerators, assumed):
-    """Seconds of an all-reduce in hosts, then between them."""
+    """Computes the seconds of an all-reduce in hosts, then between them."""
 
     def fastest(size, n, *link):
         return min(ring(size, n, *link), tree(size, n, *link))
@@ -103,7 +107,7 @@ def all_reduce(size, num_accelerators, assumed):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step on some accelerators. Times are seconds."""
+    """Costs of a step. Times are in seconds."""
 
     compute: float
     gradients: float
@@ -117,8 +121,8 @@ class Step:
         return self.compute + self.gradients + self.small + self.statistics
 
 
-def reckon(sizes, num_accelerators, assumed):
-    """The `Step` of a model on that many accelerators."""
+def estimate_step(sizes, num_accelerators, assumed):
+    """Estimates the `Step` of a model on a number of accelerators."""
 
     def reduce(size):
         return all_reduce(size, num_accelerators, assumed)

@@ -1,20 +1,24 @@
-"""Normalization for Keras 3 that frees convolutional models from the batch.
+"""Batch-independent and replica-correct normalization for Keras 3.
 
-Where to start:
+Main entry points:
 
-* `keras_norm.convert(model, "frn")` replaces the batch normalization of a model
-  by another norm, and so does the program `keras-norm` for a file.
+* `keras_norm.convert(model, "frn")` replaces the batch normalization in a
+  trained model; the program `keras-norm` does the same for a file.
 * `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
-  layers for a new model, in the place of batch normalization.
-* `keras_norm.get("frn")` gives a norm by its name, for a builder of models that
-  takes any; `keras_norm.names()` lists the names.
-* `keras_norm.norm_scope("frn")` is for models that cannot be converted.
+  layers for new models, in place of batch normalization.
+* `keras_norm.get("frn")` returns a norm by name, for model builders that take
+  any norm; `keras_norm.names()` lists the names.
+* `keras_norm.norm_scope("frn")` replaces batch normalization while a model is
+  being built, for models that cannot be converted.
+* `keras_norm.norm_weights(model)` returns the weights that are usually excluded
+  from weight decay.
 
-Import it before `keras.saving.load_model` reads a model with its layers, which
-are registered with Keras by this import.
+Importing this package registers its layers with Keras. Import it before
+`keras.saving.load_model` loads a model that contains them.
 
 `keras_norm.analysis`, `keras_norm.compat` (layers of TensorFlow Addons) and
-`keras_norm.training` (replicas, on TensorFlow) are imported when they are used.
+`keras_norm.training` (data-parallel training with TensorFlow) are imported on
+first use.
 """
 
 import importlib as _importlib
@@ -29,8 +33,11 @@ from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 from keras_norm.layers.group_norm import GroupNormalization
+from keras_norm.layers.no_norm import NoNormalization
 from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
+from keras_norm.norm_layers import is_norm_layer
+from keras_norm.norm_layers import norm_weights
 from keras_norm.registry import Norm
 from keras_norm.registry import get
 from keras_norm.registry import names
@@ -46,20 +53,23 @@ __all__ = [
     "EvalNorm",
     "FrozenBatchNormalization",
     "GroupNormalization",
+    "NoNormalization",
     "Norm",
     "__version__",
     "convert",
     "get",
+    "is_norm_layer",
     "names",
     "norm_scope",
+    "norm_weights",
     "plan_conversion",
 ]
 
-_MODULES = ("analysis", "compat", "training")
+_LAZY_MODULES = ("analysis", "compat", "training")
 
 
 def __getattr__(name):
-    if name not in _MODULES:
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return _importlib.import_module(f"{__name__}.{name}")
@@ -70,4 +80,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*__all__, *_MODULES])
+    return sorted([*__all__, *_LAZY_MODULES])

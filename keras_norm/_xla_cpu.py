@@ -1,7 +1,7 @@
-"""Sums over planes at the speed of memory.
+"""Sums over planes that stay fast when XLA compiles for a CPU.
 
-Everything here gives what `ops.sum` gives. It is apart because it knows what
-compiler and device it runs on.
+The results equal those of `ops.sum`. Only this module depends on the compiler
+and the device.
 """
 
 import math
@@ -9,13 +9,15 @@ import math
 import keras
 from keras import ops
 
-# Planes of fewer values than this are summed as they are.
+from keras_norm import _keras_internals
+
+# Planes with fewer values than this are summed directly.
 MIN_PLANE_SIZE = 16
 MAX_SLABS = 14
 
 
 def plane_sums(terms, tensors, axes):
-    """Sums over `axes` of what `terms` makes of tensors, in one reading.
+    """Sums elementwise functions of tensors over `axes` in one pass.
 
     Args:
         terms: Elementwise `f(*tensors)` that gives a list of tensors.
@@ -28,15 +30,17 @@ def plane_sums(terms, tensors, axes):
     if not axes:
         return list(terms(*tensors))
     sizes = [tensors[0].shape[axis] or 0 for axis in axes]
-    if math.prod(sizes) > 0 and _is_xla_on_cpu(tensors[0]):
+    if math.prod(sizes) > 0 and _keras_internals.is_compiled_for_cpu(
+        tensors[0]
+    ):
         return _sums_on_xla_cpu(terms, tensors, axes, sizes)
     return [
         ops.sum(value, axis=axes, keepdims=True) for value in terms(*tensors)
     ]
 
 
-def stored(planes):
-    """The same values of planes, once and for all.
+def materialize(planes):
+    """Materializes values of planes so that XLA does not recompute them.
 
     XLA on a CPU fuses what makes the factor of a plane into the loop over its
     positions, roots and divisions at each; into a product it fuses nothing.
@@ -49,7 +53,7 @@ def stored(planes):
     Returns:
         List of the same tensors.
     """
-    is_slow = planes and _is_xla_on_cpu(planes[0])
+    is_slow = planes and _keras_internals.is_compiled_for_cpu(planes[0])
     return [_times_one(p) for p in planes] if is_slow else planes
 
 
@@ -65,8 +69,8 @@ def _sums_on_xla_cpu(terms, tensors, axes, sizes):
     """Sums without XLA's own, which it runs as a scalar loop on a CPU.
 
     It does so for a sum of anything but a stored tensor. Instead slabs of a
-    plane are added to one another, as vectors; what is left is a product with a
-    row of ones, into which nothing is fused; and two sums share a reading as
+    plane are added to one another, as vectors; the rest is a product with a
+    row of ones, into which XLA fuses nothing; and two sums use one pass as
     the parts of a complex number. `benchmarks/plane_sums.py`, two cores, at
     (32, 56, 56, 256), where a copy takes 9.0 ms: the sum of squares 5.9 ms
     instead of 30.4 ms, two sums for a gradient 11.8 ms instead of 40.6 ms.
@@ -94,7 +98,7 @@ def _packed_sums(terms, tensors, axes, sizes):
 
 
 def _num_slabs(size, plane_size):
-    """How many slabs of equal length: a divisor if a good one is there."""
+    """Returns the number of equal slabs: a divisor of `size` if possible."""
     if plane_size < MIN_PLANE_SIZE:
         return 1
     most = min(size, MAX_SLABS)
@@ -112,7 +116,7 @@ def _add(left, right):
 
 
 def _sum_by_product(value, axes):
-    """The sum over `axes` as a product with a row of ones."""
+    """Sums over `axes` by a product with a row of ones."""
     shape = ops.shape(value)
     rank = len(shape)
     kept = [axis for axis in range(1, rank) if axis not in axes]
@@ -138,7 +142,7 @@ def _multiply_ones(value, shape):
 
 
 def _pack(values):
-    """Pairs of real tensors as complex ones; the last may stay alone."""
+    """Packs pairs of real tensors into complex ones; one may remain."""
     pairs = [values[i : i + 2] for i in range(0, len(values), 2)]
     return [_complex(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
 
@@ -159,25 +163,3 @@ def _complex(real, imag):
     import tensorflow as tf
 
     return tf.complex(real, imag)
-
-
-def _is_xla_on_cpu(tensor):
-    """Whether this is traced for XLA on a CPU; matters to speed only."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        is_traced = isinstance(tensor, jax.core.Tracer)
-        return is_traced and jax.default_backend() == "cpu"
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    if tf.executing_eagerly():
-        return False
-    try:
-        from tensorflow.python.ops import control_flow_util
-    except ImportError:
-        return False
-    graph = tf.compat.v1.get_default_graph()
-    is_xla = control_flow_util.GraphOrParentsInXlaContext(graph)
-    return is_xla and not tf.config.list_logical_devices("GPU")

@@ -1,10 +1,11 @@
-"""What the normalization layers of a model learned, and what RBN does in it.
+"""Analyzes the learned weights of normalization layers and RBN calibration.
 
-A layer goes by its path, the names of what it lies in and its own, such as
-"backbone/stage1/rbn_3"; a layer in several places by the first; the second of
-one name in one place as "rbn (layer 2)". `include` is a list of paths or parts
-of them, "stage1" or "stage1/rbn_3", or a function from path to bool. The plots
-need matplotlib, take a dict or a part of it, and return a `Figure`.
+A layer is identified by its path: the names of the models and layers around it
+and its own name, such as "backbone/stage1/rbn_3". A layer in several places has
+the first path; a second layer with the same path becomes "rbn (layer 2)".
+`include` is a list of paths or parts of them, "stage1" or "stage1/rbn_3", or a
+function from path to bool. The plots need matplotlib, accept the returned dict
+or a part of it, and return a `Figure`.
 """
 
 import contextlib
@@ -14,15 +15,16 @@ import itertools
 import keras
 import numpy as np
 
+from keras_norm import _keras_internals
 from keras_norm.layers._calibration import CalibrationMixin
 from keras_norm.layers._channel_layer import ChannelLayer
 
 
 def learned_values(model, include=None):
-    """Dict from path to a dict from weight name to array, of built layers.
+    """Returns a dict from path to a dict from weight name to array.
 
-    These are its weights without the moving moments, and the `epsilon` that it
-    computes with, which for FRN is `epsilon + |learned_epsilon|`.
+    Contains the weights of built layers without moving moments, and the
+    effective `epsilon`, which for FRN is `epsilon + |learned_epsilon|`.
 
     Example:
 
@@ -47,7 +49,7 @@ def learned_values(model, include=None):
 
 
 def calibrations(model, inputs, include=None):
-    """Dict from path to arrays, channels last, of what RBN does to a batch.
+    """Returns a dict from path to RBN features of a batch, channels last.
 
         before_centering    (batch, ..., C)  x
         after_centering     (batch, ..., C)  x + center_weight * m(x)
@@ -89,7 +91,7 @@ def calibrations(model, inputs, include=None):
 
 
 def plot_learned_values(values, max_layers=8):
-    """Draws `learned_values`: a row a layer, a panel a weight."""
+    """Plots `learned_values`: one row per layer, one panel per weight."""
     paths, note = _pick(values, max_layers, "layers")
     most = max(len(values[path]) for path in paths)
     figure, grid = _figure("Learned values" + note, len(paths), most, 2.3, 2.2)
@@ -106,7 +108,7 @@ def plot_learned_values(values, max_layers=8):
 
 
 def plot_scaling(records, max_layers=12):
-    """Draws the standard deviations of `calibrations`: a panel a layer."""
+    """Plots the standard deviations of `calibrations`, one panel per layer."""
     paths, note = _pick(records, max_layers, "layers")
     title = "Standard deviation of each channel around scaling calibration"
     size = -(-len(paths) // 3), min(3, len(paths))
@@ -123,7 +125,7 @@ def plot_scaling(records, max_layers=12):
 
 
 def plot_centering(records, path, sample=0, max_channels=6):
-    """Draws a sample's feature maps; of several planes each below the last."""
+    """Plots the feature maps of an example around centering calibration."""
     record = records[path]
     pair = record["before_centering"][sample], record["after_centering"][sample]
     channels, note = _pick(range(pair[0].shape[-1]), max_channels, "channels")
@@ -152,7 +154,7 @@ def plot_centering(records, path, sample=0, max_channels=6):
 
 
 def _figure(title, rows, columns, width, height):
-    """A figure and its grid of panels, which are not visible yet."""
+    """Creates a figure and its grid of panels, which are not visible yet."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -168,7 +170,7 @@ def _figure(title, rows, columns, width, height):
 
 
 def _pick(items, limit, noun):
-    """At most `limit` items, evenly spaced, and a note of those left out."""
+    """Returns at most `limit` evenly spaced items and a note on the rest."""
     items = list(items)
     if not items or limit < 1:
         raise ValueError(f"No {noun} to draw. Received: {items}, limit={limit}")
@@ -179,7 +181,7 @@ def _pick(items, limit, noun):
 
 
 def _select(model, kind, noun, include):
-    """Dict from path to layer, of those of a class that are included."""
+    """Returns a dict from path to included layer of a class."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a Keras model. Received: {model!r}")
     layers = _walk(model, "", {})
@@ -199,8 +201,8 @@ def _select(model, kind, noun, include):
 
 
 def _walk(layer, folder, found):
-    """Fills a dict from path to layer with all that lies in a layer."""
-    for child in layer._flatten_layers(include_self=False, recursive=False):
+    """Adds all layers inside a layer to a dict from path to layer."""
+    for child in _keras_internals.inner_layers(layer):
         if child not in found.values():
             path = _free(folder + child.name, found, "layer")
             found[path] = child
@@ -209,13 +211,13 @@ def _walk(layer, folder, found):
 
 
 def _free(name, taken, noun):
-    """The name, or where it is taken "name (noun 2)" and so on."""
+    """Returns the name, or "name (noun 2)" and so on if it is taken."""
     numbered = (f"{name} ({noun} {i})" for i in itertools.count(2))
     return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
 
 def _recorder(layer, path, records):
-    """The layer's `call`, which leaves a record, or None with a mask."""
+    """Wraps the layer's `call` to record its features, or None if masked."""
     call, signature = layer.call, inspect.signature(layer.call)
 
     def recorder(*args, **kwargs):
@@ -229,7 +231,7 @@ def _recorder(layer, path, records):
 
 
 def _record(layer, inputs):
-    """The arrays of one call, or None inside a compiled function."""
+    """Returns the arrays of one call, or None inside a compiled function."""
     features = layer.features(inputs)
     try:
         arrays = {key: _array(value) for key, value in features.items()}
@@ -245,6 +247,6 @@ def _record(layer, inputs):
 
 
 def _array(tensor):
-    """A NumPy array of its own, in float32 or wider."""
+    """Copies a tensor to a NumPy array, in float32 or wider."""
     array = keras.ops.convert_to_numpy(tensor)
     return np.array(array, np.result_type(array, np.float32))

@@ -1,4 +1,4 @@
-"""What the program keras-norm does; its arguments: `keras_norm_cli`."""
+"""Commands of the program keras-norm; `keras_norm_cli` has its arguments."""
 
 import dataclasses
 import importlib
@@ -13,10 +13,10 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm.conversion import inspect_model
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.inspect_model import inspect_model
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
@@ -27,11 +27,11 @@ def main(options):
     """Runs a command; returns the exit code.
 
     Args:
-        options: As `keras_norm_cli` parses them.
+        options: The parsed arguments of `keras_norm_cli`.
     """
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
-            # Not every terminal has every character of a name.
+            # Not every terminal can print every character of a name.
             stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
@@ -41,20 +41,22 @@ def main(options):
             {"inspect": _inspect, "convert": _convert}[options.command](options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough, as `head` does.
+        # The reader closed the pipe, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConversionError as error:
-        _say(f"error: {error}")
+        _print_message(f"error: {error}")
         return 1
     except Exception as error:
-        _say(f"error: {type(error).__name__}: {one_line(error)[:400]}")
+        _print_message(
+            f"error: {type(error).__name__}: {one_line(error)[:400]}"
+        )
         return 1
     return 0
 
 
 def _inspect(options):
     model = _load(options, require_built=False)
-    report = inspect_model.inspect_model(model)
+    report = inspect_model(model)
     if options.json:
         print(json.dumps(_describe(model, report), indent=2))
     else:
@@ -64,7 +66,7 @@ def _inspect(options):
 def _convert(options):
     if options.plan == (options.out is not None):
         raise ConversionError(
-            "name OUT, the file to write, or give --plan to write nothing. "
+            "pass either OUT, the file to write, or --plan to write nothing. "
             f"Received: OUT={options.out}, --plan={options.plan}"
         )
     if not options.plan:
@@ -80,7 +82,7 @@ def _convert(options):
     if options.plan:
         report = plan_conversion(model, options.to, **choices)
     else:
-        with _working(f"converting {model.name} to {options.to}"):
+        with _status(f"converting {model.name} to {options.to}"):
             converted, report = convert(
                 model,
                 options.to,
@@ -95,14 +97,14 @@ def _convert(options):
     else:
         report_table.print_report(report, _console())
     if not options.plan:
-        _say(
+        _print_message(
             f"wrote {options.out}: import keras_norm before "
             f"keras.saving.load_model({options.out!r})"
         )
 
 
 def _load(options, require_built=True):
-    with _working(f"loading {options.model}"):
+    with _status(f"loading {options.model}"):
         model, notes = load.load_model(
             options.model,
             options.unsafe,
@@ -111,27 +113,27 @@ def _load(options, require_built=True):
             require_built,
         )
     for note in notes:
-        _say(note)
+        _print_message(note)
     return model
 
 
 def _read_inputs(path):
-    wrong = (
+    expected = (
         OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile
     )  # fmt: skip
     try:
         with open(path, "rb") as file:
             magic = np.lib.format.MAGIC_PREFIX
             if file.read(len(magic)) == magic:
-                # Mapped, an array whose file is shorter than it says is an
-                # error before memory is allocated for it.
+                # Memory mapping raises an error for a truncated file before
+                # the whole array is allocated.
                 return np.load(path, allow_pickle=False, mmap_mode="r")
             file.seek(0)
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-    except wrong as error:
+    except expected as error:
         raise ConversionError(
-            "--inputs takes an .npy or .npz file of inputs: "
+            "--inputs must be an .npy or .npz file of inputs: "
             f"{one_line(error)}. Received: {path}"
         ) from error
 
@@ -144,15 +146,15 @@ def _describe(model, report):
         "parameters": model.count_params() if model.built else None,
         "notes": report.notes,
         "batch_normalizations": [
-            _facts(entry)
+            _entry_dict(entry)
             for entry in report.entries
-            if inspect_model.is_batch_norm(entry)
+            if entry.is_batch_norm
         ],
-        "normalizations": [_facts(entry) for entry in report.entries],
+        "normalizations": [_entry_dict(entry) for entry in report.entries],
     }
 
 
-def _facts(entry):
+def _entry_dict(entry):
     entry = dataclasses.asdict(entry)
     keys = "path", "layer", "shape", "action", "reason", "activations"
     return {key: entry[key] for key in keys}
@@ -164,25 +166,25 @@ def _import(module):
         importlib.import_module(module)
     except Exception as error:
         raise ConversionError(
-            f"--import {module} failed: {one_line(error)}. It takes the "
-            "dotted name of a module, installed or found from this folder."
+            f"--import {module} failed: {one_line(error)}. Pass the dotted "
+            "name of a module that is installed or in the current folder."
         ) from error
     finally:
         sys.path.remove(os.getcwd())
 
 
 def _warn(message, *_, **__):
-    _say(f"warning: {one_line(message)}")
+    _print_message(f"warning: {one_line(message)}")
 
 
-def _say(message):
+def _print_message(message):
     print(printable(message), file=sys.stderr)
 
 
 def _console():
-    # A pipe or a file has no width of its own.
+    # A pipe or a file does not have a width.
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def _working(message):
+def _status(message):
     return Console(stderr=True).status(Text(printable(message)))

@@ -1,9 +1,9 @@
-"""The FRN and TLU of TensorFlow Addons, to load the models saved with them.
+"""FRN and TLU of TensorFlow Addons (TFA), for loading models saved with them.
 
-Importing this module is all that it takes: it registers both classes in the
-package "Addons", where `keras.saving.load_model` looks for them. The maths is
-that of `keras_norm.FRN` and `keras_norm.TLU`, the better choice for a new
-model; here are the arguments and weights of TFA, 0.14.0 to 0.23.0.
+Importing this module registers both classes in the package "Addons", in which
+`keras.saving.load_model` looks for them. They compute the same as
+`keras_norm.FRN` and `keras_norm.TLU`, which are the better choice for new
+models, with the arguments and weights of TFA 0.14.0 to 0.23.0.
 
 Load with `compile=False`. Where Keras 2 saved a functional model as `.keras`,
 Keras 3 misses its class: pass `custom_objects={"Functional": keras.Model}`.
@@ -109,7 +109,7 @@ class FilterResponseNormalization(frn.FRN):
                 f"height, width, channels). Received: input_shape={input_shape}"
             )
         self._build_axes(input_shape)
-        # Files tell weights by their position, and TFA created this one first.
+        # Files identify weights by position, and TFA created this one first.
         if self._learns_epsilon:
             self.learned_epsilon = self._create_weight("learned_epsilon", (1,))
         self._build_affine()
@@ -119,7 +119,7 @@ class FilterResponseNormalization(frn.FRN):
         return super()._create_weight(name, shape or self._broadcast_shape)
 
     def _per_channel(self, weight, dtype):
-        # TFA's shapes broadcast as they are.
+        # TFA's weights broadcast without a reshape.
         return None if weight is None else keras.ops.cast(weight, dtype)
 
     def call(self, inputs, training=None, mask=None):
@@ -150,7 +150,7 @@ class TLU(tlu.TLU):
         training, mask: Ignored.
 
     Input shape:
-        Rank 2 or higher; every size but that of the batch is known.
+        Rank 2 or higher; every size except the batch size is known.
 
     Output shape:
         The input's shape, in the compute dtype of the layer's policy.
@@ -183,7 +183,7 @@ class TLU(tlu.TLU):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         super()._build_axes(input_shape, max_rank)
-        # Planes of one value each: none shares its threshold with another.
+        # Planes of one value each: every value has its own threshold.
         self._plane_axes = ()
         self._broadcast_shape = (1, *sizes)
         self.input_spec = keras.layers.InputSpec(

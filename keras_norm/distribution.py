@@ -1,15 +1,15 @@
-"""The replicas of a data-parallel run, whatever the backend.
+"""Collective operations over the replicas of a data-parallel step.
 
-TensorFlow: those of the `tf.distribute` strategy whose replica function is
-running. JAX: under `keras.distribution` an array is global already, so there is
-one. torch: one; several processes are refused.
+TensorFlow: the replicas of the `tf.distribute` strategy whose replica function
+is running. JAX: one, because arrays are already global under
+`keras.distribution`. torch: one; several processes raise an error.
 """
 
 import keras
 
 
-def count():
-    """The number of replicas whose tensors are separate.
+def count_replicas():
+    """Returns the number of replicas that hold separate tensors.
 
     Raises:
         ValueError: under torch with more than one process.
@@ -23,20 +23,56 @@ def count():
     return 1
 
 
-def all_reduce_sum(values):
+def all_reduce_sum(tensors):
     """Sums each tensor over all replicas; differentiable.
 
     Args:
-        values: List of tensors of the same shapes on every replica.
+        tensors: List of tensors with the same shapes on every replica.
 
     Returns:
         List of tensors, equal on every replica.
     """
-    if count() == 1:
-        return values
+    tensors = list(tensors)
+    if not tensors or count_replicas() == 1:
+        return tensors
     import tensorflow as tf
 
-    return _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+    return _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
+def all_reduce_sum_packed(tensors):
+    """Like `all_reduce_sum`, with one message per dtype. TensorFlow only.
+
+    Args:
+        tensors: List of many small tensors of static shapes.
+    """
+    import tensorflow as tf
+
+    result = list(tensors)
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        indices = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+        flat = [tf.reshape(tensors[i], [-1]) for i in indices]
+        (summed,) = all_reduce_sum([tf.concat(flat, axis=0)])
+        pieces = tf.split(summed, [t.shape[0] for t in flat])
+        for index, piece in zip(indices, pieces, strict=True):
+            result[index] = tf.reshape(piece, tensors[index].shape)
+    return result
+
+
+def expand_logs_for_workers(logs):
+    """Returns logs in the shape that `fit` expects. TensorFlow only.
+
+    Under `MultiWorkerMirroredStrategy`, `fit` requires vectors, not scalars.
+
+    Args:
+        logs: Dict from metric name to scalar tensor.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return logs
+    return {name: tf.reshape(value, [1]) for name, value in logs.items()}
 
 
 def _replica_context():

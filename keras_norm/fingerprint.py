@@ -1,9 +1,9 @@
-"""What a saved layer tells of itself when its class is in no config.
+"""Marks saved weights with their layer if no config names its class.
 
-A layer that `norm_scope` puts in the place of batch normalization may lie
-inside a composite layer, whose config does not name it. Outside the scope the
-same config makes batch normalization again, whose weights can look alike. A
-mark beside the weights lets every such load fail, and never give other numbers.
+A layer that `norm_scope` creates in place of batch normalization may be inside
+a composite layer, whose config does not name it. Outside the scope, the same
+config creates batch normalization, whose weights can have the same shapes. A
+mark next to the weights makes such a load fail instead of giving wrong results.
 """
 
 import json
@@ -12,26 +12,26 @@ import keras
 import numpy as np
 
 KEY = "norm_scope"
-# Of no effect on what the layer computes.
+# Options without effect on the output of the layer.
 IGNORED = ("name", "trainable", "dtype")
 
 
-def write(layer, store):
+def write_fingerprint(layer, store):
     """Adds the class and the config of a layer to its saved weights."""
     text = json.dumps(_describe(layer))
     store[KEY] = np.frombuffer(text.encode(), "uint8")
 
 
-def read(layer, store, required=False):
-    """The saved weights without the mark.
+def read_without_fingerprint(layer, store, required=False):
+    """Checks the mark of saved weights and returns them without it.
 
     Args:
-        layer: The layer that is to take the weights.
-        store: What was saved of a layer, array by name.
-        required: Whether weights without a mark are those of another layer.
+        layer: The layer to load the weights into.
+        store: Mapping from name to saved array of a layer.
+        required: Whether weights without a mark belong to another layer.
 
     Raises:
-        ValueError: if they are those of another layer.
+        ValueError: if the weights belong to another layer.
     """
     keys = list(store.keys())
     ours = _describe(layer)

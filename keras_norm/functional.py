@@ -1,4 +1,4 @@
-"""What layers make of moments: corrections, mixtures, factors and offsets.
+"""Formulas on moments: corrections, mixtures, factors and offsets.
 
 Shapes as in `moments`: values of planes `(N, 1, 1, C)`, of batches
 `(1, 1, 1, C)`.
@@ -12,10 +12,10 @@ FLOAT16_MAX = 65504.0
 
 
 def scale_and_shift(x, center, factor, offset):
-    """`(x - center) * factor + offset`; None leaves a step out.
+    """Computes `(x - center) * factor + offset`; None omits a step.
 
     The subtraction comes first: `x * factor + (offset - center * factor)`
-    would lose digits where the mean is large against the spread.
+    would lose digits if the mean is large compared with the spread.
     """
     if center is not None:
         x = x - center
@@ -23,8 +23,8 @@ def scale_and_shift(x, center, factor, offset):
     return x if offset is None else x + offset
 
 
-def compose(factor, offset, gamma, beta):
-    """`gamma * (x * factor + offset) + beta` as one factor and one offset."""
+def fold_affine(factor, offset, gamma, beta):
+    """Folds `gamma * (x * factor + offset) + beta` into a factor and offset."""
     if gamma is not None:
         factor = factor * gamma
         offset = None if offset is None else offset * gamma
@@ -34,7 +34,7 @@ def compose(factor, offset, gamma, beta):
 
 
 def threshold(x, tau):
-    """`max(x, tau)`; a tie and a NaN go to `x`, and float64 stays.
+    """Computes `max(x, tau)`; ties and NaN select `x`, float64 stays.
 
     `ops.maximum` does neither everywhere: JAX splits the gradient of a tie, and
     torch makes float32 of float64.
@@ -43,14 +43,14 @@ def threshold(x, tau):
 
 
 def cap(x, max_value):
-    """`min(x, max_value)` for a float; a tie and a NaN go to `x`."""
+    """Computes `min(x, max_value)` for a float; ties and NaN select `x`."""
     # As a tensor: torch would round a float to float32 first.
     top = ops.convert_to_tensor(max_value, x.dtype)
     return ops.where(x > top, top, x)
 
 
 def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
-    """The corrections of Batch Renormalization (Ioffe 2017, algorithm 1).
+    """Computes Batch Renormalization corrections (Ioffe 2017, algorithm 1).
 
     Args:
         mean: Batch mean, `(1, 1, 1, C)`.
@@ -77,7 +77,7 @@ def renorm_correction(mean, variance, moving_mean, moving_std, epsilon, clip):
 
 
 def cast_finite(x, dtype):
-    """Casts; what is finite stays finite where float16 would overflow."""
+    """Casts; finite values stay finite if float16 would overflow."""
     narrowed = ops.cast(x, dtype)
     if dtype != "float16" or x.dtype == narrowed.dtype:
         return narrowed
@@ -86,15 +86,15 @@ def cast_finite(x, dtype):
 
 
 def mix_moments(mean, variance, moving_mean, moving_variance, a, b):
-    """The moments that EvalNorm evaluates with.
+    """Computes the moments that EvalNorm evaluates with.
 
     Args:
         mean: Of every plane, `(N, 1, 1, C)`.
         variance: Of every plane, `(N, 1, 1, C)`.
         moving_mean: `(1, 1, 1, C)`.
         moving_variance: `(1, 1, 1, C)`.
-        a: Scalar, how much of the mean is the plane's.
-        b: Scalar, how much of the variance is the plane's.
+        a: Scalar, weight of the plane's mean.
+        b: Scalar, weight of the plane's variance.
 
     Returns:
         Two tensors `(N, 1, 1, C)`.
@@ -118,9 +118,9 @@ def mix_gradient(
     b,
     epsilon,
 ):
-    """How fast evaluation moves away from training with `a` and with `b`.
+    """Differentiates the gap between evaluation and training in `a` and `b`.
 
-    Over the plane of a sample, the mean squared difference of
+    Over the plane of an example, the mean squared difference of
     `(x - m) * s`, with the moments of `mix_moments` and
     `s = 1 / sqrt(v + epsilon)`, and of `(x - batch_mean) * batch_factor` is
 

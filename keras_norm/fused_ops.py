@@ -1,11 +1,11 @@
-"""The passes over a feature map that every layer is made of.
+"""The two passes over a feature map that layers consist of.
 
-A layer reads its input once for moments of planes, works out a factor and an
-offset of each plane from them, and reads it again to apply those. The two
-passes have their gradients written by hand: going back, the second reads the
-input and the incoming gradient once for sums and both meet in one last pass
-that writes the gradient of the input. From forward to backward only the input
-and values of planes are kept. What lies between is left to the backend.
+A layer reads its input once for the moments of planes, computes a factor and an
+offset per plane, and reads the input again to apply them. Both passes have
+custom gradients: the backward pass of the second reads the input and the
+incoming gradient once for sums, and one final pass writes the gradient of the
+input. Only the input and per-plane values are kept for the backward pass. The
+backend differentiates everything in between.
 
 Shapes, channels last: `x (N, H, W, C)`, planes `(N, 1, 1, C)`.
 """
@@ -14,16 +14,16 @@ import keras
 from keras import ops
 
 from keras_norm import functional
+from keras_norm._xla_cpu import materialize
 from keras_norm._xla_cpu import plane_sums
-from keras_norm._xla_cpu import stored
 
 
 def mean_square(x, axes, count):
-    """The uncentered second moment of every plane, `(N, 1, 1, C)`.
+    """Computes the uncentered second moment of every plane, `(N, 1, 1, C)`.
 
     Args:
-        x: Tensor `(N, H, W, C)`, zero where it does not count.
-        axes: Tuple of the axes that make a plane.
+        x: Tensor `(N, H, W, C)`, zero at excluded positions.
+        axes: Tuple of the axes of a plane.
         count: The number of values that count, a float or `(N, 1, 1, 1)`.
     """
 
@@ -31,21 +31,21 @@ def mean_square(x, axes, count):
         return plane_sums(lambda x: [x * x], [x], axes)[0]
 
     def backward(upstream, x):
-        (upstream,) = stored([2.0 * upstream])
+        (upstream,) = materialize([2.0 * upstream])
         return (x * upstream,)
 
-    return with_gradient(forward, backward)(x) / count
+    return with_custom_gradient(forward, backward)(x) / count
 
 
 def shifted_sums(x, shift, axes, valid=None):
-    """The sums of `x - shift` and of its square over every plane.
+    """Sums `x - shift` and its square over every plane.
 
     Args:
         x: Tensor `(N, H, W, C)`.
         shift: Tensor `(N, 1, 1, C)`, a constant to the gradient.
-        axes: Tuple of the axes that make a plane.
-        valid: Tensor that broadcasts against `x`, 0 where it does not count, or
-            None.
+        axes: Tuple of the axes of a plane.
+        valid: Tensor that broadcasts against `x`, 0 at excluded positions,
+            or None.
 
     Returns:
         Two tensors `(N, 1, 1, C)`.
@@ -64,7 +64,7 @@ def shifted_sums(x, shift, axes, valid=None):
         return ops.stack(plane_sums(terms, [x, *valid], axes))
 
     def backward(upstream, x, shift, *valid):
-        first, second = stored([upstream[0], upstream[1]])
+        first, second = materialize([upstream[0], upstream[1]])
         gradient = first + 2.0 * second * (x - shift)
         if valid:
             gradient = ops.where(valid[0] > 0, gradient, 0.0)
@@ -72,25 +72,25 @@ def shifted_sums(x, shift, axes, valid=None):
         return gradient, *(ops.zeros_like(c) for c in constants)
 
     tensors = [x, shift] if valid is None else [x, shift, valid]
-    sums = with_gradient(forward, backward)(*tensors)
+    sums = with_custom_gradient(forward, backward)(*tensors)
     return sums[0], sums[1]
 
 
 def affine(x, axes, center=None, factor=None, offset=None, tau=None):
-    """`(x - center) * factor + offset`, and the threshold `tau` below it.
+    """Computes `max((x - center) * factor + offset, tau)`.
 
     The subtraction comes first: `x * factor + (offset - center * factor)`
-    would lose digits where the mean is large against the spread.
+    would lose digits if the mean is large compared with the spread.
 
     Args:
         x: Tensor `(N, H, W, C)`.
-        axes: Tuple of the axes that make a plane.
-        center: Tensor, a value a plane or a channel, or None to leave it out.
-            Only together with `factor`.
+        axes: Tuple of the axes of a plane.
+        center: Tensor, one value per plane or channel, or None to omit it. Only
+            together with `factor`.
         factor: As `center`.
         offset: As `center`.
-        tau: Tensor, a value a channel, or None. Where the result equals `tau`
-            the gradient goes to the result, and a NaN stays.
+        tau: Tensor, one value per channel, or None. If the result equals `tau`,
+            the gradient flows to the result; NaN stays NaN.
 
     Returns:
         Tensor `(N, H, W, C)`.
@@ -143,8 +143,8 @@ def affine(x, axes, center=None, factor=None, offset=None, tau=None):
             for name in names
         )
 
-    tensors = stored([values[name] for name in names])
-    return with_gradient(forward, backward)(x, *tensors)
+    tensors = materialize([values[name] for name in names])
+    return with_custom_gradient(forward, backward)(x, *tensors)
 
 
 def _deviation(x, given):
@@ -186,8 +186,8 @@ def _sum_to(planes, like):
     return ops.sum(planes, axis=axes, keepdims=True) if axes else planes
 
 
-def with_gradient(forward, backward):
-    """A function of tensors with a gradient written by hand.
+def with_custom_gradient(forward, backward):
+    """Creates a function of tensors with a custom gradient.
 
     Args:
         forward: `f(*tensors)` gives one tensor.

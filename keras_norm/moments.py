@@ -1,10 +1,10 @@
 """Moments of planes, of groups of channels and of batches.
 
-Shapes, for a feature map of `N` samples and `C` channels (channels last):
+Shapes, for a feature map of `N` examples and `C` channels (channels last):
 
     x          (N, H, W, C)
-    per plane  (N, 1, 1, C)   one value a sample and channel
-    per batch  (1, 1, 1, C)   one value a channel
+    per plane  (N, 1, 1, C)   one value per example and channel
+    per batch  (1, 1, 1, C)   one value per channel
 
 Every function works for any rank and any channel axis: reduced axes are kept
 with length 1, so that the results broadcast against `x`.
@@ -19,24 +19,24 @@ from keras_norm import fused_ops
 from keras_norm._xla_cpu import plane_sums
 
 
-def widened(dtype):
-    """float64 stays, everything else becomes float32."""
+def widened_dtype(dtype):
+    """Returns float64 for float64 and float32 for every other dtype."""
     dtype = keras.backend.standardize_dtype(dtype)
     # `keras.backend.result_type` makes float32 of both on JAX and torch.
     return dtype if dtype == "float64" else "float32"
 
 
 def widen(x):
-    """Tensor of `x`, float64 where it is float64 and float32 otherwise.
+    """Converts to a tensor of float64 if `x` is float64, else of float32.
 
-    In a narrower dtype counts round, sums overflow, and integers divide.
+    In narrower dtypes counts are rounded and sums overflow.
     """
     x = ops.convert_to_tensor(x)
-    return ops.cast(x, widened(x.dtype))
+    return ops.cast(x, widened_dtype(x.dtype))
 
 
 def plane_count(x, axes):
-    """The number of values in a plane: a float, or a scalar if unknown."""
+    """Returns the number of values in a plane: a float, or a tensor."""
     sizes = [x.shape[axis] for axis in axes]
     if None not in sizes:
         return float(math.prod(sizes))
@@ -47,13 +47,13 @@ def plane_count(x, axes):
     return ops.cast(count, x.dtype)
 
 
-def keep_valid(x, valid):
-    """`x` with zeros where `valid` is False, whatever stood there."""
+def zero_invalid(x, valid):
+    """Replaces values of `x` by zero if `valid` is False, NaN included."""
     return x if valid is None else ops.where(valid, x, ops.zeros_like(x))
 
 
 def valid_count(x, axes, valid=None):
-    """The number of valid values of every plane, `(N, 1, 1, 1)`."""
+    """Counts the valid values of every plane, `(N, 1, 1, 1)`."""
     if valid is None:
         shape = (ops.shape(x)[0], *(1 for _ in x.shape[1:]))
         return ops.ones(shape, x.dtype) * plane_count(x, axes)
@@ -62,16 +62,16 @@ def valid_count(x, axes, valid=None):
 
 
 def plane_moments(x, axes, valid=None):
-    """Mean and biased variance of every plane, from one reading.
+    """Computes mean and biased variance of every plane in one pass.
 
-    A value near the mean is subtracted before anything is squared, the mean of
-    a few rows: the mean of n out of N values is at most sqrt(N / n) standard
-    deviations away from that of all, so that no more than N / n times the
-    rounding error is lost where the mean is large against the spread.
+    The mean of a few rows is subtracted before squaring: the mean of n of N
+    values is at most sqrt(N / n) standard deviations from the mean of all, so
+    the rounding error grows at most N / n times if the mean is large compared
+    with the spread.
 
     Args:
         x: Tensor `(N, H, W, C)`.
-        axes: Tuple of the axes that make a plane. May be empty.
+        axes: Tuple of the axes of a plane. May be empty.
         valid: Boolean tensor that broadcasts against `x`, or None.
 
     Returns:
@@ -81,7 +81,7 @@ def plane_moments(x, axes, valid=None):
     x = widen(x)
     count = valid_count(x, axes, valid)
     if not axes:
-        x = keep_valid(x, valid)
+        x = zero_invalid(x, valid)
         return x, ops.zeros_like(x), count
     divisor = ops.maximum(count, 1.0)
     shift = ops.stop_gradient(_near_mean(x, axes, valid, divisor))
@@ -96,9 +96,9 @@ def plane_moments(x, axes, valid=None):
 
 
 def _near_mean(x, axes, valid, count):
-    """The mean of some rows of every plane, or of all `count` valid values."""
+    """Averages some rows of every plane, or all `count` valid values."""
     if valid is not None:
-        rows = keep_valid(x, valid)
+        rows = zero_invalid(x, valid)
     else:
         size = x.shape[axes[0]] or 1
         length = -(-size // 32)
@@ -110,11 +110,11 @@ def _near_mean(x, axes, valid, count):
 
 
 def plane_mean_square(x, axes, valid=None):
-    """`mean(x^2)` of every plane (FRN, equation 1).
+    """Computes `mean(x^2)` of every plane (FRN, equation 1).
 
     Args:
         x: Tensor `(N, H, W, C)`.
-        axes: Tuple of the axes that make a plane.
+        axes: Tuple of the axes of a plane.
         valid: Boolean tensor that broadcasts against `x`, or None.
 
     Returns:
@@ -125,12 +125,12 @@ def plane_mean_square(x, axes, valid=None):
         count = plane_count(x, axes)
     else:
         count = ops.maximum(valid_count(x, axes, valid), 1.0)
-        x = keep_valid(x, valid)
+        x = zero_invalid(x, valid)
     return fused_ops.mean_square(x, axes, count)
 
 
 def group_mean(planes, groups):
-    """The mean over each of `groups` groups of channels, `(N, 1, 1, C)`."""
+    """Averages over each group of channels; returns `(N, 1, 1, C)`."""
     shape = ops.shape(planes)
     num_channels = math.prod(planes.shape[1:])
     size = num_channels // groups
@@ -141,7 +141,7 @@ def group_mean(planes, groups):
 
 
 def group_moments(mean, variance, groups):
-    """The moments of groups of channels from those of their planes.
+    """Computes moments of groups of channels from moments of planes.
 
     Args:
         mean: Tensor `(N, 1, 1, C)`.
@@ -157,7 +157,7 @@ def group_moments(mean, variance, groups):
 
 
 def batch_moments(means, variances, counts, all_reduce_sum=None):
-    """Mean and biased variance of a batch from the moments of its planes.
+    """Computes mean and biased variance of a batch from moments of planes.
 
         mean     = sum(count * mean_i) / sum(count)
         variance = sum(count * (variance_i + (mean_i - mean)^2)) / sum(count)
@@ -167,11 +167,11 @@ def batch_moments(means, variances, counts, all_reduce_sum=None):
         variances: Tensor `(N, 1, 1, C)`.
         counts: Tensor `(N, 1, 1, 1)`.
         all_reduce_sum: Function that sums a list of tensors over replicas, for
-            the moments of the global batch; None for those of this replica.
+            the moments of the global batch; None for this replica only.
 
     Returns:
         `(mean, variance, count)`: two tensors `(1, 1, 1, C)` and the number of
-        values a channel, `(1, 1, 1, 1)`. All zero for an empty batch.
+        values per channel, `(1, 1, 1, 1)`. All zero for an empty batch.
     """
     reduce = all_reduce_sum or (lambda values: values)
     count, total = reduce([batch_sum(counts), batch_sum(counts * means)])
@@ -183,12 +183,12 @@ def batch_moments(means, variances, counts, all_reduce_sum=None):
 
 
 def batch_sum(x):
-    """Sum over the samples, `(N, ...)` to `(1, ...)`."""
+    """Sums over the examples, `(N, ...)` to `(1, ...)`."""
     return ops.sum(x, axis=0, keepdims=True)
 
 
 def plane_std(variance):
-    """`sqrt(variance)`, with gradient 0 where the variance is 0."""
+    """Computes `sqrt(variance)` with gradient 0 if the variance is 0."""
     positive = variance > 0
     root = ops.sqrt(ops.where(positive, variance, ops.ones_like(variance)))
     return ops.where(positive, root, ops.zeros_like(root))

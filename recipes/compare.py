@@ -1,27 +1,29 @@
-"""Compares runs of recipes/imagenet.py, finished or not: curves and a table.
+"""Compares runs of a training program, finished or not: curves and a table.
 
 Usage: python recipes/compare.py WORKDIR... [--out=FOLDER]
 
-A WORKDIR is that of a run, or a folder with workdirs at any depth. Runs that
-differ in nothing but --seed are one curve and one row: their mean and spread.
+Each WORKDIR is the workdir of a run, or a folder that contains workdirs at any
+depth. Runs that differ only in --seed share one curve and one row of the table,
+with their mean and sample standard deviation.
 
 Examples:
 
   # Two runs
   python recipes/compare.py runs/digits-resnet20_cifar-frn runs/bn
 
-  # Every run of some folders, finished or not
+  # All runs in several folders, finished or not
   python recipes/compare.py runs/seed_* runs/sweep --out=runs/sweep/compare
 
-The table is printed; compare.png and compare.html go to --out. The page needs
-no other file.
+Prints the table, and writes compare.png and compare.html to --out. The page is
+a single file.
 """
 
 import pathlib
+import shutil
 import sys
 
 if __package__ in (None, ""):
-    # Run as a file: what is imported lies beside this folder, not in it.
+    # Run as a file: imports start at the folder above this one.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 from absl import app  # noqa: E402
@@ -30,43 +32,40 @@ from absl import flags  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 
-flags.DEFINE_string(
-    "out",
-    "runs/compare",
-    "Folder that compare.png and compare.html go to; made where it is not "
-    "there. (default: runs/compare)",
-)
+
+def define_flags():
+    flags.DEFINE_string(
+        "out",
+        "runs/compare",
+        "Folder for compare.png and compare.html, created if necessary. "
+        "(default: runs/compare)",
+    )
+    recipe_flags.define_help(format_help)
 
 
-def help_text():
+def format_help():
     lines = recipe_flags.help_entry("out", flags.FLAGS["out"].help)
     return "\n".join([__doc__.strip(), "", "Flags:", *lines])
 
 
-recipe_flags.define_help(help_text)
-
-
 def run(paths, out):
-    """Workdirs to groups, to a table and a page."""
-    from rich.console import Console
-
-    from recipes.experiments import aggregate as groups_lib
-    from recipes.experiments import cautions
+    """Compares the runs in folders, prints the table and writes the page."""
+    from recipes.experiments import aggregate
     from recipes.experiments import compare_report
     from recipes.experiments.programs import CONFIG_CLASSES
     from recipes.run_dir import runs
 
     found, faults = runs.load_all(runs.find(paths), CONFIG_CLASSES)
-    groups = groups_lib.make(found)
+    program = aggregate.get_program(found)
     folder = pathlib.Path(out).expanduser()
-    figure, page = compare_report.write(groups, folder, faults)
-    console = Console(soft_wrap=True, highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # A file has room for the whole table.
-    compare_report.show(groups, console)
-    for sentence in [*faults, *cautions.find(groups)]:
-        console.print(f"note: {sentence}", markup=False)
-    console.print(f"figure: {figure}\npage: {page}", markup=False)
+    figure, page, table, notes = compare_report.write_comparison(
+        aggregate.group_runs(found), program, folder, faults
+    )
+    width = shutil.get_terminal_size().columns
+    print(table.to_string(line_width=width if sys.stdout.isatty() else None))
+    for note in notes:
+        print(f"note: {note}")
+    print(f"figure: {figure}\npage: {page}")
 
 
 def main(argv):
@@ -85,4 +84,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

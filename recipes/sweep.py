@@ -1,9 +1,10 @@
-"""Runs recipes/imagenet.py over a grid of settings, some runs at a time.
+"""Runs a training program over a grid of settings, several runs at a time.
 
-Every flag of recipes/imagenet.py is one of the sweep and goes to all its runs;
-each --vary names flags that differ. Every combination is a run, in a process
-and a workdir of its own. A sweep that was stopped goes on with the same
-command; a run that failed leaves the others alone, and is tried again by it.
+All flags of the program are also flags of the sweep, which passes them to every
+run. Each --vary names flags that differ between runs. Every combination is one
+run with its own process and workdir. After an interruption, the same command
+resumes the sweep. A failed run does not affect the others; the same command
+runs it again.
 
 Examples:
 
@@ -11,18 +12,23 @@ Examples:
   python recipes/sweep.py --preset=digits --vary="--norm=bn | frn" \\
       --vary="--seed=0 | 1 | 2" --jobs=2 --out=runs/digits-sweep
 
-  # The FRN paper's batch sizes on ImageNet, 8 GPUs for one run after another
+  # The FRN paper's batch sizes on ImageNet, one run at a time on all GPUs
   python recipes/sweep.py --preset=frn_resnet50v2 --train_epochs=60 \\
       --vary="--norm=bn | gn | frn | frn --activation=relu" \\
       --vary="--replica_batch_size=32 | 16 | 8 | 4 | 2" --out=runs/batch
 
-  # What would be run?
+  # Detectors
+  python recipes/sweep.py --program=coco --preset=trees \\
+      --vary="--norm=frn | gn" --out=runs/trees-sweep
+
+  # Print the commands without running them
   python recipes/sweep.py --preset=digits --vary="--norm=bn | frn" --list
 
-The learning rate follows the batch size in every run, and runs of different
-batch sizes see as many examples: their length is in epochs. --out gets
-results.json, table.md, table.png and curves.png, that by values of --x where
-runs are many; recipes/compare.py draws any of the runs.
+The learning rate scales with the batch size, and runs of different batch sizes
+see the same number of examples, because their length is in epochs. The sweep
+writes results.json, table.md, table.png and curves.png to --out, or one figure
+of curves for each value of --x if there are many runs. recipes/compare.py
+compares any of the runs.
 """
 
 import pathlib
@@ -31,73 +37,130 @@ import signal
 import sys
 
 if __package__ in (None, ""):
-    # Run as a file: what is imported lies beside this folder, not in it.
+    # Run as a file: imports start at the folder above this one.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
-from recipes.classification.config import Config  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from recipes.errors import explain_disk_errors  # noqa: E402
+from recipes.experiments.programs import PROGRAMS  # noqa: E402
 
-OWN = ("vary", "out", "jobs", "x", "log_every_examples", "list")
-
-flags.DEFINE_multi_string(
+OWN_FLAGS = (
+    "program",
     "vary",
-    [],
-    "Flags of recipes/imagenet.py, alternatives separated by |; may be given "
-    "several times. One that begins without dashes begins with a value of the "
-    "first flag: '--norm=bn | frn | frn --activation=relu'. "
-    "--replica_batch_size is one of them here: images a step and replica.",
-)
-flags.DEFINE_string(
-    "out", "runs/sweep", "Folder of the sweep. (default: runs/sweep)"
-)
-flags.DEFINE_integer(
+    "out",
     "jobs",
-    1,
-    "Runs at a time; GPUs, or without any the cores, are shared out among "
-    "them. (default: 1)",
-    lower_bound=1,
-)
-flags.DEFINE_string(
     "x",
-    None,
-    "The varied flag along the x axis and the columns of the table. (default: "
-    "the first one with several numbers, but for --seed)",
-)
-flags.DEFINE_integer(
     "log_every_examples",
-    None,
-    "How many images a run trains on from a row of its records to the next; "
-    "instead of --log_every_steps, so that runs of all batch sizes write as "
-    "many.",
-    lower_bound=1,
+    "list",
 )
-flags.DEFINE_bool("list", False, "Print the command of each run, and stop.")
 
 
-def help_text():
+def define_flags(arguments):
+    """Defines the flags of the sweep and of its --program."""
+    flags.DEFINE_enum(
+        "program",
+        "imagenet",
+        sorted(PROGRAMS),
+        "The training program: imagenet trains classifiers, coco trains "
+        "detectors. (default: imagenet)",
+    )
+    flags.DEFINE_multi_string(
+        "vary",
+        [],
+        "Flags of the program that differ between runs, with alternatives "
+        "separated by |. An alternative without leading dashes "
+        "begins with a value of the first alternative's first flag: '--norm=bn "
+        "| frn | frn --activation=relu'. --replica_batch_size, the number of "
+        "examples per step and replica, can be varied too.",
+    )
+    flags.DEFINE_string(
+        "out",
+        "runs/sweep",
+        "Folder of the sweep, with one workdir for each run. (default: "
+        "runs/sweep)",
+    )
+    flags.DEFINE_integer(
+        "jobs",
+        1,
+        "Number of concurrent runs. Each one gets an equal share of the GPUs, "
+        "or of the cores without a GPU. (default: 1)",
+        lower_bound=1,
+    )
+    flags.DEFINE_string(
+        "x",
+        None,
+        "Varied flag along the x axis and the columns of the table. (default: "
+        "the first one whose values are several numbers, except --seed)",
+    )
+    flags.DEFINE_integer(
+        "log_every_examples",
+        None,
+        "Number of training examples between two metrics entries. Replaces "
+        "--log_every_steps so that runs of all batch sizes log equally often.",
+        lower_bound=1,
+    )
+    flags.DEFINE_bool(
+        "list", False, "Print the command of each run without running it."
+    )
+    program = _parse_program(arguments)
+    recipe_flags.define_setting_flags(flags.FLAGS, program.config)
+    recipe_flags.define_help(format_help)
+
+
+def _parse_program(arguments):
+    """Reads --program, which decides which other flags there are."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("program", "imagenet", "", flag_values=values)
+    values(arguments, known_only=True)
+    return PROGRAMS.get(values.program, PROGRAMS["imagenet"])
+
+
+def format_help():
     entries = [
-        recipe_flags.help_entry(name, flags.FLAGS[name].help) for name in OWN
+        recipe_flags.help_entry(name, flags.FLAGS[name].help)
+        for name in OWN_FLAGS
     ]
     lines = [line for entry in entries for line in entry]
-    return "\n".join(
-        [
-            __doc__.strip(),
-            "",
-            "Flags:",
-            *lines,
-            "",
-            "and every flag of recipes/imagenet.py: see its --help.",
-        ]
+    last = "and all flags of the program: see its --help."
+    return "\n".join([__doc__.strip(), "", "Flags:", *lines, "", last])
+
+
+def run(values):
+    """Runs the sweep of the flags and returns its failed jobs."""
+    from recipes.experiments import grid
+    from recipes.experiments import resources
+
+    if not values.out:
+        raise RecipeError("--out needs the name of a folder. Received: out=''")
+    program = PROGRAMS[values.program]
+    shares = resources.make_shares(values.jobs)
+    folder = pathlib.Path(values.out).expanduser()
+    cells = grid.make_cells(
+        program,
+        folder,
+        recipe_flags.given_settings(values, program.config),
+        [grid.parse_axis(text, program) for text in values.vary],
+        num_devices=shares[0].num_gpus or 1,
+        log_every_examples=values.log_every_examples,
     )
+    if values.x is not None and values.x not in cells[0].varied:
+        raise RecipeError(
+            f"--x={values.x} is not varied. Varied flags: "
+            f"{', '.join(cells[0].varied) or 'none'}"
+        )
+    if values.list:
+        print("\n".join(cell.command for cell in cells))
+        return []
+    # Importing matplotlib takes longer than all checks above.
+    from recipes.experiments import run_sweep
 
-
-recipe_flags.define_setting_flags(flags.FLAGS, Config)
-recipe_flags.define_help(help_text)
+    command = shlex.join(["python", *sys.argv])
+    jobs = run_sweep.run_sweep(cells, folder, shares, command, values.x)
+    return [job for job in jobs if job.error is not None]
 
 
 def main(argv):
@@ -108,61 +171,28 @@ def main(argv):
                 "see --help."
             )
         with explain_disk_errors():
-            failed = _sweep(flags.FLAGS)
+            failed = run(flags.FLAGS)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on")
-        sys.exit(130)
+    except KeyboardInterrupt as interrupt:
+        print("\nstopped; the same command resumes the sweep")
+        sys.exit(128 + interrupt.args[0])
     if failed:
         lines = [
             f"  {job.cell.name}: {job.error} ({job.log})" for job in failed
         ]
-        print(
-            "error: some runs failed, the same command tries them again:",
-            *lines,
-            sep="\n",
-            file=sys.stderr,
-        )
+        message = "error: some runs failed; the same command runs them again:"
+        print("\n".join([message, *lines]), file=sys.stderr)
         sys.exit(1)
 
 
-def _sweep(values):
-    """Flags to cells, to runs; the jobs that failed."""
-    from recipes.experiments import grid
-    from recipes.experiments import resources as shares_lib
-
-    if not values.out:
-        raise RecipeError("--out needs the name of a folder.")
-    given = recipe_flags.given_settings(values, Config)
-    axes = [grid.parse_axis(text) for text in values.vary]
-    shares = shares_lib.make(values.jobs)
-    folder = pathlib.Path(values.out).expanduser()
-    cells = grid.make(
-        folder,
-        given,
-        axes,
-        num_devices=shares[0].num_gpus or 1,
-        log_every_examples=values.log_every_examples,
-    )
-    if values.x is not None and values.x not in cells[0].varied:
-        raise RecipeError(
-            f"--x={values.x} is not varied. Varied: "
-            f"{', '.join(cells[0].varied) or 'nothing'}"
-        )
-    if values.list:
-        print("\n".join(cell.command for cell in cells))
-        return []
-    # Figures take longer to import than a mistake to be found.
-    from recipes.experiments import run_sweep
-    from recipes.experiments import scheduler as jobs_lib
-
-    command = shlex.join(["python", *sys.argv])
-    jobs = run_sweep.run(cells, folder, shares, command, values.x)
-    return [job for job in jobs if job.status == jobs_lib.FAILED]
+def _interrupt(number, frame):
+    raise KeyboardInterrupt(number)
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    define_flags(sys.argv)
     app.run(main)

@@ -1,4 +1,4 @@
-"""Four logical CPU devices stand in for four accelerators in every test."""
+"""Configures four logical CPU devices in place of accelerators for tests."""
 
 import os
 
@@ -31,7 +31,7 @@ else:
 
 
 @pytest.fixture(autouse=True)
-def fresh_state():
+def reset_state():
     """Every test starts from the same seed and dtype policy."""
     keras.utils.set_random_seed(0)
     yield

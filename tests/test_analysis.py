@@ -86,14 +86,14 @@ class Branches(keras.Model):
         return self.shared(inputs=x)
 
 
-def test_a_record_is_what_the_formulas_say():
+def test_records_match_the_formulas():
     layer = rbn(0, name="rbn")
     records = analysis.calibrations(sequential(layer), draw())
     assert list(records) == ["rbn"]
     assert_records(records["rbn"], layer, draw())
 
 
-def test_channels_come_last_whatever_the_axis():
+def test_channels_come_last_for_any_axis():
     layer = rbn(0, name="rbn", axis=1)
     x = draw((4, 3, 5, 7))
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
@@ -143,14 +143,14 @@ def test_a_layer_in_two_places_goes_by_the_first():
     assert_records(second, layer, output_of(layer, draw()))
 
 
-def test_a_model_that_is_not_built_is_built():
+def test_an_unbuilt_model_is_built():
     layer = RBN(name="rbn")
     records = analysis.calibrations(keras.Sequential([layer]), draw())
     assert list(records) == ["rbn"]
     assert_records(records["rbn"], layer, draw())
 
 
-def test_a_layer_that_is_not_called_is_named():
+def test_an_uncalled_layer_raises_an_error_with_its_path():
     model = Branches()
     model.idle = rbn(4, name="idle")
     with pytest.raises(ValueError, match=r"called.* Received: .*\['idle'\]"):
@@ -159,7 +159,7 @@ def test_a_layer_that_is_not_called_is_named():
     assert list(records) == ["shared", "shared (call 2)"]
 
 
-def test_a_layer_that_a_wrapper_calls_is_found():
+def test_a_layer_inside_a_wrapper_is_found():
     layer = rbn(0, name="rbn")
     wrapper = keras.layers.TimeDistributed(layer, name="wrapper")
     model = keras.Sequential([keras.Input((2, *SHAPE[1:])), wrapper])
@@ -218,7 +218,7 @@ def test_include(include, expected):
 
 
 @pytest.mark.parametrize("include", ["tage", ["rbn", "x"], [], lambda p: False])
-def test_an_include_that_matches_nothing_is_refused(include):
+def test_an_include_without_matches_raises_an_error(include):
     stage = sequential(rbn(0, name="rbn"), name="stage")
     model = sequential(stage)
     for function in (
@@ -229,7 +229,7 @@ def test_an_include_that_matches_nothing_is_refused(include):
             function()
 
 
-def test_what_is_no_model_or_has_no_layer_is_refused():
+def test_invalid_models_raise_an_error():
     for wrong in (None, rbn(0), "model.keras"):
         with pytest.raises(ValueError, match="a Keras model. Received: "):
             analysis.calibrations(wrong, draw())
@@ -399,7 +399,7 @@ def test_no_difference_is_the_same_color_in_every_panel():
 
 
 @needs_matplotlib
-def test_what_is_left_out_of_a_figure_is_said():
+def test_a_figure_names_the_number_of_omitted_items():
     model = sequential(*[RBN(name=f"rbn_{i}") for i in range(5)])
     records = analysis.calibrations(model, draw())
     for figure, titles in (

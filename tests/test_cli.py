@@ -1,4 +1,4 @@
-"""keras-norm, as it is typed."""
+"""The command line of keras-norm."""
 
 import json
 import os
@@ -42,13 +42,13 @@ def test_convert_writes_a_model_and_prints_a_table(folder, capfd):
         "wrote out.keras: import keras_norm before "
         "keras.saving.load_model('out.keras')\n"
     )
-    assert "first_relu: TLU" in output and "3 to FRN. 2 TLU made" in output
+    assert "first_relu: TLU" in output and "3 to FRN. 2 TLU created" in output
     model = keras.saving.load_model("out.keras")
     assert type(model.get_layer("first_bn")) is keras_norm.FRN
     assert pathlib.Path("model.keras").read_bytes() == before
 
 
-def test_verify_proves_and_says_so(folder, capfd):
+def test_verify_prints_the_largest_difference(folder, capfd):
     inputs = small_models.draw(keras.saving.load_model("model.keras"), batch=3)
     np.save("inputs.npy", inputs)
     code, output, _ = run(
@@ -75,7 +75,7 @@ def test_plan_writes_nothing(folder, capfd):
     assert os.listdir(folder) == ["model.keras"]
 
 
-def test_json_is_all_that_is_printed(folder, capfd):
+def test_json_is_the_only_output(folder, capfd):
     arguments = "convert", "model.keras", "--to=frn", "--plan", "--json"
     _, output, _ = run(capfd, *arguments)
     assert json.loads(output)["num_thresholds"] == 2
@@ -86,29 +86,34 @@ def test_json_is_all_that_is_printed(folder, capfd):
     assert sorted(paths) == ["first_bn", "second_bn", "shortcut_bn"]
 
 
-def test_inspect_lists_what_is_there(folder, capfd):
+def test_inspect_lists_normalization_layers(folder, capfd):
     small_models.wrapped().save("wrapped.keras")
     code, output, _ = run(capfd, "inspect", "model.keras")
     assert code == 0 and "first_relu: relu" in output
-    assert "420 parameters, 3 batch normalizations, 0 not reached" in output
+    assert (
+        "420 parameters, 3 batch normalizations, 0 outside the functional graph"
+        in output
+    )
     code, output, _ = run(capfd, "inspect", "wrapped.keras")
     assert code == 0 and "no: inside 'wrapper', a TimeDistributed" in output
 
 
-def test_an_application_by_its_name(folder, capfd):
+def test_inspect_accepts_an_application(folder, capfd):
     code, output, errors = run(capfd, "inspect", "applications:MobileNetV2")
     assert code == 0 and "52 batch normalizations" in output
-    assert errors == "MobileNetV2 has fresh random weights.\n"
+    assert errors == "MobileNetV2 has random initial weights.\n"
 
 
-def test_what_cannot_be_reached_is_kept_on_demand(folder, capfd):
+def test_keep_unreachable_keeps_layers_outside_the_graph(folder, capfd):
     small_models.wrapped().save("wrapped.keras")
     arguments = "convert", "wrapped.keras", "out.keras", "--to=frn"
     code, output, errors = run(capfd, *arguments)
-    assert code == 1 and "cannot be reached" in errors and output == ""
+    assert (
+        code == 1 and "outside the functional graph" in errors and output == ""
+    )
     assert not os.path.exists("out.keras")
     code, output, _ = run(capfd, *arguments, "--keep-unreachable")
-    assert code == 0 and "2 not reached" in output
+    assert code == 0 and "2 unreachable" in output
 
 
 def test_custom_layers_are_imported_by_name(folder, capfd):
@@ -154,8 +159,8 @@ def prepare_bad_files():
         ("missing.keras out.keras --to=frn", "does not exist"),
         ("random.keras out.keras --to=frn", "neither a .keras archive nor"),
         ("empty.keras out.keras --to=frn", "is empty"),
-        ("cut.keras out.keras --to=frn", "damaged or cut off"),
-        ("other.keras out.keras --to=frn", "has no config.json"),
+        ("cut.keras out.keras --to=frn", "damaged or truncated"),
+        ("other.keras out.keras --to=frn", "config.json is missing"),
         ("saved_model out.keras --to=frn", "is a SavedModel"),
         ("plain.keras out.keras --to=frn", "has no batch normalization"),
         ("lambda.keras out.keras --to=frn", "--unsafe"),
@@ -165,19 +170,21 @@ def prepare_bad_files():
         ("model.keras out.keras --to=frn --arg eps=3", "'eps': 3"),
         ("model.keras out.keras --to=frn --include=x", "matches no batch"),
         ("model.keras model.keras --to=frn", "--overwrite"),
-        # Before the work: what is to be read is not even looked for.
+        # The target is checked before the source is read.
         ("missing.keras model.keras --to=frn", "--overwrite"),
         ("model.keras out.h5 --to=frn", "does not end in .keras"),
         ("model.keras nowhere/out.keras --to=frn", "does not exist"),
-        ("model.keras --to=frn", "give --plan"),
-        ("model.keras out.keras --to=frn --plan", "give --plan"),
+        ("model.keras --to=frn", "either OUT"),
+        ("model.keras out.keras --to=frn --plan", "either OUT"),
         ("model.keras out.keras --to=frn --import=nix", "--import nix failed"),
-        ("model.keras out.keras --to=bn --inputs=nix", "--inputs takes an"),
+        ("model.keras out.keras --to=bn --inputs=nix", "--inputs must be an"),
         ("model.keras out.keras --to=bn --inputs=i.npy", "the given inputs"),
         ("model.keras out.keras --to=bn --weights=imagenet", "for a file"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_line(arguments, message, folder, capfd):
+def test_invalid_input_prints_a_one_line_error(
+    arguments, message, folder, capfd
+):
     prepare_bad_files()
     before = sorted(os.listdir())
     code, output, errors = run(capfd, "convert", *arguments.split())
@@ -187,7 +194,7 @@ def test_bad_input_is_one_line(arguments, message, folder, capfd):
     assert sorted(os.listdir()) == before
 
 
-def test_code_in_a_file_runs_on_demand_and_it_is_said(folder, capfd):
+def test_unsafe_runs_python_code_and_prints_a_note(folder, capfd):
     small_models.build("with_lambda").save("lambda.keras")
     code, _, errors = run(
         capfd, "convert", "lambda.keras", "out.keras", "--to=bn", "--unsafe",
@@ -206,7 +213,7 @@ def test_code_in_a_file_runs_on_demand_and_it_is_said(folder, capfd):
         (["convert", "a", "b", "--to=frn", "--activation=x"], "'auto'"),
     ],
 )
-def test_wrong_usage_is_explained(arguments, message, capsys):
+def test_invalid_arguments_print_usage(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         keras_norm_cli.main(arguments)
     assert stopped.value.code == 2
@@ -214,7 +221,7 @@ def test_wrong_usage_is_explained(arguments, message, capsys):
 
 
 @pytest.mark.parametrize("command", [[], ["inspect"], ["convert"]])
-def test_help_comes_at_once(command):
+def test_help_does_not_import_keras(command):
     # Without Keras, whose start takes seconds.
     program = "import sys, keras_norm_cli\ntry: keras_norm_cli.main()\n"
     program += "finally: assert 'keras' not in sys.modules"
@@ -234,7 +241,7 @@ def test_help_names_every_norm(capsys):
     assert set(keras_norm.names()) <= set(words)
 
 
-def test_it_is_installed_and_says_nothing_of_its_own(folder):
+def test_installed_program_prints_only_its_output(folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     done = subprocess.run(
         [script, "inspect", "model.keras"], capture_output=True, text=True,
@@ -243,7 +250,7 @@ def test_it_is_installed_and_says_nothing_of_its_own(folder):
     assert "3 batch normalizations" in done.stdout and done.stderr == ""
 
 
-def test_it_stops_quietly_when_no_one_reads_on(folder):
+def test_closed_pipe_stops_the_program_quietly(folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     done = subprocess.run(
         f"{script} inspect model.keras | head -n 1",
@@ -255,7 +262,7 @@ def test_it_stops_quietly_when_no_one_reads_on(folder):
     assert done.stderr == ""
 
 
-def test_control_c_is_one_line(folder, capfd, monkeypatch):
+def test_control_c_prints_one_line(folder, capfd, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
@@ -264,14 +271,14 @@ def test_control_c_is_one_line(folder, capfd, monkeypatch):
         capfd, "convert", "model.keras", "out.keras", "--to=gn"
     )
     assert (code, output) == (130, "")
-    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert errors.endswith("stopped; no incomplete file was written\n")
     assert os.listdir(folder) == ["model.keras"]
 
 
 # While a library is imported, some code in it may swallow the interrupt.
 @pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.5, 8.0])
-def test_control_c_leaves_no_trace(seconds, folder):
+def test_control_c_leaves_no_file(seconds, folder):
     script = pathlib.Path(sys.executable).with_name("keras-norm")
     arguments = "convert", "applications:EfficientNetB7", "out.keras", "--to=gn"
     # A shell's background jobs, such as this test may be, ignore it.
@@ -283,6 +290,6 @@ def test_control_c_leaves_no_trace(seconds, folder):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert errors.endswith("stopped; no incomplete file was written\n")
     assert "Traceback" not in errors
     assert os.listdir(folder) == ["model.keras"]

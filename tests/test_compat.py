@@ -129,7 +129,7 @@ def keras2_config(learned_epsilon, affine, dialect="2.15", trainable=True):
 
 
 def write_keras2_h5(path, model_config, frn, tlu):
-    """What `model.save("name.h5")` wrote: weights by name, in lists."""
+    """Writes a file as Keras 2 does for `.h5`: weights by name, in lists."""
     with h5py.File(path, "w") as file:
         file.attrs["keras_version"] = "2.15.0"
         file.attrs["backend"] = "tensorflow"
@@ -151,7 +151,7 @@ def write_keras2_h5(path, model_config, frn, tlu):
 
 
 def write_keras2_archive(path, model_config, frn, tlu):
-    """What `model.save("name.keras")` wrote: weights by number."""
+    """Writes a file as Keras 2 does for `.keras`: weights by number."""
     weights_path = path.with_suffix(".h5")
     with h5py.File(weights_path, "w") as file:
         for layer, weights in (
@@ -219,7 +219,7 @@ def test_an_archive_of_keras_2_loads(learned_epsilon, affine, tmp_path):
 
 @each_kind
 @each_form
-def test_what_was_loaded_saves_and_loads_again(
+def test_a_loaded_model_saves_and_loads_again(
     learned_epsilon, affine, tmp_path
 ):
     weights = weights_of(learned_epsilon, affine)
@@ -238,7 +238,7 @@ def test_what_was_loaded_saves_and_loads_again(
         assert keys - later == set(layer["config"]) - later
 
 
-def test_it_computes_what_tfa_computed():
+def test_outputs_equal_those_of_tfa():
     # Printed by tensorflow-addons 0.23.0 on TensorFlow 2.15.1.
     x = [
         [[[1.0, -2.0], [3.0, 0.5]], [[-1.0, 4.0], [2.0, 0.0]]],
@@ -379,7 +379,7 @@ def test_other_axes_are_refused(axis):
 
 
 @pytest.mark.parametrize("name", ["activation", "groups", "tau_initializer"])
-def test_options_that_tfa_did_not_have_are_refused(name):
+def test_options_unknown_to_tfa_raise_an_error(name):
     with pytest.raises(TypeError, match=name):
         compat.FilterResponseNormalization(**{name: "x"})
     with pytest.raises(TypeError, match="axis"):

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_norm._xla_cpu import materialize
 from keras_norm._xla_cpu import plane_sums
-from keras_norm._xla_cpu import stored
 from tests.backend_gradients import BACKEND
 from tests.backend_gradients import MODES
 
@@ -93,5 +93,5 @@ def test_a_tensor_of_one_channel_goes_with_all(mode):
 def test_what_is_stored_is_the_same_to_the_bit(mode):
     planes = np.array([1e-30, np.inf, -3.5, np.nan], "float32")
     planes = planes.reshape(2, 1, 1, 2)
-    (result,) = run(lambda p: stored([p]), planes, mode=mode)
+    (result,) = run(lambda p: materialize([p]), planes, mode=mode)
     np.testing.assert_array_equal(result, planes)

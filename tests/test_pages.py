@@ -13,7 +13,6 @@ import pytest
 import keras_norm_cli
 from recipes.classification.config import Config
 from recipes.detection.config import DetectionConfig
-from recipes.training import trainer as trainer_lib
 from tests.recipes.command_line import parse_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -185,14 +184,6 @@ def test_every_named_flag_exists(page):
             assert name in get_known_flags(), code
 
 
-def test_numerics_page_lists_the_weights_excluded_from_weight_decay():
-    code = "".join(get_blocks("docs/numerics.md", "python"))
-    listed = re.search(
-        r"NORM_WEIGHTS = (\(.*?^\))", code, re.DOTALL | re.MULTILINE
-    )
-    assert eval(listed[1]) == trainer_lib.NORM_WEIGHTS
-
-
 def test_imports_of_the_package_point_one_way():
     (order, *_) = get_blocks("docs/code.md", "text")
     levels = {
@@ -222,3 +213,99 @@ def _get_imported_modules(path):
             package, _, rest = name.partition(".")
             if package == "keras_norm" and rest:
                 yield rest.split(".")[0]
+
+
+# The largest number of files that a change touches, tests included, for each
+# list of files in docs/code.md.
+MAX_FILES = {
+    "The resume path": 6,
+    "Add a norm": 6,
+    "Add an augmentation": 2,
+    "Add an export format": 2,
+    "Add a dataset": 2,
+    "Add a model": 2,
+    "Add a setting": 2,
+    "Add a task": 10,
+}
+
+
+def get_file_list(title):
+    """Returns the files of the numbered list below a heading of code.md."""
+    (section,) = re.findall(
+        rf"^##+ {title}\n(.*?)(?=^##+ |\Z)",
+        FENCE.sub("", TEXTS["docs/code.md"]),
+        re.DOTALL | re.MULTILINE,
+    )
+    return re.findall(r"^\d+\. `([^`]+)`", section, re.MULTILINE)
+
+
+@pytest.mark.parametrize("title", MAX_FILES)
+def test_a_change_touches_few_files(title):
+    paths = get_file_list(title)
+    assert 1 < len(paths) <= MAX_FILES[title]
+    assert len(set(paths)) == len(paths)
+    for path in paths:
+        assert (ROOT / path).exists(), path
+
+
+def test_every_walk_through_has_a_limit():
+    titles = re.findall(r"^### (Add .*)$", TEXTS["docs/code.md"], re.MULTILINE)
+    assert titles == [title for title in MAX_FILES if title.startswith("Add")]
+
+
+def test_a_norm_is_named_only_in_its_listed_files():
+    listed = get_file_list("Add a norm")
+    assert "keras_norm/layers/eval_norm.py" in listed
+    for path in [
+        *ROOT.glob("keras_norm/**/*.py"),
+        *ROOT.glob("recipes/**/*.py"),
+    ]:
+        names = set(_get_names(ast.parse(path.read_text())))
+        if names & {"EvalNorm", "eval_norm"}:
+            assert str(path.relative_to(ROOT)) in listed, path
+
+
+def _get_names(tree):
+    """Yields the identifiers, attributes and strings of a syntax tree."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_way_through_a_recipe_exists():
+    (block,) = [b for b in get_blocks("docs/code.md", "text") if " -> " in b]
+    steps = re.findall(r"(\S+\.py) +(\w+(?:\.\w+)?)", block)
+    assert len(steps) >= 8
+    for path, name in steps:
+        assert name in _get_definitions(ROOT / "recipes" / path), (path, name)
+
+
+def _get_definitions(path):
+    """Returns the functions, classes and methods that a file defines."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{method.name}"
+                for method in node.body
+                if isinstance(method, ast.FunctionDef)
+            }
+    return names
+
+
+def test_the_tree_names_every_folder():
+    cells = re.findall(r"^\| `([^`]+)`", TEXTS["docs/code.md"], re.MULTILINE)
+    for top in ("keras_norm", "recipes"):
+        for path in (ROOT / top).rglob("__init__.py"):
+            folder = str(path.parent.relative_to(ROOT))
+            assert f"{folder}/" in cells

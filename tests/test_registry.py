@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keras_norm
+import keras_norm_cli
 from tests.assertions import assert_allclose
 from tests.assertions import assert_array_equal
 from tests.assertions import to_numpy
@@ -14,9 +15,13 @@ def draw(shape=SHAPE):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def test_the_names():
-    expected = "bn sync_bn brn eval_norm gn in ln frn rbn frozen none"
-    assert keras_norm.names() == expected.split()
+def test_published_names_remain():
+    published = "bn sync_bn brn eval_norm gn in ln frn rbn frozen none"
+    assert set(published.split()) <= set(keras_norm.names())
+
+
+def test_programs_list_the_names_of_the_registry():
+    assert keras_norm_cli.norm_names() == keras_norm.names()
 
 
 @pytest.mark.parametrize("name", keras_norm.names())
@@ -67,7 +72,7 @@ def test_an_unknown_activation_is_named():
         keras_norm.get("bn").with_activation("gelu")
 
 
-def test_frn_learns_epsilon_where_a_plane_has_one_value():
+def test_frn_learns_epsilon_if_a_plane_has_one_value():
     for shape, learned in (
         ((None, 8), True),
         ((None, 1, 1, 8), True),
@@ -89,13 +94,13 @@ def test_gn_divides_the_channels(channels, groups):
     assert_array_equal(output, expected)
 
 
-def test_explicit_groups_that_do_not_divide_are_refused():
+def test_groups_must_divide_the_channels():
     layer = keras_norm.get("gn", groups=32).layer()
     with pytest.raises(ValueError, match="as 24 and 48 would"):
         layer(draw())
 
 
-def test_in_and_ln_normalize_what_they_say():
+def test_in_and_ln_normalize_planes_and_examples():
     x = draw() * 3.0 + 1.0
     by_plane = to_numpy(keras_norm.get("in").layer()(x))
     assert_allclose(by_plane.mean((1, 2)), 0.0, atol=1e-5)

@@ -12,6 +12,7 @@ from benchmarks import scale
 from benchmarks import scale_costs
 from benchmarks.scale_costs import Assumptions
 from benchmarks.scale_costs import Sizes
+from tests.recipes.command_line import parse_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "docs/scaling.md").read_text()
@@ -30,19 +31,19 @@ ASSUMED = Assumptions(
 )
 
 
-def test_a_ring_passes_every_part_round_twice():
+def test_ring_sends_every_chunk_twice_around():
     seconds = scale_costs.ring(8e6, 4, bandwidth=1e6, latency=0.5)
     assert seconds == pytest.approx(2 * 3 * (2e6 / 1e6) + 2 * 3 * 0.5)
     assert scale_costs.ring(8e6, 1, 1e6, 0.5) == 0.0
 
 
-def test_a_tree_goes_up_and_down():
+def test_tree_goes_up_and_down():
     seconds = scale_costs.tree(8e6, 6, bandwidth=1e6, latency=0.5)
     assert seconds == pytest.approx(2 * 8 + 2 * 3 * 0.5)
     assert scale_costs.tree(8e6, 1, 1e6, 0.5) == 0.0
 
 
-def test_an_all_reduce_goes_round_hosts_and_then_between_them():
+def test_all_reduce_runs_within_hosts_and_then_between_them():
     # A ring in each host, and one between them of a quarter each.
     inside = 2 * 3 / 4 * 4e6 / 1e6 + 6 * 1e-3
     between = 2 * 1 / 2 * 1e6 / 1e5 + 2 * 1e-2
@@ -53,7 +54,7 @@ def test_an_all_reduce_goes_round_hosts_and_then_between_them():
     assert scale_costs.all_reduce(4e6, 1, ASSUMED) == 0.0
 
 
-def test_what_is_small_takes_the_tree():
+def test_small_messages_use_the_tree():
     hosts = 16
     seconds = scale_costs.all_reduce(4.0, 4 * hosts, ASSUMED)
     inside = 2 * 4 / 1e6 + 2 * 2 * 1e-3
@@ -61,9 +62,9 @@ def test_what_is_small_takes_the_tree():
     assert seconds == pytest.approx(inside + between)
 
 
-def test_a_step_is_the_sum_of_its_parts():
+def test_step_is_the_sum_of_its_costs():
     sizes = Sizes(flops=1000, gradients=4_000_000, state=88, messages=(40, 60))
-    step = scale_costs.reckon(sizes, 8, ASSUMED)
+    step = scale_costs.estimate_step(sizes, 8, ASSUMED)
     assert step.compute == pytest.approx(3 * 1000 * 5 / 5e5)
     assert step.gradients == pytest.approx(6.006 + 10.02)
     # Loss and hits are 12 bytes more.
@@ -103,16 +104,16 @@ WEIGHTS = 178 + 8
         ("sync_bn", 32, (20, 16, 16, 20)),
     ],
 )
-def test_a_model_is_measured(norm, state, messages):
+def test_sizes_are_measured_from_the_model(norm, state, messages):
     assert scale.measure(tiny(norm)) == Sizes(
         flops=FLOPS, gradients=4 * WEIGHTS, state=state, messages=messages
     )
 
 
-def test_a_row_is_what_was_reckoned():
+def test_a_row_shows_the_estimated_step():
     sizes = Sizes(flops=1000, gradients=4_000_000, state=0, messages=())
     row = scale.table({"frn": sizes}, ASSUMED)[2]
-    step = scale_costs.reckon(sizes, 8, ASSUMED)
+    step = scale_costs.estimate_step(sizes, 8, ASSUMED)
     # 40 images a step, half of them on each host.
     rate = 20 * 1e9 / step.seconds / 1e6
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -142,7 +143,6 @@ def test_the_page_shows_what_the_command_prints(capsys):
 
 def test_commands_of_the_page_are_valid():
     from recipes.classification.config import Config
-    from tests.recipes.command_line import parse_flags
 
     lines = "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))
     # tests/test_pages.py checks the flags of all commands.

@@ -131,7 +131,7 @@ def values_of(grid, label, key="accuracy", **settings):
 @pytest.mark.parametrize(
     ("grid", "table"), [("batch", BATCH), ("parts", PARTS), ("rate", RATE)]
 )
-def test_a_grid_has_the_accuracies(grid, table):
+def test_grid_table_equals_the_results(grid, table):
     (_, *columns), *rows = table
     for label, *cells in rows:
         for column, cell in zip(columns, cells, strict=True):
@@ -146,7 +146,7 @@ def test_a_grid_has_the_accuracies(grid, table):
     ("grid", "table"),
     [("curves", CURVES), ("trees", TREES), ("epsilon", EPSILON)],
 )
-def test_an_outcome_has_its_runs(grid, table):
+def test_table_of_runs_equals_the_results(grid, table):
     for label, seeds, accuracy, best, loss, training_loss in table[1:]:
         runs = runs_of(grid, label)
         assert seeds == str(len(runs))
@@ -154,7 +154,7 @@ def test_an_outcome_has_its_runs(grid, table):
         bests = [max(run["evaluations"].values()) for run in runs]
         assert best == spread(bests, 2, 100)
         assert loss == spread([run["loss"] for run in runs], 4)
-        # Files that were written before it was kept do not have it.
+        # Runs recorded before it was kept have it only in the page.
         if all("training_loss" in run for run in runs):
             losses = [run["training_loss"] for run in runs]
             assert training_loss == spread(losses, 4)
@@ -164,13 +164,13 @@ def batch(label, size, key="accuracy"):
     return values_of("batch", label, key, replica_batch_size=size)
 
 
-def test_what_is_lost():
+def test_table_of_lost_accuracy():
     assert [label for label, _ in LOST[1:]] != [row[0] for row in BATCH[1:]]
     for label, cell in LOST[1:]:
         assert cell == points(*difference(batch(label, 32), batch(label, 2)))
 
 
-def test_the_cost():
+def test_table_of_costs():
     for label, large, small, memory in COST[1:]:
         seconds = "seconds_per_step"
         assert large == spread(batch(label, 32, seconds), 1, 1e3)
@@ -190,7 +190,7 @@ def long_values(norm, size):
     )
 
 
-def test_the_longer_training():
+def test_table_of_longer_training():
     assert LONGER[0][1:] == ["batch 2", "batch 8", "batch 64"]
     for label, *cells in LONGER[1:]:
         for size, cell in zip((2, 8, 64), cells, strict=True):
@@ -198,7 +198,7 @@ def test_the_longer_training():
             assert cell == (spread(values, 2, 100) if values else "not run")
 
 
-def test_the_second_photo():
+def test_table_of_the_second_photo():
     for label, seeds, cell in ELSEWHERE[1:]:
         found = RESULTS["trees_elsewhere"][label.strip("`").split("=")[1]]
         mean, deviation = 100 * found["mean"], 100 * found["deviation"]
@@ -206,7 +206,7 @@ def test_the_second_photo():
         assert cell == f"{mean:.2f} ± {deviation:.2f}"
 
 
-def test_the_calibration():
+def test_table_of_calibrations():
     keys = ("before", "after", "unequal_before", "unequal_after")
     for cells, row in zip(
         CALIBRATION[1:], RESULTS["calibrations"]["curves"], strict=True
@@ -215,7 +215,7 @@ def test_the_calibration():
         assert cells == [f"`{row['layer']}`", *numbers]
 
 
-def test_the_detectors():
+def test_table_of_detectors():
     keys = ("training_AP50", "training_AP", "AP50", "AP")
     for cells, run in zip(
         DETECTION[1:], RESULTS["detection"]["runs"], strict=True
@@ -224,7 +224,7 @@ def test_the_detectors():
         minutes = f"{run['seconds'] / 60:.1f}"
         parameters = f"{run['parameters']:,}"
         assert cells == [
-            f"`--norm={run['norm']}`",
+            f"`--norm={run['settings']['norm']}`",
             *numbers,
             minutes,
             parameters,
@@ -247,62 +247,62 @@ def long_difference(one, other):
 def compared():
     """Each comparison of the table of claims, from the raw values."""
     yield (
-        "`frn` less `bn`, 32 images a replica",
+        "`frn` minus `bn`, 32 images per replica",
         difference(batch(FRN, 32), batch(BN, 32)),
     )
     yield (
-        "`frn` less `bn`, 2 images a replica",
+        "`frn` minus `bn`, 2 images per replica",
         difference(batch(FRN, 2), batch(BN, 2)),
     )
     yield (
-        "`rbn` less `bn`, 2 images a replica",
+        "`rbn` minus `bn`, 2 images per replica",
         difference(batch("--norm=rbn", 2), batch(BN, 2)),
     )
     yield (
-        "`frn` less `gn`, 2 images a replica",
+        "`frn` minus `gn`, 2 images per replica",
         difference(batch(FRN, 2), batch("--norm=gn", 2)),
     )
     yield (
-        "`bn`, 32 less 2 images a replica",
+        "`bn`, 32 minus 2 images per replica",
         difference(batch(BN, 32), batch(BN, 2)),
     )
     yield (
-        "what `bn` loses less what `frn` loses, 32 to 2 images",
+        "loss of `bn` minus loss of `frn`, from 32 to 2 images",
         less(
             difference(batch(BN, 32), batch(BN, 2)),
             difference(batch(FRN, 32), batch(FRN, 2)),
         ),
     )
     yield (
-        "`frn` less `frn --activation=relu`, 32 images a replica",
+        "`frn` minus `frn --activation=relu`, 32 images per replica",
         difference(batch(FRN, 32), batch(RELU, 32)),
     )
     yield (
-        "`frn` less `frn` whose epsilon stays 1e-6, narrow VGG-A",
+        "`frn` minus `frn` with an epsilon of 1e-6, narrow VGG-A",
         difference(values_of("epsilon", FRN), values_of("epsilon", FIXED)),
     )
     for grid, name in (("curves", "Fashion-MNIST"), ("trees", "tree patches")):
         yield (
-            f"`rbn` less `bn`, {name}",
+            f"`rbn` minus `bn`, {name}",
             difference(values_of(grid, "--norm=rbn"), values_of(grid, BN)),
         )
     for norm in ("frn", "rbn"):
         for size in (2, 64):
             yield (
-                f"`{norm}` less `bn`, batch {size}, longer training",
+                f"`{norm}` minus `bn`, batch {size}, longer training",
                 (long_difference((norm, size), ("bn", size))),
             )
     lost = {
         norm: long_difference((norm, 64), (norm, 2)) for norm in ("bn", "frn")
     }
-    yield "`bn`, batch 64 less batch 2, longer training", lost["bn"]
+    yield "`bn`, batch 64 minus batch 2, longer training", lost["bn"]
     yield (
-        "what `bn` loses less what `frn` loses, 64 to 2, longer training",
+        "loss of `bn` minus loss of `frn`, from 64 to 2, longer training",
         less(lost["bn"], lost["frn"]),
     )
 
 
-def test_the_claims():
+def test_table_of_claims():
     expected = dict(compared())
     assert {row[1] for row in CLAIMS[1:]} == set(expected)
     for _, where, text, verdict in CLAIMS[1:]:

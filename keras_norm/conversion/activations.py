@@ -1,44 +1,75 @@
-"""Which activations follow which norms, over additions and nested models."""
+"""Activations that follow replaced norms: their policy and their thresholds."""
 
 import collections
 import dataclasses
 import math
 
+from keras_norm.conversion import entries
 from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
-from keras_norm.conversion import report
 from keras_norm.errors import ConversionError
 from keras_norm.layers.tlu import TLU
 
 POLICIES = ("auto", "keep", "tlu")
 
 
+@dataclasses.dataclass(frozen=True)
+class ActivationCall:
+    """A call of an activation in a graph.
+
+    Attributes:
+        path: Name of the activation, after the names of its nested models.
+        operation: The activation.
+        node: The call.
+        was: Name of the activation function.
+        layers: Tuple of the norms whose outputs reach the call.
+        direct: True if no addition lies between them and the call.
+        cap: Upper bound of the TLU that replaces the activation, infinity for
+            none; None if the activation is kept.
+    """
+
+    path: str
+    operation: object
+    node: object
+    was: str
+    layers: tuple
+    direct: bool
+    cap: float | None
+
+    @property
+    def key(self):
+        """Key that is equal for calls that share one threshold."""
+        is_shared = self.direct and len(self.layers) == 1
+        source = self.layers[0] if is_shared else self.node
+        return id(self.operation), id(source)
+
+
 def check_policy(policy, norm_name):
-    """Raises a ConversionError for what is no policy.
+    """Raises a ConversionError for an unknown policy.
 
     Args:
-        policy: `"keep"`: every activation stays. `"auto"`: a ReLU behind a
-            replaced layer, or behind an addition with one among its branches,
-            becomes the norm's own activation, which is TLU for FRN and the ReLU
-            itself for the others; a ReLU6 and everything else stays. `"tlu"`:
-            the same ReLUs become TLU under any norm, and a ReLU6 there becomes
+        policy: `"keep"`: keep every activation. `"auto"`: replace a ReLU behind
+            a replaced layer, or behind an addition with such a layer in one of
+            its branches, by the norm's own activation, which is TLU for FRN and
+            the ReLU itself for the others; keep ReLU6 and everything else.
+            `"tlu"`: replace the same ReLUs by TLU under any norm, and ReLU6 by
             `min(TLU, 6)`.
-        norm_name: For the message.
+        norm_name: Name of the norm, for the message.
     """
     if policy not in POLICIES:
         raise ConversionError(
-            "`activation` is one of 'auto', 'keep' and 'tlu'. "
+            "`activation` must be one of 'auto', 'keep' and 'tlu'. "
             f"Received: activation={policy!r}, norm={norm_name!r}"
         )
 
 
 def threshold_cap(operation, policy, has_own):
-    """The cap of the TLU that takes a ReLU's place; None if the ReLU stays.
+    """Returns the cap of the TLU that replaces a ReLU; None to keep the ReLU.
 
     Args:
-        operation: What is called behind a replaced layer.
-        policy: As in `check_policy`.
-        has_own: Whether the norm has an activation of its own.
+        operation: The operation that is called behind a replaced layer.
+        policy: See `check_policy`.
+        has_own: True if the norm has its own activation.
     """
     cap = layer_predicates.relu_cap(operation)
     if cap is None or policy == "keep":
@@ -49,15 +80,15 @@ def threshold_cap(operation, policy, has_own):
 
 
 def find_source_norms(tensor, is_norm=layer_predicates.is_batch_norm):
-    """The normalizations whose outputs a tensor is made of.
+    """Finds the normalization layers whose outputs form a tensor.
 
     Looks back through additions of branches, dropout, and the outputs of
-    nested models; not out of a nested model, which may be called from many
+    nested models, but not out of a nested model, which may be called in many
     places.
 
     Returns:
-        `(layers, direct)`: the layers, each once, and whether no addition lies
-        between.
+        `(layers, direct)`: the layers, without duplicates, and True if no
+        addition lies between.
     """
     found, direct = [], True
     stack, seen = [tensor], set()
@@ -82,57 +113,17 @@ def find_source_norms(tensor, is_norm=layer_predicates.is_batch_norm):
     return found, direct
 
 
-def make_threshold(norm, operation, source, name, cap):
-    """The new activation in place of a ReLU.
-
-    Args:
-        norm: A `keras_norm.Norm`, or a function.
-        operation: The ReLU, a layer or a bare operation.
-        source: The batch normalization before it, for what a bare operation
-            does not know: the axis, the dtype policy, `trainable`.
-        name: Of the new layer.
-        cap: The upper bound, infinity for none.
-    """
-    like = operation if hasattr(operation, "dtype_policy") else source
-    kwargs = {
-        "axis": source.axis,
-        "name": name,
-        "dtype": like.dtype_policy,
-        "trainable": like.trainable,
-    }
-    if getattr(norm, "has_own_activation", False) and cap == math.inf:
-        return norm.activation(**kwargs)
-    return TLU(max_value=None if cap == math.inf else cap, **kwargs)
-
-
-@dataclasses.dataclass(frozen=True)
-class ActivationCall:
-    """A call of an activation behind batch normalization, or of any ReLU."""
-
-    path: str
-    operation: object
-    node: object
-    was: str
-    layers: tuple
-    direct: bool
-    cap: float | None
-
-    @property
-    def key(self):
-        """Calls with the same key share one threshold."""
-        shares = self.direct and len(self.layers) == 1
-        before = self.layers[0] if shares else self.node
-        return id(self.operation), id(before)
-
-
 def find_activation_calls(graphs, layers, norm, policy):
-    """Every call of an activation, and what is to become of it.
+    """Finds every call of an activation and decides how to convert it.
 
     Args:
         graphs: List of `(prefix of paths, model)`.
-        layers: Dict whose keys are the ids of the layers to be replaced.
+        layers: Dict whose keys are the ids of the layers to replace.
         norm: A `keras_norm.Norm`, or a function.
-        policy: As in `activations.check_policy`.
+        policy: See `check_policy`.
+
+    Returns:
+        List of `ActivationCall`.
     """
     has_own = getattr(norm, "has_own_activation", False)
     calls = []
@@ -142,9 +133,9 @@ def find_activation_calls(graphs, layers, norm, policy):
             was = layer_predicates.activation_name(operation)
             if was is None:
                 continue
-            before, direct = find_source_norms(graph.input_tensors(node)[0])
+            norms, direct = find_source_norms(graph.input_tensors(node)[0])
             cap = None
-            if any(id(layer) in layers for layer in before):
+            if any(id(layer) in layers for layer in norms):
                 cap = threshold_cap(operation, policy, has_own)
             calls.append(
                 ActivationCall(
@@ -152,7 +143,7 @@ def find_activation_calls(graphs, layers, norm, policy):
                     operation=operation,
                     node=node,
                     was=was,
-                    layers=tuple(before),
+                    layers=tuple(norms),
                     direct=direct,
                     cap=cap,
                 )
@@ -161,7 +152,7 @@ def find_activation_calls(graphs, layers, norm, policy):
 
 
 def make_thresholds(graphs, calls, norm):
-    """New activation by the id of the node it takes the place of."""
+    """Returns a dict from node ids to the activations that replace them."""
     uses = collections.defaultdict(set)
     for call in calls:
         uses[id(call.operation)].add(None if call.cap is None else call.key)
@@ -170,36 +161,37 @@ def make_thresholds(graphs, calls, norm):
         for _, model in graphs
         for node in graph.nodes(model)
     }
-    made, thresholds = {}, {}
+    by_key, thresholds = {}, {}
     for call in calls:
         if call.cap is None:
             continue
-        if call.key not in made:
+        if call.key not in by_key:
             name = call.operation.name
             if len(uses[id(call.operation)]) > 1:
-                # The ReLU stays for other tensors, or several take its place.
+                # The ReLU is kept for other tensors, or replaced by several.
                 name = _unique(f"{name}_{call.layers[0].name}", names)
-            made[call.key] = make_threshold(
+            by_key[call.key] = _make_threshold(
                 norm, call.operation, call.layers[0], name, call.cap
             )
-        thresholds[id(call.node)] = made[call.key]
+        thresholds[id(call.node)] = by_key[call.key]
     return thresholds
 
 
 def activation_entries(layer, calls):
-    """What `report.Entry.activations` says of a batch normalization."""
+    """Returns the report's `Activation` entries of a batch normalization."""
     return tuple(
-        report.Activation(call.path, call.was, _becomes(call.cap))
+        entries.Activation(call.path, call.was, _becomes(call.cap))
         for call in calls
-        if any(layer is before for before in call.layers)
+        if any(layer is source for source in call.layers)
     )
 
 
 def activation_hints(calls, layers, norm, policy):
-    """What another `activation` would do for FRN, at most one sentence.
+    """Returns a list with at most one hint to try another `activation`.
 
     Args:
-        calls: What `find_calls` returned; the others as there.
+        calls: The result of `find_activation_calls`.
+        layers, norm, policy: See `find_activation_calls`.
     """
     capped = [
         call
@@ -217,10 +209,33 @@ def activation_hints(calls, layers, norm, policy):
     )
     becomes = " and ".join(_becomes(cap) for cap in caps)
     hint = (
-        f"Capped ReLUs that stay behind new norms: {len(capped)}. "
-        f"activation='tlu' (--activation tlu) makes each {becomes}."
+        f"Capped ReLUs that are kept behind new norms: {len(capped)}. "
+        f"activation='tlu' (--activation tlu) converts each to {becomes}."
     )
     return [hint]
+
+
+def _make_threshold(norm, operation, source, name, cap):
+    """Creates the activation that replaces a ReLU.
+
+    Args:
+        norm: A `keras_norm.Norm`, or a function.
+        operation: The ReLU, a layer or a bare operation.
+        source: The batch normalization before it, which has the axis, and the
+            dtype policy and `trainable` that a bare operation lacks.
+        name: Name of the new layer.
+        cap: Upper bound, infinity for none.
+    """
+    like = operation if hasattr(operation, "dtype_policy") else source
+    kwargs = {
+        "axis": source.axis,
+        "name": name,
+        "dtype": like.dtype_policy,
+        "trainable": like.trainable,
+    }
+    if getattr(norm, "has_own_activation", False) and cap == math.inf:
+        return norm.activation(**kwargs)
+    return TLU(max_value=None if cap == math.inf else cap, **kwargs)
 
 
 def _becomes(cap):

@@ -1,9 +1,9 @@
-"""From one model and a norm to another model and a report."""
+"""Converts a model to another norm: plan, rebuild, verify, report."""
 
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
-from keras_norm.conversion import verify as verify_lib
 from keras_norm.conversion.rebuild import rebuild_model
+from keras_norm.conversion.verify import verify_conversion
 from keras_norm.errors import ConversionError
 
 
@@ -22,52 +22,54 @@ def convert(
 ):
     """Replaces the batch normalization of a model by another normalization.
 
-    The graph of the model is built once more, nested models and shared layers
-    included, and every weight that keeps its meaning is copied. The model
-    itself is left as it is, and shares nothing with the result.
+    The functional graph is rebuilt, including nested models and shared layers,
+    and every weight with the same meaning is copied. The original model is not
+    changed, and shares nothing with the converted model.
 
     Names, dtype policies, `trainable`, axes, masks, `training=False` calls,
-    regularizers and constraints carry over. The result is not compiled. A
-    subclass of `keras.Model` whose constructor is its own comes back as a plain
-    Functional model, which the report says.
+    regularizers and constraints carry over. The converted model is not
+    compiled. A Functional subclass that overrides the constructor is rebuilt as
+    a plain Functional model, which the report notes.
 
-    The result holds layers of this package: `import keras_norm` before
-    `keras.saving.load_model` reads it from a file.
+    The converted model contains layers of this package: `import keras_norm`
+    before `keras.saving.load_model` loads it from a file.
 
     Args:
-        model: Functional or Sequential Keras model, with any layers in it, not
-            its path.
-        norm: A name out of `keras_norm.names()`, a `keras_norm.Norm`, a layer
-            class that takes `axis`, or a function from the old layer to the
-            new one (not built), or to None where the old one stays.
-        include: Which batch normalizations to convert: a name or path with `*`
-            and `?` (`"conv5_*"`, `"encoder"` for all inside that nested model),
-            a compiled regular expression, a layer class, a function from a
-            layer to a boolean, or a list of these. None for all.
-        exclude: Which to leave alone, in the same forms.
-        activation: What becomes of the activations. A ReLU counts as following
-            a replaced layer if that is what it is called on, also with an
-            addition of branches, dropout or the end of a nested model between.
+        model: Functional or Sequential Keras model with any layers, not the
+            path of a file.
+        norm: A name in `keras_norm.names()`, a `keras_norm.Norm`, a layer class
+            that takes `axis`, or a function from the old layer to a new layer
+            that is not built, or to None to keep the old layer.
+        include: Batch normalizations to convert: a name or path with `*` and
+            `?` (`"conv5_*"`, `"encoder"` for all inside that nested model), a
+            compiled regular expression, a layer class, a function from a layer
+            to a boolean, or a list of these. None for all.
+        exclude: Batch normalizations to keep, in the same forms.
+        activation: Policy for ReLUs that follow a replaced layer, directly or
+            through an addition of branches, dropout or the end of a nested
+            model:
 
             * `"auto"`: such a ReLU becomes the norm's own activation: `TLU`
-              for FRN, the same ReLU for all others. A ReLU6 and all other
-              activations stay.
-            * `"keep"`: every activation stays.
+              for FRN, the same ReLU for all others. ReLU6 and all other
+              activations are kept.
+            * `"keep"`: every activation is kept.
             * `"tlu"`: such a ReLU becomes `TLU` under any norm, and a ReLU6
               becomes `TLU(max_value=6)`.
 
-            A ReLU that is called on other tensors as well stays for these.
-            Gates, heads and what follows no replaced layer are never touched.
-        strict: Whether batch normalization that no graph leads to, inside
-            wrappers, composite and subclassed layers, is an error. False to
-            keep it and list it in the report.
-        verify: Whether to run both models on random inputs, and on `inputs`,
-            and to report the largest difference. If the report says that the
-            function was kept, a difference is an error. NaN and infinity are an
-            error anywhere, in weights and in outputs.
-        inputs: Arrays to verify on, as the model takes them. Implies `verify`.
-        fresh: Whether the result is to be trained from nothing: new weights in
-            the place of batch normalization, and the norm's own momentum and
+            A ReLU that is also called on other tensors is kept for them. Gates,
+            heads and activations that do not follow a replaced layer are never
+            changed.
+        strict: If True, batch normalization outside the functional graph
+            (inside wrappers, composite layers or subclassed layers) raises an
+            error. If False, it is kept and listed in the report.
+        verify: If True, runs both models on random inputs, and on `inputs`, and
+            reports the largest difference. A difference raises an error if the
+            report says that the models are numerically equivalent. NaN and
+            infinity always raise an error, in weights and in outputs.
+        inputs: Arrays to verify on, in the nested structure of the model's
+            inputs. Implies `verify`.
+        fresh: If True, the converted model is for training from scratch: the
+            new layers are newly initialized, with the norm's own momentum and
             epsilon.
         **kwargs: Arguments of every new layer, such as `epsilon` or `groups`.
 
@@ -76,9 +78,9 @@ def convert(
 
     Raises:
         ConversionError: for a model without batch normalization or without a
-            graph, an unknown norm, an argument that does not fit, a selection
-            that matches nothing, batch normalization that cannot be reached, or
-            a verification that failed. It is a ValueError of one line.
+            functional graph, an unknown norm, an invalid argument, a selection
+            that matches nothing, unreachable batch normalization, or a failed
+            verification. It is a ValueError with a message of one line.
 
     Example:
 
@@ -97,23 +99,23 @@ def convert(
     (1, 'changed')
 
     Relations that tests pin:
-        To `bn`, `sync_bn`, `brn` and `frozen` the outputs are those of the
-        model, bit for bit, in float32; to `rbn` and `eval_norm` up to
-        rounding. gamma is divided by `R(scale_bias)` for RBN.
+        In float32, conversion to `bn`, `sync_bn`, `brn` and `frozen` keeps the
+        outputs bit for bit; conversion to `rbn` and `eval_norm` keeps them up
+        to rounding. For RBN, gamma is divided by `R(scale_bias)`.
 
     Reference:
-        Singh and Krishnan, CVPR 2020, for what becomes of the activations:
-        post-activation residual networks have FRN without TLU at the end of a
-        branch, and a TLU after the addition.
+        Singh and Krishnan, CVPR 2020, for the activations: post-activation
+        residual networks have FRN without TLU at the end of a branch, and a TLU
+        after the addition.
     """
     plan_lib.check_model(model)
     norm = new_layer.standardize_norm(norm, kwargs)
     plan = plan_lib.make_plan(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
-        raise ConversionError(_unreachable(plan.report))
+        raise ConversionError(_unreachable_message(plan.report))
     converted = rebuild_model(model, plan)
     if verify or inputs is not None:
-        verify_lib.verify_conversion(model, converted, plan.report, inputs)
+        verify_conversion(model, converted, plan.report, inputs, plan.invalid)
     return converted, plan.report
 
 
@@ -127,17 +129,17 @@ def plan_conversion(
     fresh=False,
     **kwargs,
 ):
-    """The report of a conversion that is not carried out.
+    """Returns the report of a conversion without carrying it out.
 
-    Batch normalization that cannot be reached is listed, not an error.
+    Unreachable batch normalization is listed, and does not raise an error.
 
-    Args: As in `convert`.
+    Args: See `convert`.
 
     Returns:
         The `ConversionReport` that `convert(..., strict=False)` would return.
 
     Raises:
-        ConversionError: as `convert`, but for what cannot be reached.
+        ConversionError: see `convert`, except for unreachable layers.
 
     Example:
 
@@ -154,11 +156,11 @@ def plan_conversion(
     ).report
 
 
-def _unreachable(report):
+def _unreachable_message(report):
     listed = [f"{e.path} ({e.reason})" for e in report.unreachable]
     shown = "; ".join(listed[:5]) + ("; ..." if len(listed) > 5 else "")
     return (
-        f"{len(listed)} batch normalizations cannot be reached: {shown}. "
-        "Build the model inside `with keras_norm.norm_scope(...)`, leave them "
-        "out with `exclude`, or pass strict=False to keep them."
+        f"{len(listed)} batch normalizations are outside the functional graph: "
+        f"{shown}. Build the model inside `with keras_norm.norm_scope(...)`, "
+        "leave them out with `exclude`, or pass strict=False to keep them."
     )

@@ -1,4 +1,4 @@
-"""Where the layers of a kind are in a model, reached by its graph or not."""
+"""Finds layers in a model, inside and outside its functional graph."""
 
 import dataclasses
 
@@ -8,13 +8,14 @@ from keras_norm.conversion import layer_predicates
 
 @dataclasses.dataclass(frozen=True)
 class FoundLayer:
-    """A layer: where it is, and its first node if a graph leads to it.
+    """A layer, its path, and its first node in the graph.
 
     Attributes:
-        path: Its name, after those of the models and layers that it is in.
+        path: Name of the layer, after the names of the models and layers that
+            contain it.
         layer: The layer.
-        node: Its first call, or None.
-        reason: Why there is none, or None.
+        node: Its first call, or None if it is outside the graph.
+        reason: Why `node` is None, or None.
     """
 
     path: str
@@ -24,16 +25,16 @@ class FoundLayer:
 
 
 def find_layers(model, is_wanted, prefix="", seen=None):
-    """Every graph model with its path, and every layer that is wanted.
+    """Finds every nested graph model and every layer that is wanted.
 
     Args:
         model: A graph model.
         is_wanted: Function from a layer to a boolean.
-        prefix: Of the paths.
-        seen: Set of the ids of operations that were found already.
+        prefix: Prefix of the paths.
+        seen: Set of the ids of operations that were found before.
 
     Returns:
-        `(graphs, found)`: pairs `(prefix, model)`, and a list of `Found`.
+        `(graphs, found)`: pairs `(prefix, model)`, and a list of `FoundLayer`.
     """
     seen = set() if seen is None else seen
     graphs, found = [(prefix, model)], []
@@ -52,7 +53,7 @@ def find_layers(model, is_wanted, prefix="", seen=None):
             continue
         kind = type(operation).__name__
         if layer_predicates.is_other_batch_norm(operation):
-            reason = f"{kind} computes its own, not what its base class does"
+            reason = f"{kind} overrides `call` of its base class"
             found.append(FoundLayer(path, operation, reason=reason))
             continue
         if is_wanted(operation):
@@ -63,9 +64,9 @@ def find_layers(model, is_wanted, prefix="", seen=None):
 
 
 def find_inner_layers(path, operation, is_wanted, reason):
-    """What a layer holds at any depth, where no graph leads."""
+    """Finds layers inside a layer, at any depth, outside the graph."""
     return [
-        FoundLayer(f"{path}/{part.name}".lstrip("/"), part, reason=reason)
-        for part in graph.inner_layers(operation)
-        if is_wanted(part) or layer_predicates.is_other_batch_norm(part)
+        FoundLayer(f"{path}/{layer.name}".lstrip("/"), layer, reason=reason)
+        for layer in graph.inner_layers(operation)
+        if is_wanted(layer) or layer_predicates.is_other_batch_norm(layer)
     ]

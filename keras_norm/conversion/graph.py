@@ -1,8 +1,13 @@
-"""Keras' graph of a model; the one file that knows Keras' private names.
+"""Reads the functional graph of a model, through Keras' private names.
 
-A *graph model* is a model whose computation is its graph: a Sequential, or a
-Functional model whose class has no `call` of its own. A *node* is one call of
+A *graph model* is a model that is computed by its graph: a Sequential, or a
+Functional model whose class does not override `call`. A *node* is one call of
 one operation (a layer, a nested model, or a bare operation such as `x + y`).
+
+The private names of Keras that this file uses were seen in Keras 3.8 to 3.15:
+`Functional`, `_functional`, `_nodes_by_depth`, `_inputs_struct`,
+`_outputs_struct`, `_keras_history`, `_inbound_nodes`, `_outbound_nodes`,
+`_flatten_layers`, and `Lambda._output_shape`.
 """
 
 import keras
@@ -10,9 +15,9 @@ from keras.src.models.functional import Functional as _Functional
 
 
 def is_graph_model(operation):
-    """Whether `operation` is a model that can be rebuilt from its graph.
+    """Returns True if `operation` is a model defined by its graph.
 
-    A bare `keras.Function` counts: it holds layers as a model does.
+    A bare `keras.Function` counts: it contains layers like a model.
     """
     cls = type(operation)
     if isinstance(operation, keras.Sequential):
@@ -25,19 +30,19 @@ def is_graph_model(operation):
 
 
 def keeps_class(model):
-    """Whether the class of a graph model can be built from its graph.
+    """Returns True if a graph model can be rebuilt as its own class.
 
-    A Functional subclass with a constructor of its own cannot.
+    A Functional subclass that overrides the constructor cannot.
     """
     bases = keras.Sequential, _Functional, keras.Function
     return type(model).__init__ in [base.__init__ for base in bases]
 
 
 def nodes(model):
-    """The nodes of this model alone, every one after what it needs.
+    """Returns a model's nodes in order of computation, without nested models.
 
-    Those of a Sequential are the calls of its layers. What Keras records on the
-    way by itself, masks and casts, is recorded again when a layer is called.
+    The nodes of a Sequential are the calls of its layers: Keras records its
+    masks and casts again when the layers are called again.
     """
     found = all_nodes(model)
     if isinstance(model, keras.Sequential):
@@ -47,7 +52,7 @@ def nodes(model):
 
 
 def all_nodes(model):
-    """As `nodes`, with what Keras records by itself in a Sequential, too."""
+    """Returns `nodes`, with the masks and casts that a Sequential records."""
     by_depth = _functional(model)._nodes_by_depth
     return [
         node
@@ -58,42 +63,42 @@ def all_nodes(model):
 
 
 def inputs(model):
-    """The symbolic inputs, as nested as the model takes them."""
+    """Returns the symbolic inputs, in the model's nested structure."""
     return _functional(model)._inputs_struct
 
 
 def outputs(model):
-    """The symbolic outputs, as nested as the model gives them."""
+    """Returns the symbolic outputs, in the model's nested structure."""
     return _functional(model)._outputs_struct
 
 
 def flat_outputs(model):
-    """The symbolic outputs in a flat list."""
+    """Returns the symbolic outputs in a flat list."""
     return list(_functional(model).outputs)
 
 
 def operation(node):
-    """What is called."""
+    """Returns the operation that a node calls."""
     return node.operation
 
 
 def input_tensors(node):
-    """The symbolic tensors that a call takes, in a flat list."""
+    """Returns a call's symbolic inputs in a flat list."""
     return node.input_tensors
 
 
 def output_tensors(node):
-    """The symbolic tensors that a call gives, in a flat list."""
+    """Returns a call's symbolic outputs in a flat list."""
     return node.outputs
 
 
 def arguments(node, tensors=None):
-    """`(args, kwargs)` of a call.
+    """Returns `(args, kwargs)` of a call.
 
     Args:
         node: The call.
-        tensors: Dict from the id of a symbolic tensor to what takes its place.
-            None for the symbolic tensors themselves.
+        tensors: Dict from the ids of symbolic tensors to the tensors that
+            replace them. None to keep the symbolic tensors.
     """
     if tensors is None:
         tensors = {id(x): x for x in node.input_tensors}
@@ -101,32 +106,32 @@ def arguments(node, tensors=None):
 
 
 def producing_node(tensor):
-    """The node that gives a tensor, and the tensor's place in its outputs."""
+    """Returns the node that outputs a tensor, and the output's index."""
     history = tensor._keras_history
     node = history.operation._inbound_nodes[history.node_index]
     return node, history.tensor_index
 
 
 def inner_layers(layer):
-    """The layers inside a layer, at any depth; a bare operation has none."""
+    """Returns the layers inside a layer, at any depth; [] for an operation."""
     if not isinstance(layer, keras.layers.Layer):
         return []
     return list(layer._flatten_layers(include_self=False))
 
 
 def direct_layers(layer):
-    """The layers that a layer holds itself."""
+    """Returns the layers directly inside a layer."""
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def all_layers(model):
-    """The model and every layer inside it, outer ones first."""
+    """Returns a model and every layer inside it, outer layers first."""
     return list(model._flatten_layers())
 
 
 def copy_operation(operation):
-    """A bare operation, which has no weights, without its calls."""
-    # Keras takes `copy.copy` for a save and a load of the whole.
+    """Copies a bare operation, which has no weights, without its calls."""
+    # `copy.copy` would make Keras serialize the operation and load it again.
     copied = object.__new__(type(operation))
     vars(copied).update(vars(operation))
     copied._inbound_nodes = []
@@ -135,7 +140,7 @@ def copy_operation(operation):
 
 
 def copy_lambda(layer):
-    """A Lambda that calls the same Python function."""
+    """Copies a Lambda layer; the copy calls the same Python function."""
     return keras.layers.Lambda(
         layer.function,
         output_shape=layer._output_shape,

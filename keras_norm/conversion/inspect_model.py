@@ -1,78 +1,80 @@
-"""The normalization layers of any model, for `keras-norm inspect`."""
+"""Lists the normalization layers of any model, for `keras-norm inspect`."""
+
+import keras
 
 from keras_norm.conversion import activations
+from keras_norm.conversion import entries
 from keras_norm.conversion import find_layers
 from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
-from keras_norm.conversion import report
+from keras_norm.conversion.report import ConversionReport
 from keras_norm.layers.tlu import TLU
-
-OTHER = "not batch normalization"
+from keras_norm.norm_layers import is_norm_layer
 
 
 def inspect_model(model):
-    """A report in which every normalization layer is kept.
+    """Returns a report that lists every normalization layer of a model.
 
     Args:
-        model: Keras model of any kind, also one without normalization, without
-            a graph or without weights.
+        model: Keras model of any kind, with or without normalization, graph
+            and weights.
 
     Returns:
-        A `ConversionReport`. The action of an entry is `"kept"` for batch
-        normalization that `convert` reaches, `"unreachable"` for batch
-        normalization that it does not reach; all others are kept with a reason.
+        A `ConversionReport`. An entry's action is `"kept"` for batch
+        normalization that `convert` can replace and `"unreachable"` for batch
+        normalization outside the graph. Other normalization layers are kept,
+        with a reason.
     """
     if graph.is_graph_model(model):
-        graphs, found = find_layers.find_layers(model, layer_predicates.is_norm)
+        graphs, found = find_layers.find_layers(model, _is_listed)
     else:
         reason = f"{type(model).__name__} has no graph, or is not built"
         graphs = []
-        found = find_layers.find_inner_layers(
-            "", model, layer_predicates.is_norm, reason
-        )
-    behind = _activations(graphs)
-    return report.ConversionReport(
+        found = find_layers.find_inner_layers("", model, _is_listed, reason)
+    following = _following_activations(graphs)
+    return ConversionReport(
         model=model.name,
         norm="",
-        entries=[_entry(item, behind) for item in found],
+        entries=[_entry(item, following) for item in found],
         num_relus_kept=sum(
             layer_predicates.relu_cap(graph.operation(node)) is not None
-            for _, part in graphs
-            for node in graph.nodes(part)
+            for _, graph_model in graphs
+            for node in graph.nodes(graph_model)
         ),
         notes=plan.model_notes(model, graphs),
     )
 
 
-def is_batch_norm(entry):
-    """Whether an entry is batch normalization, which `convert` is for."""
-    return entry.reason != OTHER
-
-
-def _entry(item, behind):
-    action, reason = report.KEPT, item.reason
-    is_other = not (
-        layer_predicates.is_batch_norm(item.layer)
-        or layer_predicates.is_other_batch_norm(item.layer)
+def _is_listed(operation):
+    """Returns True for normalization layers of features and of kernels."""
+    return is_norm_layer(operation) or isinstance(
+        operation, keras.layers.SpectralNormalization
     )
-    if is_other:
-        reason = OTHER
+
+
+def _entry(item, following):
+    action, reason = entries.KEPT, item.reason
+    is_batch_norm = layer_predicates.is_batch_norm(
+        item.layer
+    ) or layer_predicates.is_other_batch_norm(item.layer)
+    if not is_batch_norm:
+        reason = entries.NOT_BATCH_NORM
     elif item.node is None:
-        action = report.UNREACHABLE
-    return report.Entry(
+        action = entries.UNREACHABLE
+    return entries.Entry(
         path=item.path,
         layer=type(item.layer).__name__,
         shape=None if item.node is None else plan.input_shape(item.node),
         action=action,
         reason=reason,
-        activations=tuple(behind.get(id(item.layer), ())),
+        activations=tuple(following.get(id(item.layer), ())),
     )
 
 
-def _activations(graphs):
-    """The activations behind each norm, by the id of its layer."""
-    behind = {}
+def _following_activations(graphs):
+    """Returns a dict from layer ids to the activations that follow them."""
+    following = {}
     for prefix, model in graphs:
         for node in graph.nodes(model):
             operation = graph.operation(node)
@@ -82,10 +84,10 @@ def _activations(graphs):
             )
             if was is None:
                 continue
-            before, _ = activations.find_source_norms(
-                graph.input_tensors(node)[0], layer_predicates.is_norm
+            norms, _ = activations.find_source_norms(
+                graph.input_tensors(node)[0], _is_listed
             )
-            entry = report.Activation(prefix + operation.name, was, None)
-            for layer in before:
-                behind.setdefault(id(layer), []).append(entry)
-    return behind
+            entry = entries.Activation(prefix + operation.name, was, None)
+            for layer in norms:
+                following.setdefault(id(layer), []).append(entry)
+    return following

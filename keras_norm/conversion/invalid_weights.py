@@ -1,4 +1,4 @@
-"""Weights that no model can compute with, each by its layer and its name."""
+"""Finds weights that are NaN, infinite, or not a valid variance."""
 
 import dataclasses
 
@@ -10,16 +10,16 @@ from keras_norm.conversion import graph
 
 @dataclasses.dataclass(frozen=True)
 class InvalidWeight:
-    """A variable that makes outputs NaN or infinite.
+    """A variable with values that make outputs NaN or infinite.
 
     Attributes:
-        path: Where its layer is, nested models first.
-        layer: The class of the layer.
-        variable: The name of the variable.
-        value: The first of its values that is none.
-        index: Where in the variable that is.
-        number: How many such values it has.
-        size: How many values it has.
+        path: Path of its layer, nested models first.
+        layer: Name of the layer's class.
+        variable: Name of the variable.
+        value: The first invalid value.
+        index: Index of that value in the variable.
+        number: Number of invalid values.
+        size: Number of values.
     """
 
     path: str
@@ -32,45 +32,45 @@ class InvalidWeight:
 
     def __str__(self):
         return (
-            f"{self.path!r} ({self.layer}) has {self.number} of {self.size} "
-            f"values of {self.variable} that it cannot compute with"
+            f"{self.path!r} ({self.layer}) has invalid values in "
+            f"{self.variable}: {self.number} of {self.size}"
         )
 
 
 def find_invalid_weights(model):
-    """The variables of a model that hold what they cannot mean.
+    """Finds the variables of a model that hold invalid values.
 
-    NaN and infinity anywhere; and a moving variance that is not above zero once
-    epsilon is added, of which no square root can be divided by.
+    NaN and infinity are invalid anywhere. A moving variance is invalid if it is
+    not positive after epsilon is added, because its square root is divided by.
 
     Args:
         model: Keras model of any kind, built.
 
     Returns:
-        List of `Fault`, in the order of `model.variables`.
+        List of `InvalidWeight`, in the order of `model.variables`.
     """
     found = {}
     _collect(model, "", found, set())
-    checked = (_fault(*each) for each in found.values())
-    return [fault for fault in checked if fault is not None]
+    checked = (_check_variable(*each) for each in found.values())
+    return [invalid for invalid in checked if invalid is not None]
 
 
-def describe_invalid_weights(faults):
-    """The first faults in words, and how to mend them."""
-    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+def describe_invalid_weights(invalid):
+    """Returns a message that names the first variables and the fix."""
+    more = f"; and {len(invalid) - 3} more" if len(invalid) > 3 else ""
     received = [
-        f"{f.path}/{f.variable}{list(f.index) or ''}={f.value:g}"
-        for f in faults[:3]
+        f"{each.path}/{each.variable}{list(each.index) or ''}={each.value:g}"
+        for each in invalid[:3]
     ]
     return (
-        f"{'; '.join(map(str, faults[:3]))}{more}. Load weights from before "
-        "training failed, or assign finite values (positive ones to a "
+        f"{'; '.join(map(str, invalid[:3]))}{more}. Load weights from before "
+        "training failed, or assign finite values (positive values to a "
         f"variance). Received: {', '.join(received)}"
     )
 
 
 def _collect(layer, path, found, seen):
-    """Fills a dict from id to variable with its layer, the innermost one."""
+    """Fills a dict from variable ids to variables and their inmost layers."""
     if id(layer) in seen:
         return
     seen.add(id(layer))
@@ -80,7 +80,7 @@ def _collect(layer, path, found, seen):
         _collect(child, f"{path}/{child.name}".lstrip("/"), found, seen)
 
 
-def _fault(path, layer, variable):
+def _check_variable(path, layer, variable):
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if not keras.backend.is_float_dtype(dtype):
         return None

@@ -1,4 +1,4 @@
-"""What an operation is to the conversion: pure questions about single ones."""
+"""Predicates on single operations: norm, activation, addition, identity."""
 
 import math
 import re
@@ -6,13 +6,7 @@ import re
 import keras
 
 from keras_norm.layers.batch_norm import BatchNormalization
-from keras_norm.layers.frn import FRN
-from keras_norm.layers.no_norm import NoNormalization
-from keras_norm.layers.rbn import RBN
 
-# "Norm" and "normalization", but not "Normal", a distribution.
-_NORM_NAME = re.compile("[Nn]orm(?!al(?!i[sz]))")
-_NORMS = (FRN, RBN)
 _STOCK = keras.layers.BatchNormalization
 _RELUS = (keras.activations.relu, keras.ops.relu)
 _CAPPED_RELUS = (keras.activations.relu6, keras.ops.relu6)
@@ -33,9 +27,9 @@ _IDENTITIES = (
 
 
 def is_batch_norm(operation):
-    """Whether it is batch normalization, Keras' own or this package's.
+    """Returns True for batch normalization of Keras or of this package.
 
-    A subclass counts as long as it computes the same: `call` is inherited.
+    A subclass counts if it inherits `call`, and so computes the same.
     """
     cls = type(operation)
     return (isinstance(operation, _STOCK) and cls.call is _STOCK.call) or (
@@ -45,30 +39,16 @@ def is_batch_norm(operation):
 
 
 def is_other_batch_norm(operation):
-    """Whether it derives from batch normalization but computes its own."""
+    """Returns True for a batch normalization subclass that overrides `call`."""
     return isinstance(
         operation, (_STOCK, BatchNormalization)
     ) and not is_batch_norm(operation)
 
 
-def is_norm(operation):
-    """Whether it is a normalization layer: of Keras, this package or custom.
-
-    A custom layer is one by the name of its class. `NoNormalization` gives what
-    it takes.
-    """
-    if not isinstance(operation, keras.layers.Layer):
-        return False
-    if isinstance(operation, NoNormalization):
-        return False
-    names = (cls.__name__ for cls in type(operation).__mro__)
-    return isinstance(operation, _NORMS) or any(map(_NORM_NAME.search, names))
-
-
 def relu_cap(operation):
-    """The upper bound of a ReLU: infinity for `max(x, 0)`, 6 for ReLU6.
+    """Returns a ReLU's upper bound: infinity for `max(x, 0)`, 6 for ReLU6.
 
-    None for everything else: a slope or a threshold makes another function.
+    Returns None for everything else, such as a ReLU with a slope or threshold.
     """
     if _has_relu_options(operation):
         if operation.negative_slope or operation.threshold:
@@ -83,7 +63,7 @@ def relu_cap(operation):
 
 
 def activation_name(operation):
-    """`"relu"`, `"silu"` and so on; None if it is no activation."""
+    """Returns `"relu"`, `"silu"` and so on; None if not an activation."""
     cap = relu_cap(operation)
     if cap is not None:
         return "relu" if cap == math.inf else f"relu{cap:g}"
@@ -100,9 +80,9 @@ def activation_name(operation):
 
 
 def is_addition(operation, num_tensors):
-    """Whether it adds branches, as at the end of a residual block.
+    """Returns True if it adds branches, as at the end of a residual block.
 
-    `x + 3`, as in a hard sigmoid written by hand, adds no branch.
+    `x + 3`, as in a hand-written hard sigmoid, does not add branches.
     """
     adds = isinstance(operation, keras.layers.Add) or (
         _is_bare(operation) and type(operation).__name__ == "Add"
@@ -111,10 +91,10 @@ def is_addition(operation, num_tensors):
 
 
 def is_identity(operation):
-    """Whether it gives what it takes at inference, but for rounding.
+    """Returns True if it returns its inputs at inference, up to rounding.
 
-    Keras 3.8 records the cast of what a layer is called on; to integers or
-    booleans only a user casts.
+    Keras 3.8 records the cast of a layer's inputs. A cast to integers or
+    booleans was written by a user, and is not an identity.
     """
     if _is_bare(operation) and type(operation).__name__ == "Cast":
         return keras.backend.is_float_dtype(operation.dtype)

@@ -1,4 +1,4 @@
-"""The layer that takes a batch normalization's place, not built yet."""
+"""Creates the layer that replaces a batch normalization."""
 
 import inspect
 
@@ -8,13 +8,13 @@ from keras_norm import registry
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
-# What gamma and beta are made with: of a meaning in every normalization.
+# Options of gamma and beta, which every normalization understands.
 WEIGHT_OPTIONS = tuple(
     f"{weight}_{option}"
     for weight in ("gamma", "beta")
     for option in ("initializer", "regularizer", "constraint")
 )
-# What only a layer with moving moments understands as batch normalization does.
+# Options that only a layer with moving moments understands.
 MOMENT_OPTIONS = (
     "momentum",
     "epsilon",
@@ -28,26 +28,27 @@ MOMENT_OPTIONS = (
 
 
 def standardize_norm(norm, kwargs):
-    """A `keras_norm.Norm`, or a function from the old layer to the new one.
+    """Returns a `keras_norm.Norm`, or a function from old to new layer.
 
     Args:
-        norm: A name of the registry, a `Norm`, a layer class that takes `axis`,
-            or a function.
-        kwargs: Dict of arguments of every new layer.
+        norm: A registered name, a `Norm`, a layer class that takes `axis`, or
+            a function.
+        kwargs: Dict of arguments for every new layer.
 
     Raises:
         ConversionError: for an unknown name, or arguments for a function.
     """
     if isinstance(norm, keras.layers.Layer):
         raise ConversionError(
-            "A layer would be one and the same in every place: pass its class, "
-            f"or a function that makes a new one. Received: norm={norm!r}"
+            "`norm` is a layer, which every place would share: pass its class, "
+            f"or a function that creates a new layer. Received: norm={norm!r}"
         )
     is_function = callable(norm) and not isinstance(norm, (registry.Norm, type))
     if is_function and kwargs:
         raise ConversionError(
-            "A function that makes the new layer takes the old layer and no "
-            f"arguments. Received: {kwargs}"
+            "Arguments of the new layers need the name or the class of a norm: "
+            "set them inside the function that creates the new layer. "
+            f"Received: {kwargs}"
         )
     if is_function:
         return norm
@@ -58,48 +59,47 @@ def standardize_norm(norm, kwargs):
 
 
 def norm_name(norm):
-    """What reports call a norm."""
+    """Returns the name of a norm in reports."""
     return getattr(norm, "name", None) or getattr(norm, "__name__", "custom")
 
 
-def make_layer(batch_norm, norm, fresh=False):
-    """A new layer in place of a batch normalization.
+def make_layer(batch_norm, norm, initialize=False):
+    """Creates the layer that replaces a batch normalization, not built yet.
 
     Name, axis, dtype policy, `trainable`, and the initializers, regularizers
-    and constraints of gamma and beta carry over; momentum, epsilon and the
-    options of the moving moments to a layer that has them too. Arguments that
-    the norm was given come first.
+    and constraints of gamma and beta carry over. Momentum, epsilon and the
+    options of the moving moments carry over to a layer that has them.
+    Arguments of the norm take precedence.
 
     Args:
         batch_norm: The layer to replace.
-        norm: As `standardize_norm` returns it.
-        fresh: Whether the new layer is to start a training from nothing, with
+        norm: The result of `standardize_norm`.
+        initialize: If True, the new layer is for training from scratch, with
             the norm's own momentum and epsilon.
 
     Raises:
-        ConversionError: if the layer cannot be made.
+        ConversionError: if the layer cannot be created.
     """
     if not isinstance(norm, registry.Norm):
         return _call_function(norm, batch_norm)
     try:
         kwargs = {
-            **_carried(batch_norm, norm, fresh),
+            **_carried_kwargs(batch_norm, norm, initialize),
             **identity_kwargs(batch_norm),
         }
         return norm.layer(axis=batch_norm.axis, **kwargs)
     except (TypeError, ValueError) as error:
         raise ConversionError(
-            f"{norm.name} cannot take the place of {batch_norm.name!r}: "
-            f"{one_line(error)}"
+            f"{norm.name} cannot replace {batch_norm.name!r}: {one_line(error)}"
         ) from error
 
 
 def identity_kwargs(layer):
-    """What a layer keeps whatever becomes of it: name, dtype, trainable."""
+    """Returns the arguments that a layer passes on to any replacement."""
     policy = layer.dtype_policy
     kept = {
         "name": layer.name,
-        # By name, where that says it all: some layers save no policy object.
+        # Some layers cannot save a policy object: pass its name if it has one.
         "dtype": policy.name if type(policy) is keras.DTypePolicy else policy,
         "trainable": layer.trainable,
     }
@@ -108,12 +108,12 @@ def identity_kwargs(layer):
     return kept
 
 
-def _carried(batch_norm, norm, fresh):
+def _carried_kwargs(batch_norm, norm, initialize):
     parameters = inspect.signature(_layer_class(norm, batch_norm)).parameters
     names = list(WEIGHT_OPTIONS)
-    if "moving_mean_initializer" in parameters and not fresh:
+    if "moving_mean_initializer" in parameters and not initialize:
         names += MOMENT_OPTIONS
-        # Calibration scales what it gives: gamma has to make up for that.
+        # Calibration scales the output, and gamma has to compensate.
         names += () if "restriction" in parameters else ("scale",)
         names += ("center",)
     return {
@@ -135,8 +135,8 @@ def _call_function(function, batch_norm):
         return None
     if not isinstance(layer, keras.layers.Layer) or layer.built:
         raise ConversionError(
-            "The function that makes the new layer must return a new Keras "
-            "layer that is not built, or None to keep the old one. "
+            "The function that creates the new layer must return a new Keras "
+            "layer that is not built, or None to keep the old layer. "
             f"Received: {layer!r} for {batch_norm.name!r}"
         )
     return layer

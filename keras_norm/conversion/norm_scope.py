@@ -1,4 +1,4 @@
-"""Models born with another norm: for what no graph walk reaches."""
+"""Scope in which Keras builds models with another norm."""
 
 import contextlib
 import contextvars
@@ -10,21 +10,21 @@ import keras
 from keras_norm import fingerprint
 from keras_norm.conversion import new_layer
 from keras_norm.layers._channel_layer import ChannelLayer
-from keras_norm.layers.batch_norm import BatchNormalization
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
 _STOCK = keras.layers.BatchNormalization
+# The hook is on Keras' class, so it belongs to the process. The count keeps it
+# until the last scope of any thread is closed.
 _active = contextvars.ContextVar("norm_scope", default=None)
 _lock = threading.Lock()
 _num_open = 0
 
 
 class NormScope:
-    """What an open `norm_scope` has done so far.
+    """Layers that an open `norm_scope` has replaced.
 
     Attributes:
-        norm: The norm, as `replacement.standardize_norm` returns it.
-        names: List of the names of the layers that it made.
+        norm: The norm, the result of `new_layer.standardize_norm`.
+        names: List of the names of the new layers.
     """
 
     def __init__(self, norm):
@@ -33,30 +33,30 @@ class NormScope:
 
     @property
     def num_replaced(self):
-        """How many batch normalizations it replaced."""
+        """Number of batch normalizations that were replaced."""
         return len(self.names)
 
 
 @contextlib.contextmanager
 def norm_scope(norm, **kwargs):
-    """Inside, `keras.layers.BatchNormalization(...)` makes another norm.
+    """Makes `keras.layers.BatchNormalization(...)` create another norm.
 
-    For models that are built from code: `keras.applications`, composite layers
-    such as those of KerasHub, subclassed models. What `convert` cannot reach is
-    born with the norm. Name, axis, dtype policy and the options that the norm
-    shares with batch normalization are those that the code gives. Activations
-    are the code's own: a ReLU after FRN stays a ReLU.
+    Use it for models that are built from code: `keras.applications`, composite
+    layers such as those of KerasHub, and subclassed models, whose layers
+    `convert` cannot reach. Name, axis, dtype policy and the options that the
+    norm shares with batch normalization are taken from the code. Activations
+    are not changed: a ReLU after FRN is still a ReLU.
 
-    Subclasses of `keras.layers.BatchNormalization` are left alone. The scope
-    belongs to the thread that opened it; the innermost of several counts.
+    Subclasses of `keras.layers.BatchNormalization` are not replaced. The scope
+    applies to the thread that opened it; the innermost scope takes precedence.
 
-    Save and load: what lies in the graph of a Functional model is saved by its
-    own class and loads everywhere. What lies inside composite layers or
-    subclassed models loads inside the same scope, same arguments included;
-    outside it, or inside another one, the load fails and names the layer.
+    Saving and loading: a layer in the graph of a Functional model is saved
+    under its own class and loads anywhere. A layer inside a composite layer or
+    a subclassed model loads inside a scope with the same norm and arguments;
+    anywhere else, loading fails and names the layer.
 
     Args:
-        norm: As in `keras_norm.convert`.
+        norm: The norm, see `keras_norm.convert`.
         **kwargs: Arguments of every new layer.
 
     Yields:
@@ -86,7 +86,7 @@ def norm_scope(norm, **kwargs):
 
 @contextlib.contextmanager
 def _hooked():
-    """Keras' class asks the scope as long as one is open in any thread."""
+    """Hooks Keras' class while a scope is open in any thread."""
     global _num_open
     with _lock:
         if _num_open == 0:
@@ -103,9 +103,9 @@ def _hooked():
 
 def _new(cls, *args, **kwargs):
     scope = _active.get()
-    make = super(_STOCK, cls).__new__
+    new_object = super(_STOCK, cls).__new__
     if scope is None or cls is not _STOCK:
-        return make(cls, *args, **kwargs)
+        return new_object(cls, *args, **kwargs)
     token = _active.set(None)
     try:
         batch_norm = _STOCK(*args, **kwargs)
@@ -113,38 +113,37 @@ def _new(cls, *args, **kwargs):
     finally:
         _active.reset(token)
     if layer is None:
-        return make(cls, *args, **kwargs)
+        return new_object(cls, *args, **kwargs)
     scope.names.append(layer.name)
-    _mark(layer, batch_norm)
+    _add_fingerprint(layer, batch_norm)
     return layer
 
 
-def _mark(layer, batch_norm):
-    """Makes a layer save its mark, and take no other layer's weights.
+def _add_fingerprint(layer, batch_norm):
+    """Makes a layer save its fingerprint, and refuse another layer's weights.
 
-    A layer of another package would not know the mark where it loads by its own
-    class, so it has one only if its weights could pass for the old layer's.
+    A layer of another package, loaded by its own class, does not know about the
+    fingerprint: it gets one only if its weights could be mistaken for the
+    weights of the old layer.
     """
-    of_this_package = isinstance(layer, ChannelLayer)
+    is_package_layer = isinstance(layer, ChannelLayer)
     num_weights = 2 + batch_norm.center + batch_norm.scale
-    # Batch normalization's own weights mean the same in these.
-    takes_stock = isinstance(
-        layer, (BatchNormalization, FrozenBatchNormalization)
-    )
+    # Weights of batch normalization have the same meaning in these layers.
+    takes_stock = getattr(layer, "infers_as_batch_norm", False)
     save, load = layer.save_own_variables, layer.load_own_variables
     layer.save_own_variables = functools.partial(
-        _save, layer, save, None if of_this_package else num_weights
+        _save, layer, save, None if is_package_layer else num_weights
     )
     layer.load_own_variables = functools.partial(
-        _load, layer, load, of_this_package and not takes_stock
+        _load, layer, load, is_package_layer and not takes_stock
     )
 
 
 def _save(layer, save, num_weights, store):
     save(store)
     if num_weights is None or len(layer.variables) == num_weights:
-        fingerprint.write(layer, store)
+        fingerprint.write_fingerprint(layer, store)
 
 
 def _load(layer, load, required, store):
-    load(fingerprint.read(layer, store, required))
+    load(fingerprint.read_without_fingerprint(layer, store, required))

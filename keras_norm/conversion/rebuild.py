@@ -1,4 +1,4 @@
-"""The walk: a model's graph once more, with other layers in some places."""
+"""Rebuilds a model from its graph or its config, with changed layers."""
 
 import contextlib
 import inspect
@@ -6,7 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_norm import values
+from keras_norm import variables
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
@@ -14,32 +14,60 @@ from keras_norm.errors import one_line
 
 
 def rebuild_model(model, plan):
-    """A new model of the same graph, which shares nothing with the old one.
+    """Rebuilds a graph model with replaced layers; both share nothing.
 
     Args:
-        model: The graph model; it stays as it is.
-        plan: A `Plan` for it. Its layers become those of the new model.
+        model: The graph model; it is not changed.
+        plan: Its `Plan`. The plan's layers become layers of the new model.
     """
-    walk = _Walk(model, plan)
+    walk = _GraphWalk(model, plan)
     new = walk.model(model)
     walk.fill()
     walk.restore_trainable(model, new)
     return new
 
 
-class _Walk:
-    """Rebuilds models; what was met before is the same again."""
+def rebuild_from_config(layer, edit_config=None, dtype_policy=None):
+    """Rebuilds a layer or a model from its config, newly initialized.
+
+    Copy the weights with `weights.copy_weights(layer, new)`.
+
+    Args:
+        layer: Keras layer or model; it is not changed.
+        edit_config: Function from the config to a changed config, or None. The
+            config of a model contains the configs of its layers.
+        dtype_policy: Dtype policy of models, and of layers that composite
+            layers create; None for the layer's own.
+
+    Raises:
+        ConversionError: if the config does not build the layer.
+    """
+    try:
+        with _default_policy(dtype_policy or _policy_of(layer)):
+            config = layer.get_config()
+            if edit_config is not None:
+                config = edit_config(config)
+            return type(layer).from_config(config)
+    except Exception as error:
+        raise ConversionError(
+            f"{layer.name!r}, a {type(layer).__name__}, cannot be rebuilt from "
+            f"its config: {one_line(error)}"
+        ) from error
+
+
+class _GraphWalk:
+    """Rebuilds graph models; shared layers and models are rebuilt once."""
 
     def __init__(self, root, plan):
         self.root = root
         self.plan = plan
-        # What is old is kept beside the new, so that ids stay unique.
-        self.made = {}
-        self.twins = {}
+        # The old objects are kept as well, so that ids stay unique.
+        self.rebuilt = {}
+        self.variables = {}
 
     def model(self, model):
-        """The new model of a graph model, nested or not."""
-        with _policy_of(model):
+        """Rebuilds a graph model, nested or not."""
+        with _default_policy(_policy_of(model)):
             return self._model(model)
 
     def _model(self, model):
@@ -48,11 +76,11 @@ class _Walk:
             lambda x: self._input(x, tensors), graph.inputs(model)
         )
         if isinstance(model, keras.Sequential):
-            # It calls its layers itself; twice, they would have no `output`.
+            # It calls its layers itself; called twice, they lack an `output`.
             cls = type(model) if graph.keeps_class(model) else keras.Sequential
-            parts = keras.tree.flatten(new_inputs)
-            parts += [self._operation(node) for node in graph.nodes(model)]
-            return cls(parts, name=model.name)
+            layers = keras.tree.flatten(new_inputs)
+            layers += [self._operation(node) for node in graph.nodes(model)]
+            return cls(layers, name=model.name)
         for node in graph.nodes(model):
             self._call(node, tensors)
         cls = type(model) if graph.keeps_class(model) else keras.Model
@@ -62,8 +90,8 @@ class _Walk:
         return cls(inputs=new_inputs, outputs=new_outputs, name=model.name)
 
     def fill(self):
-        """Gives every new layer its weights."""
-        for old, new in self.made.values():
+        """Assigns the weights of every new layer."""
+        for old, new in self.rebuilt.values():
             transfer = self.plan.transfers.get(id(old))
             if transfer is not None:
                 weights.assign_weights(new, transfer.values)
@@ -75,35 +103,35 @@ class _Walk:
     def restore_trainable(self, model, new):
         """Sets `trainable` of models and of layers inside layers.
 
-        Outer ones first, as each setting reaches all that is inside.
+        Outer layers come first, because each setting changes inner layers.
         """
         pairs = [
             pair
-            for pair in [(model, new), *self.made.values()]
+            for pair in [(model, new), *self.rebuilt.values()]
             if isinstance(pair[0], keras.layers.Layer)
         ]
-        # A nested model is met before what it lies in is complete.
+        # A nested model is rebuilt before the model that contains it.
         pairs.sort(key=lambda pair: not graph.is_graph_model(pair[0]))
-        for old, ours in pairs:
+        for old, rebuilt in pairs:
             if graph.is_graph_model(old):
-                _set_trainable(old, ours)
+                _set_trainable(old, rebuilt)
             else:
-                _match_trainable(old, ours)
+                _match_trainable(old, rebuilt)
 
     def _input(self, tensor, tensors):
         node, _ = graph.producing_node(tensor)
         old = graph.operation(node)
-        # Before Keras 3.10 the config says nothing of it.
+        # Before Keras 3.10 it is missing from the config.
         optional = {"optional": True} if old.optional else {}
         new = type(old).from_config({**old.get_config(), **optional})
         tensors[id(tensor)] = new.output
         return new.output
 
     def _call(self, node, tensors):
-        """Calls the new operation where the old one was called."""
+        """Calls the new operation in place of the old one."""
         old, new = graph.operation(node), self._operation(node)
         args, kwargs = keras.tree.map_structure(
-            self._own, graph.arguments(node, tensors)
+            self._copy_argument, graph.arguments(node, tensors)
         )
         if id(node) in self.plan.thresholds:
             results = new(tensors[id(graph.input_tensors(node)[0])])
@@ -117,47 +145,47 @@ class _Walk:
         ):
             tensors[id(tensor)] = result
 
-    def _own(self, value):
-        """An argument of a call, without memory of the old model."""
+    def _copy_argument(self, value):
+        """Copies a call's argument, so that the models share nothing."""
         if isinstance(value, keras.Variable):
-            if id(value) not in self.twins:
-                self.twins[id(value)] = value, self._twin(value)
-            return self.twins[id(value)][1]
+            if id(value) not in self.variables:
+                self.variables[id(value)] = value, self._new_variable(value)
+            return self.variables[id(value)][1]
         if ops.is_tensor(value):
             return ops.copy(ops.stop_gradient(value))
         return value
 
-    def _twin(self, variable):
-        """The new variable in the place of one that a call names.
+    def _new_variable(self, variable):
+        """Returns the new variable for an old one that is a call's argument.
 
-        Tied weights are those of the layer that was made again. A variable of
-        no layer is made again by itself.
+        A tied weight is a variable of the rebuilt layer. A variable without a
+        layer is copied.
         """
-        for old, new in self.made.values():
-            twin = weights.matching_variable(variable, old, new)
-            if twin is not None:
-                return twin
+        for old, new in self.rebuilt.values():
+            match = weights.matching_variable(variable, old, new)
+            if match is not None:
+                return match
         if any(variable is each for each in self.root.variables):
             raise ConversionError(
                 "An operation takes a weight of a layer that is called after "
-                "it, which cannot be made again: call the layer first. "
+                "it, which cannot be rebuilt: call the layer first. "
                 f"Received: variable={variable.path!r}"
             )
         return keras.Variable(
-            values.read(variable),
+            variables.read_copy(variable),
             dtype=variable.dtype,
             trainable=variable.trainable,
             name=variable.name,
         )
 
     def _operation(self, node):
-        """What is called in the new model where a node was in the old."""
+        """Returns the new operation that a node of the old model calls."""
         if id(node) in self.plan.thresholds:
             return self.plan.thresholds[id(node)]
         old = graph.operation(node)
-        if id(old) not in self.made:
-            self.made[id(old)] = old, self._copy(old)
-        return self.made[id(old)][1]
+        if id(old) not in self.rebuilt:
+            self.rebuilt[id(old)] = old, self._copy(old)
+        return self.rebuilt[id(old)][1]
 
     def _copy(self, old):
         if id(old) in self.plan.layers:
@@ -169,14 +197,18 @@ class _Walk:
         return _copy_layer(old)
 
 
-@contextlib.contextmanager
 def _policy_of(layer):
-    """Lets what takes Keras' dtype policy of the moment take that of a layer.
+    return getattr(layer, "dtype_policy", keras.config.dtype_policy())
 
-    Models do, and layers that composite layers make for themselves.
+
+@contextlib.contextmanager
+def _default_policy(policy):
+    """Sets Keras' default dtype policy in a scope.
+
+    Models take it, and so do layers that composite layers create.
     """
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(getattr(layer, "dtype_policy", before))
+    keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
@@ -184,7 +216,7 @@ def _policy_of(layer):
 
 
 def _call_with(new, old, args, kwargs):
-    """Calls a layer with those of another's arguments that it knows."""
+    """Calls a layer with the arguments of another layer that it accepts."""
     given = inspect.signature(old.call).bind(*args, **kwargs).arguments
     inputs = given.pop("inputs")
     parameters = inspect.signature(new.call).parameters
@@ -193,25 +225,17 @@ def _call_with(new, old, args, kwargs):
 
 
 def _copy_layer(layer):
-    """The layer again from its config, with weights of its own."""
     if type(layer) is keras.layers.Lambda:
         return graph.copy_lambda(layer)
-    try:
-        with _policy_of(layer):
-            return type(layer).from_config(layer.get_config())
-    except Exception as error:
-        raise ConversionError(
-            f"{layer.name!r}, a {type(layer).__name__}, cannot be made again "
-            f"from its config: {one_line(error)}"
-        ) from error
+    return rebuild_from_config(layer)
 
 
 def _match_trainable(old, new):
-    """Sets `trainable` of a layer and of what is inside, outer ones first."""
-    theirs, ours = graph.all_layers(old), graph.all_layers(new)
-    if len(theirs) != len(ours):
-        theirs, ours = theirs[:1], ours[:1]
-    for source, target in zip(theirs, ours, strict=True):
+    """Sets `trainable` of a layer and its inner layers, outer layers first."""
+    sources, targets = graph.all_layers(old), graph.all_layers(new)
+    if len(sources) != len(targets):
+        sources, targets = sources[:1], targets[:1]
+    for source, target in zip(sources, targets, strict=True):
         _set_trainable(source, target)
 
 

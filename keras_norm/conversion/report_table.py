@@ -1,4 +1,4 @@
-"""A report as a table that people read, with rich."""
+"""Prints reports as tables, with rich."""
 
 import collections
 from string import ascii_lowercase
@@ -7,18 +7,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_norm.conversion import inspect_model
-from keras_norm.conversion.report import KEPT
-from keras_norm.conversion.report import REPLACED
-from keras_norm.conversion.report import UNREACHABLE
-from keras_norm.conversion.report import plural
+from keras_norm.conversion.entries import KEPT
+from keras_norm.conversion.entries import REPLACED
+from keras_norm.conversion.entries import UNREACHABLE
+from keras_norm.conversion.entries import plural
 from keras_norm.errors import printable
 
 STYLES = {REPLACED: "", KEPT: "dim", UNREACHABLE: "bold red"}
 
 
 def print_report(report, console):
-    """Prints a report: the table, then what holds for the whole model."""
+    """Prints a `ConversionReport`: a table, then remarks on the model."""
     table = _table(
         "batch normalization", "becomes", "activation", "weights", "function"
     )
@@ -38,8 +37,8 @@ def print_model(model, report, console):
 
     Args:
         model: The model.
-        report: What `inventory.take` says of it.
-        console: Where to.
+        report: The result of `inspect_model(model)`.
+        console: The rich console to print to.
     """
     table = _table("normalization", "layer", "input", "activation", "reached")
     for entry in report.entries:
@@ -53,25 +52,23 @@ def print_model(model, report, console):
         )
         style = STYLES[REPLACED if reached else entry.action]
         table.add_row(*map(_text, cells), style=style)
-    batch_norms = list(filter(inspect_model.is_batch_norm, report.entries))
+    num_batch_norms = sum(entry.is_batch_norm for entry in report.entries)
     others = collections.Counter(
-        entry.layer
-        for entry in report.entries
-        if not inspect_model.is_batch_norm(entry)
+        entry.layer for entry in report.entries if not entry.is_batch_norm
     )
-    parts = [
+    counts = [
         f"{model.count_params():,} parameters" if model.built else "not built",
-        plural(len(batch_norms), "batch normalization"),
-        f"{len(report.unreachable)} not reached by a graph walk",
+        plural(num_batch_norms, "batch normalization"),
+        f"{len(report.unreachable)} outside the functional graph",
         *(f"{number} {kind}" for kind, number in others.items()),
         f"{report.num_relus_kept} ReLU",
     ]
-    line = f"{model.name} ({type(model).__name__}): {', '.join(parts)}"
+    line = f"{model.name} ({type(model).__name__}): {', '.join(counts)}"
     _print(console, table, [line, *report.notes])
 
 
 def _reached(entry):
-    if not inspect_model.is_batch_norm(entry):
+    if not entry.is_batch_norm:
         return ""
     return f"no: {entry.reason}" if entry.reason else "yes"
 
@@ -91,7 +88,7 @@ def _print(console, table, lines):
 
 
 def _text(text):
-    """A text, or a list of lines, without markup and control characters."""
+    """Returns a string or a list of lines as text without markup."""
     lines = text if isinstance(text, list) else [text]
     return Text("\n".join(map(printable, lines)))
 
@@ -103,13 +100,14 @@ def _shape(shape):
 def _cells(entry, letters):
     if entry.becomes is None:
         return entry.path, f"{entry.action}: {entry.reason}", "", "", ""
-    # Few layers differ in what becomes of their weights: a letter for each way.
-    ways = (
+    # Most layers treat their weights alike: one letter for each combination.
+    actions = (
         ("copied", entry.copied),
         ("created", entry.created),
         ("dropped", entry.dropped),
     )
-    text = "; ".join(f"{way} {', '.join(n)}" for way, n in ways if n) or "none"
+    text = "; ".join(f"{name} {', '.join(n)}" for name, n in actions if n)
+    text = text or "none"
     letter = letters.setdefault(text, _letter(len(letters)))
     return (
         entry.path,
@@ -131,11 +129,11 @@ def _activation(activation):
 
 
 def _comparison(comparison, report):
-    # Where the function changes, a difference proves nothing.
-    done = "compared" if report.function == "changed" else "verified"
+    # If the outputs are expected to change, a difference proves nothing.
+    verb = "compared" if report.function == "changed" else "verified"
     samples = plural(comparison.num_samples, f"{comparison.inputs} sample")
     return (
-        f"{done} on {samples}: "
+        f"{verb} on {samples}: "
         f"largest difference {comparison.largest:.3g}, "
         f"{comparison.relative:.3g} of the largest output"
     )

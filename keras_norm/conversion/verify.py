@@ -1,4 +1,4 @@
-"""Both models on the same inputs: how far apart are their outputs?"""
+"""Verifies a conversion: compares the outputs of both models."""
 
 import contextlib
 import math
@@ -9,37 +9,39 @@ from keras import ops
 
 from keras_norm.conversion import graph
 from keras_norm.conversion import invalid_weights
-from keras_norm.conversion.report import Comparison
+from keras_norm.conversion.entries import Comparison
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
-# Sizes to try where the model leaves height, width or length open.
+# Sizes to try for unknown heights, widths and lengths.
 SIZES = (32, 64, 96, 128, 224, 331)
 NUM_SAMPLES = 2
-# Largest difference over the largest output, of a function that was kept.
+# Largest difference of equivalent models, relative to the largest output.
 FLOAT32_TOLERANCE = 1e-5
 HALF_TOLERANCE = 5e-2
-# Of one tensor: what a machine can be asked for.
+# Maximum size of one tensor.
 MAX_BYTES = 2**32
 
 
-def verify_conversion(source, converted, report, inputs=None):
-    """Compares both models on random inputs, and on given ones.
+def verify_conversion(source, converted, report, inputs=None, invalid=None):
+    """Compares the outputs of both models on random and on given inputs.
 
     Args:
         source: The model that was converted.
         converted: The new model.
-        report: Its `ConversionReport`; the comparisons are added to it.
-        inputs: Optional arrays, as nested as the models take them.
+        report: The `ConversionReport`, to which the comparisons are added.
+        inputs: Optional arrays, in the nested structure of the models' inputs.
+        invalid: List of the source's `InvalidWeight`; None to look for them.
 
     Raises:
-        ConversionError: if the report says that the function was kept and the
-            outputs differ, if weights or outputs are NaN or infinite, or the
-            models cannot be called.
+        ConversionError: if the outputs differ although the report says that
+            the models are numerically equivalent, if weights or outputs are NaN
+            or infinite, or if the models cannot be called.
     """
-    faults = invalid_weights.find_invalid_weights(source)
-    if faults:
-        description = invalid_weights.describe_invalid_weights(faults)
+    if invalid is None:
+        invalid = invalid_weights.find_invalid_weights(source)
+    if invalid:
+        description = invalid_weights.describe_invalid_weights(invalid)
         raise ConversionError(
             f"{source.name!r} cannot be verified: {description}"
         )
@@ -57,30 +59,33 @@ def verify_conversion(source, converted, report, inputs=None):
             raise
         except Exception as error:
             raise ConversionError(
-                f"{source.name!r} does not take the {name} inputs: "
+                f"{source.name!r} cannot be called on the {name} inputs: "
                 f"{one_line(error)}"
             ) from error
         report.comparisons.append(comparison)
-        _require_kept(source, report, comparison)
+        _require_equivalence(source, report, comparison)
 
 
 def compare_outputs(source, converted, name, inputs):
-    """The largest difference of two models' outputs, at inference.
+    """Returns the `Comparison` of two models' outputs, at inference.
 
     Raises:
-        ConversionError: for outputs that are NaN or infinite, which differ
-            from nothing.
+        ConversionError: if outputs are NaN or infinite, which cannot be
+            compared.
     """
     expected, got = (
-        _finite(model, role, name, inputs)
-        for model, role in ((source, "the model"), (converted, "the result"))
+        _finite_outputs(model, role, name, inputs)
+        for model, role in (
+            (source, "the model"),
+            (converted, "the converted model"),
+        )
     )
     largest = relative = 0.0
-    for theirs, ours in zip(expected, got, strict=True):
-        if np.array_equal(theirs, ours):
+    for old, new in zip(expected, got, strict=True):
+        if np.array_equal(old, new):
             continue
-        difference = np.max(np.abs(ours - theirs))
-        scale = np.max(np.abs(theirs))
+        difference = np.max(np.abs(new - old))
+        scale = np.max(np.abs(old))
         largest = max(largest, float(difference))
         relative = max(relative, float(difference / scale) if scale else np.inf)
     return Comparison(name, _length(inputs), largest, relative)
@@ -94,7 +99,7 @@ def _length(inputs):
 
 
 def _check_sizes(model, num_samples):
-    """Raises an error for tensors too large to compute, before any is made."""
+    """Raises an error for tensors too large to compute, before computing."""
     tensors = keras.tree.flatten(graph.inputs(model))
     for node in graph.all_nodes(model):
         tensors += graph.output_tensors(node)
@@ -103,7 +108,7 @@ def _check_sizes(model, num_samples):
 
 
 def _check_size(name, shape, dtype):
-    """The same for one tensor, unless some of its sizes are unknown."""
+    """Raises an error if a tensor of this shape is too large to compute."""
     if None in shape:
         return
     itemsize = np.dtype("float32").itemsize
@@ -120,8 +125,8 @@ def _check_size(name, shape, dtype):
         )
 
 
-def _finite(model, role, name, inputs):
-    """The outputs of a model; an error names what makes them infinite."""
+def _finite_outputs(model, role, name, inputs):
+    """Returns a model's outputs; raises an error if they are not finite."""
     outputs = _call(model, inputs)
     for output in outputs:
         bad = output[~np.isfinite(output)]
@@ -129,14 +134,14 @@ def _finite(model, role, name, inputs):
             raise ConversionError(
                 f"On {name} inputs {bad.size} of {output.size} outputs of "
                 f"{role} {model.name!r} are not finite"
-                f"{_origin(model, inputs)}: pass `inputs` for which they are, "
+                f"{_first_nonfinite(model, inputs)}: pass other `inputs`, "
                 f"or convert without verifying. Received: {bad[0]:g}"
             )
     return outputs
 
 
-def _origin(model, inputs):
-    """Which operation is the first to give what is not finite, in words."""
+def _first_nonfinite(model, inputs):
+    """Describes the first operation whose outputs are not finite."""
     calls = [
         (graph.operation(node), tensor)
         for node in graph.all_nodes(model)
@@ -148,7 +153,7 @@ def _origin(model, inputs):
     try:
         outputs = _call(function, inputs)
     except Exception:
-        # A model takes its inputs in more forms than a bare function does.
+        # A model accepts its inputs in more forms than a bare function.
         return ""
     for (operation, tensor), output in zip(calls, outputs, strict=True):
         if not np.all(np.isfinite(output)):
@@ -156,7 +161,7 @@ def _origin(model, inputs):
     return ""
 
 
-def _require_kept(source, report, comparison):
+def _require_equivalence(source, report, comparison):
     if report.function == "changed":
         return
     half = any(
@@ -172,15 +177,16 @@ def _require_kept(source, report, comparison):
         wanted = f"{tolerance} of the largest output"
     if not passed:
         raise ConversionError(
-            f"{report.model!r} should have kept its function, but on "
-            f"{comparison.inputs} inputs the outputs differ by "
+            f"The conversion of {report.model!r} is not numerically "
+            f"equivalent: on {comparison.inputs} inputs the outputs differ by "
             f"{comparison.largest:.3g}, {comparison.relative:.3g} of the "
-            f"largest; at most {wanted} was expected. Nothing is returned."
+            f"largest output; expected at most {wanted}. The converted model "
+            "is discarded."
         )
 
 
 def _call(model, inputs):
-    """Every output in float64. What the model keeps, such as states, stays."""
+    """Returns the outputs as float64, without changing the model's state."""
     options = {"training": False} if isinstance(model, keras.Model) else {}
     with keras.StatelessScope():
         outputs = model(keras.tree.map_structure(_tensor, inputs), **options)
@@ -195,7 +201,7 @@ def _tensor(array):
 
 
 def _random_inputs(model):
-    """Standard normal inputs of the first size that the model takes."""
+    """Draws standard normal inputs of the first size that the model accepts."""
     reasons = []
     for size in SIZES:
         generator = np.random.default_rng(0)
@@ -210,8 +216,9 @@ def _random_inputs(model):
             continue
         return batch
     raise ConversionError(
-        f"{model.name!r} cannot be verified: it takes no random input. With "
-        f"{size} for unknown sizes it says: {reasons[-1][:300]}"
+        f"{model.name!r} cannot be verified, because it accepts no random "
+        f"inputs: pass `inputs` (--inputs). With {size} for unknown sizes: "
+        f"{reasons[-1][:300]}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Weights that change their layer: what is copied, created and dropped."""
+"""Transfers weights to a new layer: copied, created and dropped."""
 
 import dataclasses
 import tempfile
@@ -8,16 +8,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_norm import values as values_lib
+from keras_norm import variables as values_lib
 from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
-from keras_norm.layers.batch_norm import BatchNormalization
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frn import LEARNED_EPSILON_START
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
 
-# Weights that calibrate or mix nothing as long as they are zero.
-NEUTRAL_AT_ZERO = ("center_weight", "scale_weight", "mean_mix", "variance_mix")
 EXACT = "exact"
 ROUNDING = "rounding"
 CHANGED = "changed"
@@ -25,17 +21,17 @@ CHANGED = "changed"
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """What becomes of the weights of one replaced layer.
+    """Weights of one replaced layer.
 
     Attributes:
-        values: Array by name, of the new layer's weights that do not keep the
-            value they start with.
-        copied: Names of weights that mean the same in both layers.
+        values: Dict from names to arrays, of the new layer's weights that do
+            not keep their initial value.
+        copied: Names of weights with the same meaning in both layers.
         created: Names of the new layer's other weights.
         dropped: Names of the old layer's other weights.
-        function: `"exact"` if the new layer computes the same at inference to
-            the last bit, `"rounding"` if it does but for rounding, `"changed"`
-            if it does not.
+        function: `"exact"` if the new layer gives the same outputs at
+            inference, bit for bit, `"rounding"` if it does up to rounding,
+            `"changed"` if it does not.
     """
 
     values: Mapping[str, np.ndarray]
@@ -46,19 +42,19 @@ class Transfer:
 
 
 def plan_transfer(batch_norm, layer):
-    """Plans the weights of a new layer, both layers being built.
+    """Plans the weights of a new layer; both layers are built.
 
-    gamma and beta mean the same in every normalization here, the moving moments
-    where the new layer has them. A gamma that batch normalization had not is
-    ones. Under RBN gamma is divided by what a new calibration multiplies with,
-    `R(scale_bias)`, so that the function stays. An epsilon that FRN learns
-    starts at the variance.
+    gamma and beta have the same meaning in every normalization, and so have the
+    moving moments if the new layer has them. A gamma that the batch
+    normalization lacks is ones. For RBN, gamma is divided by the factor of a
+    new calibration, `R(scale_bias)`, which keeps the layer numerically
+    equivalent. An epsilon that FRN learns starts at the variance.
 
     Args:
         batch_norm: The layer to replace.
         layer: The layer that replaces it.
     """
-    old = {v.name: values_lib.read(v) for v in batch_norm.variables}
+    old = {v.name: values_lib.read_copy(v) for v in batch_norm.variables}
     new = {v.name: v for v in layer.variables}
     copied = [
         name
@@ -84,7 +80,7 @@ def plan_transfer(batch_norm, layer):
 
 
 def plan_initialization(batch_norm, layer):
-    """The transfer to a layer that starts a training from nothing."""
+    """Plans a newly initialized layer, for training from scratch."""
     return Transfer(
         values={},
         copied=(),
@@ -95,16 +91,17 @@ def plan_initialization(batch_norm, layer):
 
 
 def assign_weights(layer, values):
-    """Sets weights of a layer by their names."""
+    """Assigns values to the weights of a layer, by name."""
     for variable in layer.variables:
         if variable.name in values:
-            values_lib.assign(variable, values[variable.name])
+            values_lib.assign_copy(variable, values[variable.name])
 
 
 def matching_variable(variable, old, new):
-    """The variable of a new layer that means what one of the old layer does.
+    """Returns the new layer's variable that corresponds to an old one.
 
-    None if it is not of the old layer, or the new one has no such variable.
+    Returns None if the variable does not belong to the old layer, or the new
+    layer has no such variable.
     """
     if not isinstance(old, keras.layers.Layer):
         return None
@@ -118,20 +115,24 @@ def matching_variable(variable, old, new):
 
 
 def copy_weights(old, new):
-    """Copies everything that a layer has learned to its copy.
+    """Copies all variables and learned state of a layer to another.
+
+    Args:
+        old: Keras layer or model.
+        new: The same layer, rebuilt from its config.
 
     Raises:
-        ConversionError: if the two do not hold the same variables, as after a
-            layer was changed in a way that its config does not tell.
+        ConversionError: if their variables differ, because the old layer was
+            changed in a way that is not in its config.
     """
     shapes = [[tuple(v.shape) for v in layer.variables] for layer in (old, new)]
     if shapes[0] != shapes[1]:
         raise ConversionError(
-            f"{old.name!r} ({type(old).__name__}) made again from its config "
-            "has other weights: was it changed after it was built? "
-            f"Received: shapes {shapes[0]}, now {shapes[1]}"
+            f"{old.name!r} ({type(old).__name__}), rebuilt from its config, "
+            "has different weights: was it changed after it was built? "
+            f"Received: shapes {shapes[0]}, rebuilt as {shapes[1]}"
         )
-    values_lib.copy(old.variables, new.variables)
+    values_lib.copy_values(old.variables, new.variables)
     for theirs, ours in zip(
         graph.all_layers(old), graph.all_layers(new), strict=True
     ):
@@ -139,10 +140,10 @@ def copy_weights(old, new):
 
 
 def _copy_own_state(old, new):
-    """Copies what a layer saves in a way of its own, as preprocessing does.
+    """Copies state that a layer saves with its own methods.
 
-    A Normalization computes with what it derived from its variables when they
-    were loaded; a vocabulary is no variable at all.
+    Preprocessing layers do: a Normalization uses constants that it derives from
+    its variables when they are loaded, and a vocabulary is not a variable.
     """
     if (
         type(new).load_own_variables
@@ -151,7 +152,7 @@ def _copy_own_state(old, new):
         store = {}
         old.save_own_variables(store)
         new.load_own_variables(
-            {key: values_lib.read(value) for key, value in store.items()}
+            {key: values_lib.read_copy(value) for key, value in store.items()}
         )
     if hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
@@ -160,10 +161,10 @@ def _copy_own_state(old, new):
 
 
 def _renorm_values(new, old, epsilon):
-    """What Batch Renormalization compares with, from the moving moments."""
+    """Returns Batch Renormalization's reference values, from the moments."""
     if "renorm_mean" not in new or "renorm_mean" in old:
         return {}
-    # The report tells of a variance that is none.
+    # The report names an invalid variance.
     with np.errstate(invalid="ignore"):
         stddev = np.sqrt(old["moving_variance"] + np.float32(epsilon))
     return {
@@ -174,12 +175,12 @@ def _renorm_values(new, old, epsilon):
 
 
 def _epsilon_values(layer, old, epsilon):
-    """The epsilon that FRN learns where a plane has one value, `x`.
+    """Returns FRN's learned epsilon, for planes of a single value `x`.
 
-    Of `x / sqrt(x^2 + epsilon)` the steepest slope is `1 / sqrt(epsilon)`: with
-    the variance that batch normalization had, it is that of before. With 1e-4
-    the gradient grows up to a hundredfold a layer: EfficientNetV2L of 32 pixels
-    has 96 such layers, and no finite gradient.
+    The steepest slope of `x / sqrt(x^2 + epsilon)` is `1 / sqrt(epsilon)`: it
+    stays the same if epsilon is the variance of batch normalization. With 1e-4
+    the gradient grows up to a hundredfold per layer: EfficientNetV2L for images
+    of 32 pixels has 96 such layers, and its gradient overflows.
     """
     if not isinstance(layer, FRN) or layer.learned_epsilon is None:
         return {}
@@ -191,12 +192,12 @@ def _epsilon_values(layer, old, epsilon):
     if was_given:
         return {}
     start = np.mean(old["moving_variance"]) + epsilon
-    # Where the moments are broken, as the report tells, the norm's own start.
+    # The report names invalid moments; then keep the norm's own value.
     return {"learned_epsilon": start} if 0 < start < np.inf else {}
 
 
 def _calibration_level(layer):
-    """What a new calibration multiplies with, or None if it does not."""
+    """Returns the factor of a new calibration, or None without one."""
     bias = getattr(layer, "scale_bias", None)
     if bias is None:
         return None
@@ -207,7 +208,7 @@ def _calibration_level(layer):
 def _function(batch_norm, layer, new, old, copied):
     neutral = all(
         not np.any(ops.convert_to_numpy(new[name]))
-        for name in NEUTRAL_AT_ZERO
+        for name in getattr(layer, "neutral_at_zero", ())
         if name in new
     )
     moments_kept = {"moving_mean", "moving_variance"} <= set(copied)
@@ -221,9 +222,9 @@ def _function(batch_norm, layer, new, old, copied):
         or (calibrates and _calibration_level(layer) is None)
     ):
         return CHANGED
-    is_same_operation = isinstance(
-        layer, (BatchNormalization, FrozenBatchNormalization, type(batch_norm))
+    is_same_operation = isinstance(layer, type(batch_norm)) or getattr(
+        layer, "infers_as_batch_norm", False
     )
-    # Under a mixed policy Keras rounds gamma and beta, which these do not.
+    # Under a mixed policy Keras rounds gamma and beta; these layers do not.
     is_full = batch_norm.compute_dtype == batch_norm.variable_dtype
     return EXACT if is_same_operation and is_full else ROUNDING

@@ -1,1 +1,1 @@
-"""One layer a file."""
+"""The layers, one per module; modules with an underscore hold base classes."""

@@ -1,13 +1,13 @@
-"""Batch moments, the moving moments they feed, and their replicas."""
+"""Base class of layers with batch statistics, moving moments and replicas."""
 
 import keras
 from keras import ops
 
-from keras_norm import batch_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
+from keras_norm import step_scope
 from keras_norm.layers._checks import check_number
 from keras_norm.layers._moving_moments import MovingMomentsLayer
 
@@ -15,11 +15,11 @@ RENORM_CLIPS = ("rmin", "rmax", "dmax")
 
 
 class BatchStatisticsLayer(MovingMomentsLayer):
-    """A layer that standardizes with batch moments or with moving ones.
+    """Base class of layers that standardize with batch or moving moments.
 
-    A subclass turns its input into moments of planes, asks
-    `_standardization` for what makes `(x - center) * factor + offset` of them,
-    and is in charge of everything else. Arguments: `BatchNormalization`.
+    A subclass computes the moments of planes from its input and calls
+    `_standardization` for the terms of `(x - center) * factor + offset`.
+    `BatchNormalization` documents the arguments.
     """
 
     def __init__(
@@ -47,11 +47,13 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         variance = self.moving_variance_initializer
 
         def stddev(shape, dtype=None):
-            return ops.sqrt(_fresh(variance)(shape, dtype=dtype))
+            return ops.sqrt(_copy_initializer(variance)(shape, dtype=dtype))
 
         if self.renorm:
             self.moving_stddev = self._add_moving("moving_stddev", stddev)
-            self.renorm_mean = self._add_moving("renorm_mean", _fresh(mean))
+            self.renorm_mean = self._add_moving(
+                "renorm_mean", _copy_initializer(mean)
+            )
             self.renorm_stddev = self._add_moving("renorm_stddev", stddev)
 
     def _learns_statistics(self, training):
@@ -63,12 +65,14 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         return bool(training and self.trainable)
 
     def _standardization(self, planes, dtype):
-        """`(center, factor, offset)`, each `(1, 1, 1, C)`, `offset` or None.
+        """Computes `(center, factor, offset)`, each `(1, 1, 1, C)`.
+
+        `offset` may be None. Training updates the moving moments.
 
         Args:
-            planes: Means, variances and counts of the planes, in training;
-                None for the moving moments. Training updates the latter.
-            dtype: The dtype to compute in.
+            planes: Means, variances and counts of the planes in training, or
+                None to use the moving moments.
+            dtype: Dtype of the computation.
         """
         if planes is None:
             mean, variance = self._moving_moments(dtype)
@@ -77,7 +81,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         mean, variance, count = moments.batch_moments(
             means,
             variances,
-            batch_scope.count_present(counts),
+            step_scope.zero_padding_counts(counts),
             distribution.all_reduce_sum if self.synchronized else None,
         )
         factor, offset = ops.rsqrt(variance + self.epsilon), None
@@ -105,17 +109,17 @@ class BatchStatisticsLayer(MovingMomentsLayer):
             )
 
     def _update_moving(self, mean, variance, count):
-        """Moves on by the replicas' moments, weighted by their counts."""
+        """Updates the moving moments, weighting replica moments by counts."""
         if rematerialization.is_recomputing():
             return
         both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
-        averaged = self.synchronized or batch_scope.averages_state_later()
-        if distribution.count() > 1 and not averaged:
+        averaged = self.synchronized or step_scope.step_averages_state()
+        if distribution.count_replicas() > 1 and not averaged:
             count, *sums = distribution.all_reduce_sum(
                 [count, *[count * m for m in both]]
             )
             both = [s / ops.maximum(count, 1.0) for s in sums]
-        # A batch without a single valid value moves nothing.
+        # A batch without valid values changes nothing.
         moves = ops.where(count > 0, 1.0, 0.0)
         mean, variance = (ops.reshape(m, (-1,)) for m in both)
         moves = ops.cast(ops.reshape(moves, (-1,)), mean.dtype)
@@ -146,7 +150,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
 
 
 def _move(weight, moment, rate):
-    """Moves a moving moment towards `moment` and returns where it is now."""
+    """Moves a moving moment toward `moment` and returns its new value."""
     # The policy may keep weights in another dtype than it computes in.
     moment, rate = (ops.cast(v, weight.dtype) for v in (moment, rate))
     moved = weight + rate * (moment - weight)
@@ -154,8 +158,8 @@ def _move(weight, moment, rate):
     return moved
 
 
-def _fresh(initializer):
-    """The same initializer again: a seeded one must draw the same values."""
+def _copy_initializer(initializer):
+    """Copies an initializer; a seeded one must draw the same values again."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     return initializer.__class__.from_config(initializer.get_config())

@@ -1,8 +1,8 @@
-"""Calibration by what a sample looks like, of any normalization (RBN, 2).
+"""Calibration of a normalization by statistics of each example (RBN).
 
-A normalization is `(x - center) * factor + offset`, each a value a plane or a
+A normalization is `(x - center) * factor + offset`, with one value per plane or
 channel. Centering calibration shifts the planes before their moments are used;
-scaling calibration multiplies what comes out. Both need no more than the
+scaling calibration multiplies the normalized features. Both need only the
 moments of the planes, unless their statistic is a function.
 """
 
@@ -19,9 +19,9 @@ STATISTICS = ("mean", "std")
 class CalibrationMixin:
     """Calibrates an `AffineChannelLayer` that normalizes by moments of planes.
 
-    The layer gives `_normalization(mean, variance, count, training)`, which
-    makes `(center, factor, offset)` of the moments of centered planes.
-    Arguments: `RBN`.
+    The layer defines `_normalization(mean, variance, count, training)`, which
+    returns `(center, factor, offset)` for the moments of centered planes. `RBN`
+    documents the arguments.
     """
 
     def _declare_calibration(
@@ -51,7 +51,7 @@ class CalibrationMixin:
             self.scale_bias = self._create_weight("scale_bias")
 
     def _calibrate(self, x, training, mask):
-        """What is added to planes, what normalizes `x`, what scales that.
+        """Computes the shift, the normalization and the level of each plane.
 
         Returns:
             `(shift, (center, factor, offset), level)`, each `(N, 1, 1, C)` or
@@ -63,7 +63,7 @@ class CalibrationMixin:
         mean, variance, count = moments.plane_moments(x, axes, valid)
         centered = mean
         if self.center_weight is not None:
-            shift = _of_input(
+            shift = _input_statistic(
                 self.center_statistic, x, axes, mean, variance
             ) * self._per_channel(self.center_weight, x.dtype)
             centered = mean + shift
@@ -74,11 +74,11 @@ class CalibrationMixin:
             center = center - shift
         normalization = center, factor, offset
         if self.scale_weight is not None:
-            statistic = _of_normalized(
+            statistic = _normalized_statistic(
                 self.scale_statistic, x, axes, mean, variance, *normalization
             )
             if valid is not None:
-                # Of a plane without a valid value, as any mean of nothing.
+                # A plane without valid values has the statistic 0.
                 statistic = ops.where(count > 0, statistic, 0.0)
             weight = self._per_channel(self.scale_weight, x.dtype)
             bias = self._per_channel(self.scale_bias, x.dtype)
@@ -86,7 +86,7 @@ class CalibrationMixin:
         return shift, normalization, level
 
     def features(self, inputs):
-        """The features before and after each calibration, at inference.
+        """Returns the features before and after each calibration at inference.
 
         Args:
             inputs: Tensor, array or list, as for a call.
@@ -152,19 +152,19 @@ def _check(argument, statistic):
 
 
 def _serialize(statistic):
-    """The statistic as it stands in a config."""
+    """Returns the statistic in the form that a config holds."""
     if callable(statistic):
         return keras.saving.serialize_keras_object(statistic)
     return statistic
 
 
-def _of_input(statistic, x, axes, mean, variance):
-    """The statistic of every plane of `x`, `(N, 1, 1, C)`.
+def _input_statistic(statistic, x, axes, mean, variance):
+    """Computes the statistic of every plane of `x`, `(N, 1, 1, C)`.
 
     Args:
         statistic: As in `_check`, not None.
         x: Tensor `(N, H, W, C)`.
-        axes: Tuple of the axes that make a plane.
+        axes: Tuple of the axes of a plane.
         mean: The mean of every plane, `(N, 1, 1, C)`.
         variance: The variance of every plane, `(N, 1, 1, C)`.
     """
@@ -175,17 +175,20 @@ def _of_input(statistic, x, axes, mean, variance):
     return statistic(x, axis=axes, keepdims=True)
 
 
-def _of_normalized(statistic, x, axes, mean, variance, center, factor, offset):
-    """The statistic of every plane of `(x - center) * factor + offset`.
+def _normalized_statistic(
+    statistic, x, axes, mean, variance, center, factor, offset
+):
+    """Computes the statistic of each plane of `(x - center) * factor + offset`.
 
-    The features are made only for a statistic that is a function. Arguments:
-    `_of_input`, and what normalizes, `(N, 1, 1, C)` or `(1, 1, 1, C)`.
+    Computes the features only if the statistic is a function. The arguments
+    are those of `_input_statistic` and the terms of the normalization,
+    `(N, 1, 1, C)` or `(1, 1, 1, C)`.
     """
     if statistic == "mean":
         return functional.scale_and_shift(mean, center, factor, offset)
     if statistic == "std":
         return moments.plane_std(variance) * factor
-    # By the same few operations wherever XLA repeats them: the gradient of a
-    # maximum looks for the value that is equal to it.
+    # XLA must repeat exactly these operations: the gradient of a maximum
+    # searches for the value that is equal to it.
     features = fused_ops.affine(x, axes, center, factor, offset)
     return statistic(features, axis=axes, keepdims=True)

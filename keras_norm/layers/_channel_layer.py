@@ -1,4 +1,4 @@
-"""What every layer here shares: a channel axis and weights along it."""
+"""Base classes of all layers: a channel axis and weights along it."""
 
 import functools
 import numbers
@@ -12,24 +12,30 @@ from keras_norm import fused_ops
 from keras_norm import rematerialization
 from keras_norm.layers import _masks
 from keras_norm.layers._checks import check_number
-from keras_norm.moments import widened
+from keras_norm.moments import widened_dtype
 
 PACKAGE = "keras_norm"
 
 
 class ChannelLayer(keras.layers.Layer):
-    """A layer with one weight vector, or several, along one channel axis.
+    """Base class of layers with weight vectors along one channel axis.
 
-    Every axis but the batch and the channels is a position: together they make
-    the plane of a sample and a channel. Computes in float64 under a float64
-    policy and in float32 under every other, whatever the dtype of the inputs
-    and of the weights, and casts its output to the policy's compute dtype.
+    All axes except the batch and the channels are positions; together they
+    form the plane of an example and a channel. Computes in float64 under a
+    float64 policy and in float32 under every other, whatever the dtype of the
+    inputs and weights, and casts its output to the policy's compute dtype.
 
     Args:
         axis: Integer, the channel axis. Not 0, which is the batch.
         **kwargs: `name`, `dtype`, `trainable`.
     """
 
+    # Declarations of a layer that `keras_norm.conversion` reads.
+    # True if inference is the operation of `keras.layers.BatchNormalization`
+    # on the same weights, bit for bit.
+    infers_as_batch_norm = False
+    # Names of weights without effect on inference as long as they are zero.
+    neutral_at_zero = ()
     _trains_weights = True
 
     def __init__(self, axis=-1, **kwargs):
@@ -42,9 +48,9 @@ class ChannelLayer(keras.layers.Layer):
             )
         self.axis = int(axis)
         self.supports_masking = True
-        # Inputs must reach `call` as they are: float16 overflows at 65504.
+        # Inputs must reach `call` uncast: float16 overflows at 65504.
         self.autocast = False
-        # Whether channels share their moments.
+        # True if moments are computed over several channels.
         self._joins_channels = False
         self._weight_names = ()
 
@@ -60,7 +66,7 @@ class ChannelLayer(keras.layers.Layer):
         self._weight_names += (name,)
 
     def _create_weight(self, name, shape=None):
-        """Creates a declared weight: a value a channel, or of `shape`."""
+        """Creates a declared weight: one value per channel, or of `shape`."""
         return self.add_weight(
             name=name,
             shape=(self._num_channels,) if shape is None else shape,
@@ -109,21 +115,21 @@ class ChannelLayer(keras.layers.Layer):
         )
 
     def _has_single_values(self, input_shape):
-        """Whether every plane is one value; an unknown size is more than 1."""
+        """Returns True if every plane is one value; unknown sizes are not 1."""
         return all(input_shape[axis] == 1 for axis in self._plane_axes)
 
     def _widen(self, inputs):
-        """Casts to the dtype to compute in, which the policy decides.
+        """Casts inputs to the dtype of the computation.
 
-        The dtype of the inputs must not: NumPy arrays are float64, and what is
-        computed from them would meet weights and moments of another dtype.
+        The policy decides the dtype, not the inputs: NumPy arrays are float64,
+        unlike weights and moments.
         """
-        # In two steps: on torch, one leaves an array of bfloat16 as it is.
+        # In two steps: on torch, one step leaves bfloat16 arrays unchanged.
         inputs = ops.convert_to_tensor(inputs)
-        return ops.cast(inputs, widened(self.compute_dtype))
+        return ops.cast(inputs, widened_dtype(self.compute_dtype))
 
     def _per_channel(self, weight, dtype):
-        """A weight in `dtype`, ready to broadcast; None stays None."""
+        """Returns a weight in `dtype`, ready to broadcast; None stays None."""
         if weight is None:
             return None
         weight = ops.cast(weight, dtype)
@@ -132,30 +138,32 @@ class ChannelLayer(keras.layers.Layer):
         return ops.reshape(weight, self._broadcast_shape)
 
     def _valid(self, inputs, mask):
-        """The mask with an axis for the channels, or None."""
-        mask = _masks.as_tensor(mask)
+        """Returns the mask with an axis for the channels, or None."""
+        mask = _masks.convert_mask(mask)
         if mask is None:
             return None
-        return _masks.expand(
+        return _masks.expand_mask(
             mask, inputs, self._channel_axis, self._joins_channels
         )
 
     def compute_mask(self, inputs, previous_mask):
-        return _masks.as_tensor(previous_mask)
+        return _masks.convert_mask(previous_mask)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """`call` under `keras.RematScope`, with its state updated once."""
+        """Wraps `call` under `keras.RematScope`; updates state once."""
 
         def remat(function):
             rematerialize = super(ChannelLayer, self).rematerialized_call
             return rematerialize(function, *args, **kwargs)
 
         return functools.partial(
-            rematerialization.recomputed_call, self, layer_call, remat
+            rematerialization.call_rematerialized, self, layer_call, remat
         )
 
     def load_own_variables(self, store):
-        super().load_own_variables(fingerprint.read(self, store))
+        super().load_own_variables(
+            fingerprint.read_without_fingerprint(self, store)
+        )
 
     def compute_output_shape(self, input_shape):
         self._check_axis(input_shape)
@@ -205,16 +213,16 @@ class AffineChannelLayer(ChannelLayer):
             self.beta = self._create_weight("beta")
 
     def _transform(self, x, center, factor, offset=None, tau=None):
-        """`gamma * ((x - center) * factor + offset) + beta`, at least `tau`.
+        """Computes `max(gamma * ((x - center) * factor + offset) + beta, tau)`.
 
         Args:
             x: Tensor `(N, H, W, C)`, float32 or wider.
-            center: Tensor, a value a plane or a channel, or None.
+            center: Tensor, one value per plane or channel, or None.
             factor: As `center`, not None.
             offset: As `center`.
             tau: Weight of the layer or None.
         """
-        factor, offset = functional.compose(
+        factor, offset = functional.fold_affine(
             factor,
             offset,
             self._per_channel(self.gamma, x.dtype),

@@ -1,4 +1,4 @@
-"""Checks of arguments: what came, what was wanted and how to mend it."""
+"""Checks of layer arguments."""
 
 import math
 import numbers

@@ -1,4 +1,4 @@
-"""Groups of channels: the number by default, and checks of a given one."""
+"""Default number of channel groups, and checks of a given number."""
 
 import math
 import numbers
@@ -8,17 +8,17 @@ MIN_CHANNELS_PER_GROUP = 4
 
 
 def default_groups(num_channels):
-    """The largest divisor up to 32 that leaves at least 4 channels a group.
+    """Returns the largest divisor up to 32 with at least 4 channels per group.
 
-    1 where there is none.
+    Returns 1 if there is no such divisor.
     """
     largest = min(MAX_GROUPS, num_channels // MIN_CHANNELS_PER_GROUP)
     divisors = (n for n in range(largest, 0, -1) if num_channels % n == 0)
     return next(divisors, 1)
 
 
-def former_default_groups(num_channels):
-    """The greatest common divisor of 32 and the channels, the former default.
+def legacy_default_groups(num_channels):
+    """Returns the former default: the greatest common divisor with 32.
 
     Saved models whose config says `groups: None` were trained with it.
     """
@@ -40,7 +40,7 @@ def check_groups(groups, others=(None,)):
 
 
 def check_divides(groups, num_channels):
-    """Raises unless `groups` divides the channels; None is no groups."""
+    """Raises an error unless `groups` is None or divides the channels."""
     if groups is None or num_channels % groups == 0:
         return
     divisors = [n for n in range(1, num_channels + 1) if num_channels % n == 0]

@@ -1,21 +1,21 @@
-"""Masks of a feature map, as a tensor that broadcasts against it."""
+"""Converts masks to tensors that broadcast against a feature map."""
 
 from keras import ops
 
 
-def as_tensor(mask):
-    """Converts a mask that is a list, which Keras leaves as it is."""
+def convert_mask(mask):
+    """Converts a mask to a tensor if it is a list; Keras does not."""
     is_list = isinstance(mask, list | tuple)
     return ops.convert_to_tensor(mask) if is_list else mask
 
 
-def missing_axis(mask, inputs, channel_axis):
-    """The axis of `inputs` that a mask does not have.
+def find_missing_axis(mask, inputs, channel_axis):
+    """Returns the axis of `inputs` that a mask does not have.
 
     Args:
         mask: Tensor of the shape of `inputs` without the channel axis, or of
-            `inputs.shape[:-1]`, which is what Keras' layers give, whatever axis
-            has the channels. Where both fit it is the first.
+            `inputs.shape[:-1]`, which Keras' layers produce for any channel
+            axis. If both fit, the first one applies.
         inputs: Tensor.
         channel_axis: Integer, at least 1.
 
@@ -32,31 +32,31 @@ def missing_axis(mask, inputs, channel_axis):
     )
 
 
-def expand(mask, inputs, channel_axis, joins_channels):
-    """The mask with an axis for what it does not have.
+def expand_mask(mask, inputs, channel_axis, joins_channels):
+    """Adds the missing axis to a mask.
 
     Args:
         mask, inputs, channel_axis: As for `missing_axis`.
-        joins_channels: Whether channels share their moments.
+        joins_channels: Whether moments are computed over several channels.
 
     Returns:
         Boolean tensor of the rank of `inputs`: one channel, or all of them
-        where the mask differs between channels.
+        if the mask differs between channels.
 
     Raises:
         ValueError: as `missing_axis`, or for a mask that differs between
-            channels that share their moments.
+            channels with joint moments.
     """
-    axis = missing_axis(mask, inputs, channel_axis)
+    axis = find_missing_axis(mask, inputs, channel_axis)
     if axis == channel_axis:
-        # One value a position, also where the mask has length 1 for many.
+        # One value per position, also if the mask broadcasts.
         one_channel = (slice(None),) * channel_axis + (slice(0, 1),)
         inputs = inputs[one_channel]
     elif joins_channels:
         raise ValueError(
-            "A mask that differs between channels cannot be used where groups "
-            "of channels share their moments. Pass one of the shape of the "
-            "inputs without the channel axis. Received: "
+            "A mask that differs between channels is not supported for groups "
+            "of channels. Pass a mask of the inputs' shape without the "
+            "channel axis. Received: "
             f"mask.shape={tuple(mask.shape)}, "
             f"inputs.shape={tuple(inputs.shape)}"
         )
@@ -65,7 +65,7 @@ def expand(mask, inputs, channel_axis, joins_channels):
 
 
 def _fits(shape, wanted):
-    """Whether a shape broadcasts to another, as far as both are known."""
+    """Returns True if a shape broadcasts to another, if known."""
     return len(shape) == len(wanted) and all(
         size in (1, None) or other in (size, None)
         for size, other in zip(shape, wanted, strict=True)

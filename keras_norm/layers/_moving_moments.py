@@ -1,4 +1,4 @@
-"""Moving moments, and inference with them."""
+"""Base class of layers with moving moments, and inference with them."""
 
 import keras
 from keras import ops
@@ -6,11 +6,11 @@ from keras import ops
 from keras_norm import functional
 from keras_norm.layers import _masks
 from keras_norm.layers._channel_layer import AffineChannelLayer
-from keras_norm.moments import widened
+from keras_norm.moments import widened_dtype
 
 
 class MovingMomentsLayer(AffineChannelLayer):
-    """An affine channel layer that has a moving mean and a moving variance.
+    """Base class of affine channel layers with a moving mean and variance.
 
     Args:
         moving_mean_initializer: Of `moving_mean`.
@@ -39,12 +39,12 @@ class MovingMomentsLayer(AffineChannelLayer):
 
     def _add_moving(self, name, initializer, shape=None):
         # At least float32: the variance of float16 values overflows float16.
-        # No aggregation: what is assigned is equal on every replica already.
+        # No aggregation: assigned values are already equal on every replica.
         return self.add_weight(
             name=name,
             shape=(self._num_channels,) if shape is None else shape,
             initializer=initializer,
-            dtype=widened(self.variable_dtype),
+            dtype=widened_dtype(self.variable_dtype),
             trainable=False,
             autocast=False,
         )
@@ -58,12 +58,12 @@ class MovingMomentsLayer(AffineChannelLayer):
     def _infer(self, x, mask):
         """Normalizes with the moving moments.
 
-        By the operation of `keras.layers.BatchNormalization`, for its bits:
-        another order of the same steps gives others.
+        Uses the operation of `keras.layers.BatchNormalization`, to be equal bit
+        for bit: another order of the same steps rounds differently.
         """
-        mask = _masks.as_tensor(mask)
+        mask = _masks.convert_mask(mask)
         if mask is not None:
-            _masks.missing_axis(mask, x, self._channel_axis)
+            _masks.find_missing_axis(mask, x, self._channel_axis)
         mean, variance, beta, gamma = (
             None if weight is None else ops.cast(weight, x.dtype)
             for weight in (

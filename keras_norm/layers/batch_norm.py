@@ -1,4 +1,4 @@
-"""Batch normalization that stays right under several replicas."""
+"""Batch normalization that is correct under several replicas."""
 
 import keras
 
@@ -9,27 +9,27 @@ from keras_norm.layers._channel_layer import PACKAGE
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class BatchNormalization(BatchStatisticsLayer):
-    """Batch normalization, the same on every replica.
+    """Batch normalization with the same statistics on every replica.
 
-    A drop-in for `keras.layers.BatchNormalization`: the same arguments, weights
-    and numbers on one device. It differs where Keras' own goes wrong: under
+    A drop-in replacement for `keras.layers.BatchNormalization`: the same
+    arguments, weights and numbers on one device. It differs as follows: under
     `tf.distribute` the moving statistics agree on every replica, with or
-    without `synchronized`, so that a saved model is the model that was
-    evaluated; masks work together with `synchronized` and on any axis; an empty
-    share of the batch changes nothing. A saved model with it loads after
-    `import keras_norm`.
+    without `synchronized`, so a saved model is the model that was evaluated;
+    masks work together with `synchronized` and on any axis; an empty
+    per-replica batch changes nothing. Import `keras_norm` before loading a
+    saved model that contains this layer.
 
     In training, with the moments over batch and positions, `(1, 1, 1, C)`:
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
         moving <- momentum * moving + (1 - momentum) * moment
 
-    At inference, and where `trainable` is False, the moving moments take the
-    place of those of the batch. That is Keras' own operation, bit by bit: on
-    TensorFlow and JAX it loses digits where a mean is large against the spread,
-    which training does not. With `synchronized` the moments are those of the
-    global batch. Without it every replica normalizes with its own, and the
-    moving moments take in the mean of all replicas' moments, weighted by their
+    At inference, and if `trainable` is False, the moving moments replace the
+    batch moments. This is Keras' own operation, bit for bit: on TensorFlow and
+    JAX it loses digits if a mean is large compared with the spread; training
+    does not. With `synchronized`, moments are computed over the global batch.
+    Without it, every replica normalizes with its own moments, and the moving
+    moments are updated by the mean of all replicas' moments, weighted by their
     number of values.
 
     Args:
@@ -49,12 +49,14 @@ class BatchNormalization(BatchStatisticsLayer):
         renorm: Whether to use Batch Renormalization in training.
         renorm_clipping: Optional dict with any of `rmin`, `rmax`, `dmax`.
         renorm_momentum: Float in [0, 1], of the moments that renormalize.
-        synchronized: Whether the moments are those of the global batch.
+        synchronized: Whether to compute moments over the global batch.
+            Defaults to False.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: Float tensor.
-        training: Whether to use and to update with the moments of the batch.
+        training: Whether to normalize with batch moments and update the moving
+            moments.
         mask: Optional boolean tensor, the shape of `inputs` without the channel
             axis. Positions that are False do not count in the moments.
 
@@ -77,19 +79,21 @@ class BatchNormalization(BatchStatisticsLayer):
     [-1.0, 1.0]
 
     Derivatives:
-        In training by hand, and differentiable again; JAX's forward mode
-        (`jax.jvp`, `jax.jacfwd`) raises a TypeError there.
+        Custom gradients in training, which are themselves differentiable. JAX's
+        forward mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError in training.
 
     Relations:
-        On one device it equals `keras.layers.BatchNormalization`, to rounding
-        in training, bit by bit at inference in float32. Two replicas with
-        `synchronized` equal one device at the same global batch.
+        On one device it equals `keras.layers.BatchNormalization`, up to
+        rounding in training, bit for bit at inference in float32. Two
+        replicas with `synchronized` equal one device at the same global batch.
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", ICML 2015,
         https://arxiv.org/abs/1502.03167, algorithms 1 and 2; Ioffe, "Batch
         Renormalization", 2017, https://arxiv.org/abs/1702.03275, algorithm 1.
     """
+
+    infers_as_batch_norm = True
 
     def __init__(
         self,

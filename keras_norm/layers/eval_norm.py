@@ -1,13 +1,13 @@
-"""Batch normalization whose evaluation resembles its training."""
+"""EvalNorm: batch normalization that evaluates as it trains."""
 
 import keras
 from keras import ops
 
-from keras_norm import batch_scope
 from keras_norm import distribution
 from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
+from keras_norm import step_scope
 from keras_norm.layers._batch_statistics import BatchStatisticsLayer
 from keras_norm.layers._channel_layer import PACKAGE
 from keras_norm.layers._checks import check_number
@@ -15,31 +15,31 @@ from keras_norm.layers._checks import check_number
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class EvalNorm(BatchStatisticsLayer):
-    """Batch normalization that evaluates with the sample's own moments too.
+    """Batch normalization that also evaluates with each example's moments.
 
-    Use it where batches are small: in training the moments of the batch are
-    half those of the sample itself, at inference the moving moments know
-    nothing of it. EvalNorm trains as batch normalization does and changes
-    inference alone. A sample never sees another one there. A saved model with
-    it loads after `import keras_norm`.
+    Use it if batches are small: in training, batch moments depend strongly on
+    the example itself; at inference, moving moments do not depend on it at all.
+    EvalNorm trains like batch normalization and changes only inference, where
+    examples do not affect each other. Import `keras_norm` before loading a
+    saved model that contains this layer.
 
     In training, with the moments over batch and positions, `(1, 1, 1, C)`:
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-    At inference, with the moments of a sample's plane, `(batch, 1, 1, C)`, the
-    moving moments, and two scalars a layer, `a = mean_mix` and
+    At inference, with the moments of an example's plane, `(batch, 1, 1, C)`,
+    the moving moments, and two scalars per layer, `a = mean_mix` and
     `b = variance_mix`:
 
         mean     = a * mean_i + (1 - a) * moving_mean
         variance = b * variance_i + (1 - b) * moving_variance
                    + a * (1 - a) * (mean_i - moving_mean)^2
 
-    Both scalars are learned in training, so that what inference would give
-    comes near what training gives: each step moves them down the gradient of
-    the mean squared difference, before gamma and beta, and keeps them in
-    [0, 1]. They are weights that are not trainable: no optimizer, weight decay
-    or clipping sees them, and nothing reaches the network's gradients.
+    Both scalars are learned in training so that inference outputs approach
+    training outputs: each step moves them down the gradient of the mean squared
+    difference, before gamma and beta, and keeps them in [0, 1]. They are
+    non-trainable weights: optimizers, weight decay and clipping do not affect
+    them, and they do not affect the gradients of the model.
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
@@ -57,12 +57,13 @@ class EvalNorm(BatchStatisticsLayer):
         mix_learning_rate: Float, at least 0: the step of both scalars. 0 keeps
             them as they start. Defaults to 0.05.
         *_regularizer, *_constraint: Optional, for `beta` and `gamma`.
-        synchronized: Whether training takes the moments of the global batch.
+        synchronized: Whether training computes moments over the global batch.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: Float tensor.
-        training: Whether to use and to update with the moments of the batch.
+        training: Whether to normalize with batch moments and update the moving
+            moments and the two scalars.
         mask: Optional boolean tensor, the shape of `inputs` without the channel
             axis. Positions that are False do not count in any moment.
 
@@ -89,23 +90,25 @@ class EvalNorm(BatchStatisticsLayer):
     [-1.0, 1.0]
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        Custom gradients, which are themselves differentiable. JAX's forward
+        mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError.
 
     Relations:
         With both scalars 0 it equals `BatchNormalization`; with both 1 it
         evaluates as instance normalization.
 
     Departures from the paper:
-        The scalars follow a gradient worked out by hand, in the layer, where
-        the paper trains them with an auxiliary loss; the start values and the
-        size of the step are ours.
+        The layer computes the gradient of the scalars itself; the paper trains
+        them with an auxiliary loss. The initial values and the step size are
+        not from the paper.
 
     Reference:
         Singh and Shrivastava, "EvalNorm: Estimating Batch Normalization
         Statistics for Evaluation", ICCV 2019,
         https://arxiv.org/abs/1904.06031.
     """
+
+    neutral_at_zero = ("mean_mix", "variance_mix")
 
     def __init__(
         self,
@@ -196,9 +199,9 @@ class EvalNorm(BatchStatisticsLayer):
             *self._mix(mean.dtype),
             self.epsilon,
         )
-        count = batch_scope.count_present(count) * ops.ones_like(mean)
+        count = step_scope.zero_padding_counts(count) * ops.ones_like(mean)
         sums = [ops.sum(count), *(ops.sum(count * g) for g in gradients)]
-        if not batch_scope.averages_state_later():
+        if not step_scope.step_averages_state():
             sums = distribution.all_reduce_sum(sums)
         total, *sums = sums
         num_values = ops.maximum(total, 1.0)

@@ -20,19 +20,19 @@ LEARNED_EPSILONS = (False, True, "channel", "auto")
 class FRN(AffineChannelLayer):
     """Filter Response Normalization: divides each plane by its own magnitude.
 
-    Use it in place of batch normalization, followed by `TLU` in place of the
-    ReLU. It keeps no running statistics: training and inference are the same
-    function, a sample never sees another one, and neither the batch size nor
-    the number of replicas changes the result. A saved model with it loads after
-    `import keras_norm`.
+    Use it in place of batch normalization, followed by `TLU` in place of ReLU.
+    It has no moving statistics: training and inference compute the same
+    function, examples do not affect each other, and the result does not depend
+    on the batch size or the number of replicas. Import `keras_norm` before
+    loading a saved model that contains this layer.
 
-    For a plane `x` of `N = H * W` values of one sample and one channel:
+    For a plane `x` of `N = H * W` values of one example and one channel:
 
         nu2 = mean(x^2)
         y   = gamma * x / sqrt(nu2 + epsilon + |learned_epsilon|) + beta
 
     `x` and `y` are `(batch, H, W, C)`, `nu2` is `(batch, 1, 1, C)`, and there
-    is one `gamma` and one `beta` a channel. No mean is subtracted, so that the
+    is one `gamma` and one `beta` per channel. No mean is subtracted, so the
     activation that follows needs a learned threshold: see `TLU`.
 
     The paper compares with three siblings, which are options: GFRN
@@ -43,16 +43,16 @@ class FRN(AffineChannelLayer):
         axis: Integer, the channel axis. Every other axis but the batch is
             averaged over. Defaults to -1.
         epsilon: Float, at least 0, added to the mean square. Defaults to 1e-6.
-        learned_epsilon: False for the fixed `epsilon` alone; True to learn one
-            scalar on top of it; `"channel"` to learn one value a channel. Where
-            a plane has one value only (dense layers, 1x1 maps) the fixed form
-            is `sign(x)`, whose gradient vanishes: learn epsilon there.
-            `"auto"` is True there and False elsewhere; an unknown size counts
-            as more than 1. Defaults to False.
+        learned_epsilon: False to use only the fixed `epsilon`; True to add a
+            learned scalar; `"channel"` to add one learned value per channel. If
+            a plane has only one value (dense layers, 1x1 maps), the fixed form
+            is `sign(x)`, whose gradient vanishes: learn epsilon in that case.
+            `"auto"` is True in that case and False otherwise; an unknown size
+            counts as more than 1. Defaults to False.
         activation: None, or `"tlu"` for `max(y, tau)` in the same pass over
-            memory: the function of `FRN` and `TLU` in a row, faster.
+            memory, which is faster than `FRN` followed by `TLU`.
         groups: None to average over planes; an integer that divides the
-            channels to average over that many groups of them as well.
+            channels to average over that many groups of channels as well.
         subtract_mean: Whether to subtract the mean first, which makes `nu2` the
             variance. Defaults to False.
         center: Whether to add `beta`. Defaults to True.
@@ -67,7 +67,7 @@ class FRN(AffineChannelLayer):
 
     Call arguments:
         inputs: Float tensor.
-        training: Ignored; taken so that the layer replaces batch normalization.
+        training: Ignored; accepted for compatibility with batch normalization.
         mask: Optional boolean tensor, the shape of `inputs` without the channel
             axis. Positions that are False do not count in `nu2`.
 
@@ -87,25 +87,25 @@ class FRN(AffineChannelLayer):
     Example:
 
     >>> import keras, keras_norm
-    >>> x = keras.ops.array([[[3.0], [4.0]]])  # one sample, two positions
+    >>> x = keras.ops.array([[[3.0], [4.0]]])  # one example, two positions
     >>> y = keras_norm.FRN(epsilon=0.0)(x)  # divided by sqrt((9 + 16) / 2)
     >>> [f"{v:.4f}" for v in keras.ops.convert_to_numpy(y).ravel()]
     ['0.8485', '1.1314']
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        Custom gradients, which are themselves differentiable. JAX's forward
+        mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError.
 
     Relations:
-        The output of a sample is the same in any batch. `FRN(s * x) = FRN(x)`
+        The output of an example is the same in any batch. `FRN(s * x) = FRN(x)`
         for `s > 0` and `epsilon=0`. A plane of zeros gives `beta`. With
         `subtract_mean` it is instance normalization, and with `groups` as well
         group normalization, with a learned epsilon and threshold to add.
 
     Departures from the paper:
-        The form `epsilon + |learned_epsilon|` with `epsilon` 1e-6 is the
-        paper's; whether its learned part is a scalar or a vector is not said
-        there, so both are offered. Moments are float32 under every policy.
+        The form `epsilon + |learned_epsilon|` with `epsilon` 1e-6 is from the
+        paper, which does not say if the learned part is a scalar or a vector:
+        both are available. Moments are float32 or wider under every policy.
 
     Reference:
         Singh and Krishnan, "Filter Response Normalization Layer: Eliminating
@@ -214,7 +214,7 @@ class FRN(AffineChannelLayer):
         return self._transform(x, center, factor, tau=self.tau)
 
     def _moments(self, x, valid):
-        """The mean to subtract or None, and `nu2`, each `(N, 1, 1, C)`."""
+        """Returns the mean to subtract or None, and `nu2`, `(N, 1, 1, C)`."""
         if self.subtract_mean:
             mean, variance, _ = moments.plane_moments(
                 x, self._plane_axes, valid

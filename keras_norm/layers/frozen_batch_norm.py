@@ -1,4 +1,4 @@
-"""Batch normalization with moments that stay as they are."""
+"""Batch normalization with constant moments and weights."""
 
 import keras
 
@@ -8,23 +8,23 @@ from keras_norm.layers._moving_moments import MovingMomentsLayer
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class FrozenBatchNormalization(MovingMomentsLayer):
-    """Batch normalization at inference, for good: nothing in it is trained.
+    """Batch normalization that always runs in inference mode.
 
-    Use it in place of the batch normalization of a trained network that is
-    trained further with batches too small for moments of their own, as in
-    detection. Training and inference are the same function, whatever
-    `trainable` and `training` are; the gradient of the input passes through,
-    and no weight has one. A saved model with it loads after
-    `import keras_norm`.
+    Use it in place of batch normalization to fine-tune a trained network with
+    batches that are too small for batch moments, as in detection. Training and
+    inference compute the same function for any `trainable` and `training`.
+    Gradients flow to the input; weights have none. Import `keras_norm` before
+    loading a saved model that contains this layer.
 
     With the weights of a batch normalization, `(C,)` each:
 
         y = gamma * (x - moving_mean) / sqrt(moving_variance + epsilon) + beta
 
     `x` and `y` are `(batch, H, W, C)`. The weights are, in this order, `gamma`,
-    `beta`, `moving_mean` and `moving_variance`: `set_weights` takes those of a
-    `BatchNormalization`. It is Keras' own operation: on TensorFlow and JAX it
-    loses digits where a mean is large against the spread.
+    `beta`, `moving_mean` and `moving_variance`: `set_weights` accepts the
+    weights of a `BatchNormalization`. This is Keras' own operation: on
+    TensorFlow and JAX it loses digits if a mean is large compared with the
+    spread.
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
@@ -39,7 +39,7 @@ class FrozenBatchNormalization(MovingMomentsLayer):
 
     Call arguments:
         inputs: Float tensor.
-        training: Ignored; taken so that the layer replaces batch normalization.
+        training: Ignored; accepted for compatibility with batch normalization.
         mask: Ignored, and passed on. The shape of `inputs` without the channel
             axis.
 
@@ -66,11 +66,11 @@ class FrozenBatchNormalization(MovingMomentsLayer):
     (0, 4)
 
     Derivatives:
-        Those of the backend.
+        Computed by the backend.
 
     Relations:
         With the same weights it equals `keras.layers.BatchNormalization` and
-        `BatchNormalization` at inference, bit by bit in float32.
+        `BatchNormalization` at inference, bit for bit in float32.
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", ICML 2015,
@@ -78,6 +78,7 @@ class FrozenBatchNormalization(MovingMomentsLayer):
         `FrozenBatchNorm2d`, with an epsilon of 1e-5.
     """
 
+    infers_as_batch_norm = True
     _trains_weights = False
 
     def __init__(
@@ -115,7 +116,7 @@ class FrozenBatchNormalization(MovingMomentsLayer):
 
     def get_config(self):
         config = super().get_config()
-        # What is not trained has neither.
+        # Weights that are not trained have neither.
         for name in self._weight_names:
             del config[f"{name}_regularizer"], config[f"{name}_constraint"]
         return config

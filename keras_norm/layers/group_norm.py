@@ -1,4 +1,4 @@
-"""Group normalization, with instance and layer normalization as its ends."""
+"""Group normalization, including instance and layer normalization."""
 
 import keras
 from keras import ops
@@ -9,7 +9,7 @@ from keras_norm.layers._channel_layer import AffineChannelLayer
 from keras_norm.layers._groups import check_divides
 from keras_norm.layers._groups import check_groups
 from keras_norm.layers._groups import default_groups
-from keras_norm.layers._groups import former_default_groups
+from keras_norm.layers._groups import legacy_default_groups
 
 INSTANCE = -1
 AUTO = "auto"
@@ -17,30 +17,31 @@ AUTO = "auto"
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class GroupNormalization(AffineChannelLayer):
-    """Group normalization: standardizes groups of channels of each sample.
+    """Group normalization: standardizes groups of channels of each example.
 
-    Use it in place of batch normalization, activation unchanged. It keeps no
-    running statistics: training and inference are the same function, a sample
-    never sees another one, and neither the batch size nor the number of
-    replicas changes the result. It computes what
-    `keras.layers.GroupNormalization` does; it also takes masks and `training`,
-    chooses the groups by itself, and reads its input once for its moments. A
-    saved model with it loads after `import keras_norm`.
+    Use it in place of batch normalization, with the same activation. It has no
+    moving statistics: training and inference compute the same function,
+    examples do not affect each other, and the result does not depend on the
+    batch size or the number of replicas. It computes the same as
+    `keras.layers.GroupNormalization`, also accepts masks and `training`,
+    chooses the number of groups itself, and reads its input once for the
+    moments. Import `keras_norm` before loading a saved model that contains this
+    layer.
 
-    With the moments over the positions and channels of a group of a sample:
+    With the moments over the positions and channels of an example's group:
 
         y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
     `x` and `y` are `(batch, H, W, C)`, the moments `(batch, 1, 1, C)`, equal
-    within a group; there is one `gamma` and one `beta` a channel.
+    within a group; there is one `gamma` and one `beta` per channel.
 
     Args:
         groups: A positive integer that divides the channels; 1 is layer
-            normalization, over all of a sample. -1 for one group a channel,
+            normalization over the whole example. -1 for one group per channel,
             which is instance normalization. None, or `"auto"`, for the largest
             divisor of the channels that is at most 32 and leaves at least 4
-            channels a group, such as 4 groups of 16 channels and 32 of 256; for
-            one group where there is none, and where a plane has one value
+            channels per group, such as 4 groups for 16 channels and 32 for 256;
+            one group if there is no such divisor, or if a plane has one value
             (vectors, 1x1 maps). Defaults to None.
         axis: Integer, the channel axis. Defaults to -1.
         epsilon: Float, at least 0. Defaults to 1e-3.
@@ -56,13 +57,13 @@ class GroupNormalization(AffineChannelLayer):
 
     Call arguments:
         inputs: Float tensor.
-        training: Ignored; taken so that the layer replaces batch normalization.
+        training: Ignored; accepted for compatibility with batch normalization.
         mask: Optional boolean tensor, the shape of `inputs` without the channel
             axis. Positions that are False do not count in the moments.
 
     Input shape:
         `(batch, ..., channels)`, rank 2 or higher, or `channels` at `axis`;
-        sizes of positions may be unknown. More than one value a group.
+        sizes of positions may be unknown. Each group has more than one value.
 
     Output shape:
         The input's shape, in the compute dtype of the layer's policy.
@@ -74,29 +75,29 @@ class GroupNormalization(AffineChannelLayer):
     Example:
 
     >>> import keras, keras_norm
-    >>> x = keras.ops.array([[1.0, 3.0, 10.0, 30.0]])  # one sample
+    >>> x = keras.ops.array([[1.0, 3.0, 10.0, 30.0]])  # one example
     >>> y = keras_norm.GroupNormalization(groups=2, epsilon=0.0)(x)
     >>> keras.ops.convert_to_numpy(y)[0].tolist()
     [-1.0, 1.0, -1.0, 1.0]
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        Custom gradients, which are themselves differentiable. JAX's forward
+        mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError.
 
     Relations:
         It equals `keras.layers.GroupNormalization` with the same groups, and
         `FRN(subtract_mean=True)` with the same groups and epsilon. The output
-        of a sample is the same in any batch.
+        of an example is the same in any batch.
 
     Departures from the paper:
-        None in the formula. The paper has 32 groups everywhere, which leaves
-        one channel a group where there are 32: instance normalization.
+        None in the formula. The paper always uses 32 groups, which for 32
+        channels is one channel per group: instance normalization.
 
     Saved models:
-        The config of a built layer has the number of groups in it, also where
-        that was chosen by the layer. A config with `groups: None` was written
-        when the default was the greatest common divisor of 32 and the channels,
-        and gives a layer with that many.
+        The config of a built layer holds the number of groups, even if the
+        layer chose it. A config with `groups: None` is from a version whose
+        default was the greatest common divisor of 32 and the channels, and
+        creates a layer with that many groups.
 
     Reference:
         Wu and He, "Group Normalization", ECCV 2018,
@@ -180,7 +181,7 @@ class GroupNormalization(AffineChannelLayer):
         To be called before the layer is. A number that was passed as `groups`
         stays.
         """
-        self._default_groups = former_default_groups
+        self._default_groups = legacy_default_groups
         if self.built:
             self._num_groups = self._count_groups(self._input_shape)
 

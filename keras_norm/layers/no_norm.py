@@ -1,4 +1,4 @@
-"""No normalization, where one would be."""
+"""A layer in place of a normalization that does nothing."""
 
 from keras import ops
 from keras.saving import register_keras_serializable
@@ -9,9 +9,10 @@ from keras_norm.layers._channel_layer import ChannelLayer
 
 @register_keras_serializable(package=PACKAGE)
 class NoNormalization(ChannelLayer):
-    """Gives what it takes: the norm `none` of the registry.
+    """Returns its input: the norm `"none"` of `keras_norm.get`.
 
-    It is called as the normalizations are, with `training` and `mask`.
+    Use it to train a model without normalization, from a builder that takes a
+    norm. It is called as a normalization layer is, with `training` and `mask`.
 
         y = x
 
@@ -29,6 +30,13 @@ class NoNormalization(ChannelLayer):
 
     Output shape:
         The input's shape, in the compute dtype of the layer's policy.
+
+    Example:
+
+    >>> import keras, keras_norm
+    >>> layer = keras_norm.NoNormalization()
+    >>> keras.ops.convert_to_numpy(layer(keras.ops.array([[3.0]]))).tolist()
+    [[3.0]]
     """
 
     def call(self, inputs, training=None, mask=None):

@@ -20,17 +20,18 @@ STATISTICS = ("batch", "instance", "group")
 class RBN(CalibrationMixin, BatchStatisticsLayer):
     """Batch normalization calibrated by each sample's own statistics.
 
-    Use it in place of batch normalization, activation unchanged: before the
-    batch moments a sample's features are centered a little more or less, after
-    them they are scaled, both by what the sample itself looks like and by three
-    learned values a channel. Calibration is the same in training and inference,
-    batch moments are those of `BatchNormalization`. A saved model with it loads
-    after `import keras_norm`.
+    Use it in place of batch normalization, with the same activation. Centering
+    calibration shifts the features of each example before the batch moments are
+    applied, and scaling calibration scales them afterwards. Both depend on the
+    statistics of the example itself and on three learned values per channel.
+    Calibration is the same in training and inference; batch moments work as in
+    `BatchNormalization`. Import `keras_norm` before loading a saved model that
+    contains this layer.
 
-    The calibration goes with other moments too: those of Batch
-    Renormalization (`renorm=True`), of each plane (`statistics="instance"`) or
-    of groups of channels (`statistics="group"`). The last two know no batch;
-    where each plane is centered by its own mean, centering calibration is lost.
+    Calibration can be combined with other moments: Batch Renormalization
+    (`renorm=True`), each plane (`statistics="instance"`) or groups of channels
+    (`statistics="group"`). The last two do not depend on the batch. If each
+    plane is centered by its own mean, centering calibration has no effect.
 
     With `m(.)` the mean of a plane, `(batch, 1, 1, C)`, and the moments of
     `x_c` over the batch, `(1, 1, 1, C)`:
@@ -39,15 +40,15 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         x_s = (x_c - mean) / sqrt(variance + epsilon)
         y   = gamma * x_s * R(scale_weight * m(x_s) + scale_bias) + beta
 
-    It is computed from the mean and the variance of each plane and one affine
-    pass over `x`; `x_c` and `x_s` are never stored.
+    The layer needs the mean and the variance of each plane and one affine pass
+    over `x`; `x_c` and `x_s` are never stored.
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
-        statistics: Whose moments normalize: `"batch"`, `"instance"` or
+        statistics: Source of the moments: `"batch"`, `"instance"` or
             `"group"`. Defaults to `"batch"`.
-        groups: Integer that divides the channels, for `"group"` alone. None for
-            as many as `GroupNormalization` takes by default. Defaults to None.
+        groups: Integer that divides the channels, only for `"group"`. None for
+            the default of `GroupNormalization`. Defaults to None.
         momentum: Float in [0, 1], of the moving moments. Defaults to 0.99.
         epsilon: Float, at least 0. Defaults to 1e-3.
         center: Whether to add `beta`. Defaults to True.
@@ -57,20 +58,22 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
             `moving_variance`.
         *_regularizer, *_constraint: Optional, for `beta`, `gamma`,
             `center_weight`, `scale_weight` and `scale_bias`.
-        center_statistic: What centers: `"mean"` or `"std"` of the plane, a
-            function called as `f(x, axis=..., keepdims=True)`, such as
+        center_statistic: Statistic for centering: `"mean"` or `"std"` of the
+            plane, a function called as `f(x, axis=..., keepdims=True)`, such as
             `keras.ops.max`, or None for no centering calibration. Defaults to
             `"mean"`.
-        scale_statistic: What scales, of the normalized features; as above.
+        scale_statistic: Statistic of the normalized features for scaling; same
+            values.
         restriction: `R`, a Keras activation by name or a function, into (0, 1).
             Defaults to `"sigmoid"`.
         renorm, renorm_clipping, renorm_momentum: As in `BatchNormalization`.
-        synchronized: Whether the moments are those of the global batch.
+        synchronized: Whether to compute moments over the global batch.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: Float tensor.
-        training: Whether to use and to update with the moments of the batch.
+        training: Whether to normalize with batch moments and update the moving
+            moments.
         mask: Optional boolean tensor, the shape of `inputs` without the channel
             axis. Positions that are False do not count in any statistic.
 
@@ -95,23 +98,25 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
     ['-0.7311', '0.7311']
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        Custom gradients, which are themselves differentiable. JAX's forward
+        mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError.
 
     Relations:
         With both statistics None it equals `BatchNormalization`, or Keras'
         `GroupNormalization` for `"instance"` and `"group"`. A new RBN is a
         new `BatchNormalization` times `sigmoid(1) = 0.7311`.
-        `center_weight = -1` centers every plane on its own.
+        `center_weight = -1` centers every plane by its own mean.
 
     Departures from the paper:
-        None in the formulas. The start values are arguments. The paper names
-        the other moments and gives no figures for them.
+        None in the formulas. The initial values are arguments. The paper names
+        the other moments without results for them.
 
     Reference:
         Gao, Han, Li, Cheng and Peng, "Representative Batch Normalization with
         Feature Calibration", CVPR 2021.
     """
+
+    neutral_at_zero = ("center_weight", "scale_weight")
 
     def __init__(
         self,
@@ -216,7 +221,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
         _, normalization, level = self._calibrate(x, training, mask)
         center, factor, offset = normalization
         if level is not None:
-            factor, offset = functional.compose(factor, offset, level, None)
+            factor, offset = functional.fold_affine(factor, offset, level, None)
         return self._transform(x, center, factor, offset)
 
     def _normalization(self, mean, variance, count, training):
@@ -241,7 +246,7 @@ class RBN(CalibrationMixin, BatchStatisticsLayer):
 
     @classmethod
     def from_config(cls, config):
-        # Files of earlier versions may name groups that have no effect.
+        # Files of earlier versions may hold groups without effect.
         groups = config.get("groups")
         if config.get("statistics", "batch") == "group":
             return super().from_config(config)

@@ -14,17 +14,17 @@ class TLU(ChannelLayer):
     """Thresholded Linear Unit: a ReLU whose threshold is learned.
 
     Use it in place of ReLU after `FRN`. FRN does not subtract a mean, so its
-    output may lie away from zero; the learned threshold takes care of that. A
-    new TLU is a ReLU. It is the same function in training and at inference. A
-    saved model with it loads after `import keras_norm`.
+    output may be biased away from zero; the learned threshold compensates for
+    this. A newly initialized TLU is a ReLU. Training and inference compute the
+    same function. Import `keras_norm` before loading a saved model that
+    contains this layer.
 
         z = max(y, tau)                 affine=False
         z = max(y, alpha * y + tau)     affine=True
 
-    `y` and `z` are `(batch, H, W, C)`; there is one `tau` and one `alpha` a
-    channel. Where `y = tau` the gradient goes to `y`. With `max_value` the
-    output is `min(z, max_value)`; above it neither `y` nor a weight has a
-    gradient.
+    `y` and `z` are `(batch, H, W, C)`; there is one `tau` and one `alpha`
+    per channel. If `y = tau`, the gradient flows to `y`. With `max_value` the
+    output is `min(z, max_value)`; above it, all gradients are zero.
 
     Args:
         axis: Integer, the channel axis. Defaults to -1.
@@ -65,8 +65,8 @@ class TLU(ChannelLayer):
     [-1.0, -0.5, 1.0]
 
     Derivatives:
-        By hand, and differentiable again. JAX's forward mode (`jax.jvp`,
-        `jax.jacfwd`) raises a TypeError.
+        Custom gradients, which are themselves differentiable. JAX's forward
+        mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError.
 
     Relations:
         `TLU(y) = relu(y - tau) + tau`. A new TLU equals `relu`, and with

@@ -1,9 +1,9 @@
-"""Objects that a config may name: of Keras, and registered ones.
+"""Checks that a config names only objects of Keras and registered objects.
 
 Keras 3.8 imports any module that a config names and calls any function in it.
 Later versions refuse that, but still open files and unpickle objects for some
-layers. So every config is walked before Keras sees it, and each object in it
-has to be one of a list.
+layers. Therefore every object in a config is checked against a list before
+Keras reads the config.
 """
 
 import re
@@ -12,14 +12,14 @@ import keras
 
 from keras_norm.errors import ConversionError
 from keras_norm.saving import keras_internals
+from keras_norm.saving.zip_checks import TRUST
 
 MAX_DEPTH = 300
 MAX_OBJECTS = 100_000
 MAX_LAYERS = 5_000
-# Keras builds a Sequential model anew with every layer that it adds.
+# Keras rebuilds a Sequential model for every layer that it adds.
 MAX_SEQUENCE = 500
 MAX_TOKENS = 10**6
-TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 # Values that Keras writes as objects.
 VALUES = (
     "__keras_tensor__",
@@ -29,12 +29,12 @@ VALUES = (
     "__tuple__",
     "TensorShape",
 )
-# Objects of TensorFlow that Keras 3 has no use for.
+# Objects of TensorFlow that Keras 3 does not use.
 REFUSED = ("__typespec__", "TypeSpec", "CompositeTensor")
 ARRAYS = ("__tensor__", "__numpy__")
-# NumPy also takes the size of a string or of a record as a dtype.
+# NumPy would also accept the size of a string or of a record as a dtype.
 DTYPE = re.compile(r"(bool|string|(u?int|b?float|complex)\d+(_\w{1,12})?)\Z")
-# Layers that run what is no layer: a SavedModel, a pickle, a Python function.
+# Layers that run other code: a SavedModel, a pickle, a Python function.
 FOREIGN = (
     keras.layers.TFSMLayer,
     keras.layers.TorchModuleWrapper,
@@ -44,18 +44,18 @@ FOREIGN = (
 
 
 def check_config(config, name, modules=()):
-    """Raises an error for a config that names what it must not.
+    """Raises an error for a config with objects that are not allowed.
 
     Args:
-        config: The config of a model, parsed from JSON, as Keras will get it.
-        name: What to call the file in an error.
-        modules: Names of modules that the user imported: their classes may be
-            named.
+        config: The config of a model, parsed from JSON, as Keras will read it.
+        name: Name of the file in errors.
+        modules: Names of modules that the user imported; their classes are
+            allowed.
 
     Raises:
-        ConversionError: for a class or function that is neither of Keras nor
-            registered, or is not what a model is made of.
-        ValueError: with "safe_mode" in it, for Python code.
+        ConversionError: for a class or function that is neither a part of Keras
+            nor registered, or that models are not made of.
+        ValueError: for Python code; its message contains "safe_mode".
     """
     num_objects = num_layers = 0
     for value in _walk(config, name):
@@ -76,13 +76,13 @@ def check_config(config, name, modules=()):
 
 
 def check_depth(config, name):
-    """Raises an error for a config nested so deep that recursion ends."""
+    """Raises an error for a config that is nested too deep for recursion."""
     for _ in _walk(config, name):
         pass
 
 
 def _walk(config, name):
-    """Every value in a config, outer ones first."""
+    """Yields every value in a config, outer values first."""
     waiting = [(config, 0)]
     while waiting:
         value, depth = waiting.pop()
@@ -95,13 +95,14 @@ def _walk(config, name):
         if isinstance(value, dict):
             value = value.values()
         if not isinstance(value, str | int | float | None):
-            waiting += ((part, depth + 1) for part in value)
+            waiting += ((inner, depth + 1) for inner in value)
 
 
 def _check_object(saved, name, modules):
-    """Raises an error unless Keras may make this object; returns its class.
+    """Raises an error unless the object is allowed; returns its class.
 
-    None for a function, a value, and what Keras does not find either.
+    Returns None for a function, a value, and an object that Keras does not
+    find.
     """
     kind, module, registered = _names(saved, name)
     config = saved.get("config")
@@ -117,14 +118,14 @@ def _check_object(saved, name, modules):
             raise _unknown(config, module, name)
         return None
     if kind not in REFUSED and "config" not in saved:
-        # No object: a dict of some layer.
+        # Not an object, but a dict in the config of some layer.
         return None
     found = keras_internals.find_registered(saved)
     if found is not None:
         return found
     found = keras_internals.find_class(kind, module, modules)
     if found is None and module is None and kind not in REFUSED:
-        # Keras finds nothing either, and says it better.
+        # Keras does not find it either, and its own error is clearer.
         return None
     if not keras_internals.is_model_class(found):
         raise _unknown(kind, module, name, registered)
@@ -143,7 +144,7 @@ def _names(saved, name):
         if not isinstance(value, str) and not is_absent:
             raise ConversionError(
                 f"{name} is damaged: its config has an object whose {key} is "
-                f"not a text. Received: {key}={str(value)[:80]}"
+                f"not a string. Received: {key}={str(value)[:80]}"
             )
     if "registered_name" not in saved:
         names["registered_name"] = names["class_name"]
@@ -151,7 +152,7 @@ def _names(saved, name):
 
 
 def _is_lambda(config):
-    """Whether a config holds Python code, as Keras 2 wrote it."""
+    """Returns True if a config contains Python code, as Keras 2 saved it."""
     return isinstance(config, dict) and (
         config.get("function_type") == "lambda"
         or isinstance(config.get("function"), list)
@@ -168,10 +169,10 @@ def _check_array(config, name):
 
 
 def _check_reach(cls, config, name):
-    """Raises an error for a class that runs or reads what is not in a model."""
+    """Raises an error for a class that runs other code or reads other files."""
     if issubclass(cls, FOREIGN):
         raise ConversionError(
-            f"{name} holds a {cls.__name__}, which runs what is not made of "
+            f"{name} contains a {cls.__name__}, which runs code other than "
             f"Keras layers: {TRUST}"
         )
     if not isinstance(config, dict):
@@ -180,7 +181,7 @@ def _check_reach(cls, config, name):
     if isinstance(tokens, int) and tokens > MAX_TOKENS:
         raise ConversionError(
             f"{name} is refused: a {cls.__name__} has more than "
-            f"{MAX_TOKENS:,} tokens for what it does not know. "
+            f"{MAX_TOKENS:,} out-of-vocabulary tokens. "
             f"Received: num_oov_indices={tokens}"
         )
     vocabulary = config.get("vocabulary")
@@ -192,9 +193,9 @@ def _check_reach(cls, config, name):
 
 
 def _check_calls(saved, name):
-    """Every call in a graph takes a tensor of that graph.
+    """Raises an error for a call that does not take a tensor of the graph.
 
-    Keras computes a call on constants at once, however large its result.
+    Keras would compute a call on constants at once, whatever its size.
     """
     nodes = saved.get("inbound_nodes")
     if not isinstance(nodes, list):
@@ -237,7 +238,7 @@ def _unknown(kind, module, name, registered=None):
     elif module not in (None, "builtins") and ">" not in str(kind):
         kind = f"{module}.{kind}"
     return ConversionError(
-        f"{name} holds {str(kind)[:100]!r}, which is not known here, neither "
-        "of Keras nor registered: first import the module that registers it "
-        "(--import MODULE)"
+        f"{name} contains {str(kind)[:100]!r}, which is unknown, neither a "
+        "part of Keras nor registered: first import the module that registers "
+        "it (--import MODULE)"
     )

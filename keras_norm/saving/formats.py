@@ -1,4 +1,4 @@
-"""What a model file is, and a copy that this version of Keras can read."""
+"""Prepares `.keras` and HDF5 files of any version for this Keras."""
 
 import contextlib
 import dataclasses
@@ -25,12 +25,12 @@ VERSION = re.compile(r"\d[\w.+-]{0,30}\Z", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class PreparedFile:
-    """A file that Keras is to load.
+    """A file that Keras can load.
 
     Attributes:
-        path: The file, or a fixed copy.
-        num_values: How many values its weights have; None if any number may
-            be allocated.
+        path: The file, or a converted copy.
+        num_values: Number of values in its weights; None for no limit on the
+            weights that may be allocated.
     """
 
     path: pathlib.Path
@@ -38,22 +38,23 @@ class PreparedFile:
 
 
 def prepare_file(source, folder, unsafe, notes, modules=()):
-    """A file as Keras can load it, checked before Keras sees it.
+    """Checks a file before Keras reads it, and converts it if it is old.
 
     Args:
-        source: Path of a `.keras` or HDF5 file; told apart by their content.
-        folder: Where a copy may be made.
-        unsafe: Whether Python code in the file may run, and sizes out of
-            proportion are taken.
-        notes: List to which is added what the user should know.
-        modules: Names of modules whose classes the file may name.
+        source: Path of a `.keras` or HDF5 file; its content tells which.
+        folder: Folder for a copy.
+        unsafe: If True, Python code in the file may run, and implausible sizes
+            are accepted.
+        notes: List of strings, to which remarks for the user are added.
+        modules: Names of modules whose classes the file may contain.
 
     Returns:
-        A `Staged`.
+        A `PreparedFile`.
 
     Raises:
-        ConversionError: for what is no model file, or what no model needs.
-        ValueError: for code in the file, unless it may run.
+        ConversionError: if it is not a model file, or contains objects that
+            models do not need.
+        ValueError: for Python code in the file, unless `unsafe`.
     """
     path = pathlib.Path(source)
     name = repr(str(path))
@@ -68,8 +69,8 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
         )
     if "class_name" not in config:
         raise ConversionError(
-            f"{name} is damaged: its config does not say which class its model "
-            f"is of. Received: {str(config)[:80]}"
+            f"{name} is damaged: its config does not name the class of its "
+            f"model. Received: {str(config)[:80]}"
         )
     if old:
         config_checks.check_depth(config, name)
@@ -92,29 +93,29 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
 
 
 def _is_hdf5(path, name):
-    """Whether a file is HDF5; it is a zip archive otherwise."""
+    """Returns True for an HDF5 file, False for a zip archive."""
     if (path / "saved_model.pb").exists():
         raise ConversionError(
-            f"{name} is a SavedModel, which holds no Keras layers to convert: "
-            "save the Keras model itself, as .keras"
+            f"{name} is a SavedModel, which contains no Keras layers: save the "
+            "Keras model as a .keras file"
         )
     if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
+        problem = "is not a file" if path.exists() else "does not exist"
         raise ConversionError(
-            f"{name} {what}: name a .keras or .h5 file, or applications:NAME"
+            f"{name} {problem}: pass a .keras or .h5 file, or applications:NAME"
         )
     with path.open("rb") as file:
         head = file.read(8)
     if head != HDF5_MAGIC and not head.startswith(ZIP_MAGIC):
-        what = "neither a .keras archive nor an HDF5 file" if head else "empty"
+        kind = "neither a .keras archive nor an HDF5 file" if head else "empty"
         raise ConversionError(
-            f"{name} is {what}: save the Keras model again, as .keras"
+            f"{name} is {kind}: save the Keras model again as a .keras file"
         )
     return head == HDF5_MAGIC
 
 
 def _read_hdf5(path, name, unsafe):
-    """The config, the version of Keras and the number of stored values."""
+    """Returns the config, the version of Keras and the number of values."""
     with h5py.File(path) as file:
         text = hdf5_checks.read_text(file, "model_config", name)
         version = hdf5_checks.read_text(file, "keras_version", name) or "1.0"
@@ -124,8 +125,8 @@ def _read_hdf5(path, name, unsafe):
             num_values = hdf5_checks.count_values(file, size, name)
     if text is None:
         raise ConversionError(
-            f"{name} holds no model, at most weights: load them into the model "
-            "with model.load_weights, then save it whole, as .keras"
+            f"{name} contains no model, at most weights: load them with "
+            "model.load_weights, then save the whole model as a .keras file"
         )
     config = zip_checks.parse_json(text, "model_config", name)
     return config, _checked_version(version, name), num_values
@@ -135,21 +136,21 @@ def _read_archive(path, name, unsafe):
     with zipfile.ZipFile(path) as archive:
         if not unsafe:
             zip_checks.check_archive(archive, path.stat().st_size, name)
-        # A checksum counts only once all of a member was read.
+        # A checksum is verified only after the whole member was read.
         damaged = archive.testzip()
         if damaged:
             raise zipfile.BadZipFile(f"Bad CRC-32 for file {damaged!r}")
         if zip_checks.CONFIG not in archive.namelist():
             raise ConversionError(
-                f"{name} is a zip archive without a Keras model, it has no "
-                "config.json: name a .keras or .h5 file"
+                f"{name} is a zip archive without a Keras model, because "
+                "config.json is missing: pass a .keras or .h5 file"
             )
         config = zip_checks.read_json(archive, zip_checks.CONFIG, name)
         metadata = zip_checks.read_json(archive, zip_checks.METADATA, name)
         num_values = None
         if not unsafe:
             num_values = _count_values(archive, name)
-    # With compile=False it is not read, so no code in it would run.
+    # With compile=False Keras does not read it, so its code cannot run.
     config.pop("compile_config", None)
     version = metadata.get("keras_version", "3.0")
     return config, _checked_version(version, name), num_values
@@ -158,13 +159,13 @@ def _read_archive(path, name, unsafe):
 def _count_values(archive, name):
     if zip_checks.WEIGHTS not in archive.namelist():
         raise ConversionError(
-            f"{name} is damaged or cut off, copy it again: it has no "
-            f"{zip_checks.WEIGHTS}"
+            f"{name} is damaged or truncated, copy it again: "
+            f"{zip_checks.WEIGHTS} is missing"
         )
     info = archive.getinfo(zip_checks.WEIGHTS)
     with archive.open(info) as file, contextlib.ExitStack() as stack:
         if info.compress_type != zipfile.ZIP_STORED:
-            # HDF5 goes back and forth, which a compressed member cannot.
+            # HDF5 needs random access, which a compressed member lacks.
             file = io.BytesIO(file.read())
         weights = stack.enter_context(h5py.File(file))
         return hdf5_checks.count_values(weights, info.compress_size, name)
@@ -174,7 +175,7 @@ def _checked_version(version, name):
     if isinstance(version, str) and VERSION.match(version):
         return version
     raise ConversionError(
-        f"{name} is damaged: the version of Keras that it names is none. "
+        f"{name} is damaged: its version of Keras is invalid. "
         f"Received: keras_version={str(version)[:80]!r}"
     )
 
@@ -183,7 +184,7 @@ def _link(path, copy):
     try:
         copy.symlink_to(path.resolve())
     except OSError:
-        # Windows lets only some users make links.
+        # On Windows only some users may create links.
         shutil.copyfile(path, copy)
 
 

@@ -1,4 +1,4 @@
-"""An HDF5 file, looked at before Keras reads it."""
+"""Checks an HDF5 file before Keras reads it."""
 
 import math
 
@@ -13,10 +13,10 @@ MAX_ATTRIBUTE = 2**24
 
 
 def read_text(file, key, name):
-    """A text among the attributes of a file, or None.
+    """Returns a text attribute of a file, or None if it does not exist.
 
     Raises:
-        ConversionError: if it is too long, or no text.
+        ConversionError: if it is too long, or is not a text.
     """
     if key not in file.attrs:
         return None
@@ -34,16 +34,17 @@ def read_text(file, key, name):
 
 
 def count_values(file, size, name):
-    """How many values all datasets of a file hold.
+    """Counts the values in all datasets of a file.
 
     Args:
         file: `h5py.File`.
-        size: How many bytes it takes on the disk.
-        name: What to call the file in an error.
+        size: Size of the file in bytes.
+        name: Name of the file in errors.
 
     Raises:
-        ConversionError: for data that is elsewhere, in another file or under
-            another name, and for sizes out of all proportion to what is stored.
+        ConversionError: for data that is stored elsewhere, in another file or
+            under another name, and for datasets that are implausibly large for
+            the size of the file.
     """
     num_values = num_bytes = 0
     seen, waiting = set(), [file["/"]]
@@ -73,8 +74,8 @@ def _check_link(group, key, name):
     link = group.get(key, getlink=True)
     if not isinstance(link, h5py.HardLink):
         raise ConversionError(
-            f"{name} is refused: {key[:80]!r} in {group.name[:80]!r} leads to "
-            f"what is stored elsewhere ({type(link).__name__}); {TRUST}"
+            f"{name} is refused: {key[:80]!r} in {group.name[:80]!r} links to "
+            f"data stored elsewhere ({type(link).__name__}); {TRUST}"
         )
 
 

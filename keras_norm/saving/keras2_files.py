@@ -1,4 +1,4 @@
-"""Configs of Keras 2 as Keras 3 reads them."""
+"""Reads files of Keras 2: converts their configs to Keras 3."""
 
 from keras_norm.errors import ConversionError
 
@@ -8,8 +8,8 @@ SEPARABLE = (
     "kernel_regularizer",
     "kernel_constraint",
 )
-# What Keras 2 wrote and the layer of Keras 3 does not take.
-NO_ARGUMENTS = {
+# Arguments that Keras 2 saved and the layers of Keras 3 do not accept.
+REMOVED_ARGUMENTS = {
     "Conv1DTranspose": ("groups",),
     "Conv2DTranspose": ("groups",),
     "Conv3DTranspose": ("groups",),
@@ -25,14 +25,14 @@ MODELS = ("Functional", "Model", "Sequential")
 
 
 def upgrade_config(saved, notes):
-    """A config of Keras 2 as Keras 3 reads it.
+    """Converts a config of Keras 2 to Keras 3.
 
     Args:
-        saved: What the JSON of the file says; changed in place.
-        notes: List to which is added what the user should know.
+        saved: The parsed JSON of the file; changed in place.
+        notes: List of strings, to which remarks for the user are added.
 
     Raises:
-        ConversionError: for an operation that Keras 3 does not know.
+        ConversionError: for an operation that Keras 3 does not support.
     """
     if isinstance(saved, list):
         return [upgrade_config(value, notes) for value in saved]
@@ -41,14 +41,14 @@ def upgrade_config(saved, notes):
     kind, config = saved.get("class_name"), saved.get("config")
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         raise ConversionError(
-            f"the file holds {config['name']!r}, an operation of TensorFlow "
-            "that is no layer, and Keras 3 cannot load it: put a layer in its "
-            "place where the model was made"
+            f"the file contains {config['name']!r}, an operation of "
+            "TensorFlow that is not a layer and that Keras 3 cannot load: "
+            "replace it by a layer in the code that builds the model"
         )
     if kind == "Sequential":
-        saved["config"] = config = _with_input(config, notes)
+        saved["config"] = config = _add_input(config, notes)
     elif kind in MODELS:
-        _mend_graph(config)
+        _upgrade_graph(config)
         saved["class_name"] = "Model"
     if kind in MODELS:
         if "module" in saved:
@@ -59,20 +59,20 @@ def upgrade_config(saved, notes):
             config["batch_shape"] = shape
         if kind == "BatchNormalization" and isinstance(config["axis"], list):
             (config["axis"],) = config["axis"]
-        for name in NO_ARGUMENTS.get(kind, ()):
-            # time_major=True changes the layer: left for Keras to refuse.
+        for name in REMOVED_ARGUMENTS.get(kind, ()):
+            # time_major=True changes the layer: Keras itself refuses it.
             if config.get(name) is not True:
                 config.pop(name, None)
         if isinstance(config.get("layer"), dict):
-            # Wrappers look up classes by module, which Keras 2.12 brought.
+            # Wrappers look up classes by module, which was new in Keras 2.12.
             kind = config["layer"]["class_name"]
             wrapped = {"module": "keras.layers", "registered_name": kind}
             config["layer"] = wrapped | config["layer"]
     return {key: upgrade_config(value, notes) for key, value in saved.items()}
 
 
-def _with_input(config, notes):
-    """The config of a Sequential that starts with an input, if it can."""
+def _add_input(config, notes):
+    """Adds an input to the config of a Sequential, if its shape is known."""
     if isinstance(config, list):
         config = {"name": "sequential", "layers": config}
     first = config["layers"][0]
@@ -90,13 +90,13 @@ def _with_input(config, notes):
         )
         notes.append(
             f"The Sequential model {config['name']!r} of Keras 2 starts with "
-            f"{name!r}: rebuilt on a keras.Input of shape {tuple(shape)}."
+            f"{name!r}: added a keras.Input of shape {tuple(shape)}."
         )
     return config
 
 
-def _mend_graph(config):
-    """Mends how a functional model names its tensors, in place."""
+def _upgrade_graph(config):
+    """Fixes the tensor references of a functional model, in place."""
     layers = config["layers"]
     for layer in layers:
         if layer["class_name"] not in MODELS:
@@ -110,8 +110,8 @@ def _mend_graph(config):
         )
         if max(ref[1] for ref in inner + ends) < len(layer["inbound_nodes"]):
             continue
-        # Keras 2 counts the calls of a nested model from one; so does Keras 3,
-        # where it names the outputs and the nested model is functional.
+        # Keras 2 counts the calls of a nested model from one. Keras 3 does so
+        # only for outputs of a functional nested model.
         for ref in inner + (
             ends if layer["class_name"] == "Sequential" else []
         ):
@@ -122,11 +122,11 @@ def _mend_graph(config):
 
 
 def _references(nodes):
-    """The lists `[name, call, tensor, ...]` within lists and dicts."""
+    """Yields the lists `[name, call, tensor, ...]` in lists and dicts."""
     if isinstance(nodes, dict):
         nodes = list(nodes.values())
     if isinstance(nodes, list):
-        if [type(part) for part in nodes[:3]] == [str, int, int]:
+        if [type(value) for value in nodes[:3]] == [str, int, int]:
             yield nodes
-        for part in nodes:
-            yield from _references(part)
+        for value in nodes:
+            yield from _references(value)

@@ -1,8 +1,13 @@
-"""Objects of Keras by the names in a config, without importing anything.
+"""Private names of Keras that loading needs, seen in Keras 3.8 to 3.15.
 
-`get_symbol_from_name` is what every version of Keras 3 asks first; classes that
-are not public, such as bare operations, it takes from the module itself. Layers
-without a module, as Keras 2 wrote them, it looks up in its package of layers.
+They are here and not in `conversion/graph.py`, because loading does not import
+the conversion.
+
+* `get_symbol_from_name` is the first lookup of every version of Keras 3.
+  Classes that are not public, such as bare operations, Keras takes from the
+  module; layers that Keras 2 saved without a module, from `keras.src.layers`.
+* `Variable` is the class of every weight on every backend.
+* `functional.deserialize_node` reads a call of a functional model.
 """
 
 import inspect
@@ -11,6 +16,17 @@ import sys
 import keras
 from keras.src import layers as _layers
 from keras.src.api_export import get_symbol_from_name
+from keras.src.backend.common.variables import Variable
+from keras.src.models import functional
+
+__all__ = [
+    "Variable",
+    "find_class",
+    "find_registered",
+    "functional",
+    "is_model_class",
+    "is_model_function",
+]
 
 CLASSES = (
     keras.Operation,
@@ -24,10 +40,10 @@ CLASSES = (
     keras.quantizers.Quantizer,
     keras.random.SeedGenerator,
     keras.regularizers.Regularizer,
-    # Keras 3.8 has none.
+    # Keras 3.8 does not have this class.
     getattr(keras.quantizers, "QuantizationConfig", keras.quantizers.Quantizer),
 )
-# Where Keras looks for a function by its bare name.
+# Modules in which Keras looks up a function by its bare name.
 FUNCTION_MODULES = (
     "keras.activations",
     "keras.constraints",
@@ -36,7 +52,7 @@ FUNCTION_MODULES = (
     "keras.metrics",
     "keras.regularizers",
 )
-# Functions there that make objects of any kind.
+# Functions of these modules that create objects of any kind.
 NOT_IN_MODELS = ("get", "serialize", "deserialize")
 LEGACY_MODELS = {
     "Functional": keras.Model,
@@ -46,38 +62,41 @@ LEGACY_MODELS = {
 
 
 def find_registered(saved):
-    """The registered class that a saved object names, or None."""
-    # Without a module, the class name alone counts where Keras 2 wrote it.
+    """Returns the registered class that a saved object names, or None."""
+    # Keras 2 wrote no module: then only the class name counts.
     key = "registered_name" if "module" in saved else "class_name"
     return keras.saving.get_registered_object(
         saved.get(key, saved["class_name"])
     )
 
 
-def find_class(kind, module, modules=()):
-    """What Keras would find by a class name and a module, or None.
+def find_class(class_name, module, modules=()):
+    """Returns the object that Keras would find, without importing anything.
 
     Args:
-        kind: String, the name.
+        class_name: String.
         module: String, or None for a name without a module.
-        modules: Names of imported modules that may be named beside Keras.
+        modules: Names of imported modules that are allowed besides Keras.
+
+    Returns:
+        The object, or None.
     """
     if module is None:
-        return LEGACY_MODELS.get(kind) or vars(_layers).get(kind)
+        return LEGACY_MODELS.get(class_name) or vars(_layers).get(class_name)
     if module == "keras" or module.startswith("keras."):
-        return _keras_symbol(module, kind)
-    if any(f"{module}.".startswith(f"{known}.") for known in modules):
-        return _member(module, kind)
+        return _keras_symbol(module, class_name)
+    if any(f"{module}.".startswith(f"{allowed}.") for allowed in modules):
+        return _member(module, class_name)
     return None
 
 
 def is_model_class(found):
-    """Whether it is a class of something that a model is made of."""
+    """Returns True for a class that models are made of."""
     return inspect.isclass(found) and issubclass(found, CLASSES)
 
 
 def is_model_function(function, module):
-    """Whether a name is that of a registered function or one for models.
+    """Returns True for the name of a registered function or one for models.
 
     Args:
         function: The name.

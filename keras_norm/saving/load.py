@@ -1,7 +1,6 @@
-"""Models from files and into files: one line for whatever goes wrong."""
+"""Loads and saves model files; every error is one line."""
 
 import contextlib
-import difflib
 import inspect
 import io
 import os
@@ -16,13 +15,15 @@ import keras
 
 import keras_norm.compat  # noqa: F401 (registers the layers of TFA)
 from keras_norm.errors import ConversionError
+from keras_norm.errors import nearest_name
+from keras_norm.errors import one_line
 from keras_norm.errors import printable
 from keras_norm.saving import formats
 from keras_norm.saving import load_limits
 
 APPLICATIONS = "applications:"
-LONGEST = 400
-# As Keras says it, with the name and the registered name of the thing.
+MAX_LINE = 400
+# Error of Keras with the name and the registered name of an unknown object.
 UNKNOWN = re.compile(
     r"(?:Could not (?:locate|deserialize) (?:class|function)|Unknown [\w ]+:)"
     r" '([^']+)'(?:.*'registered_name': '([^'>]+>[^']+)')?",
@@ -33,28 +34,29 @@ UNKNOWN = re.compile(
 def load_model(
     source, unsafe=False, weights=None, modules=(), require_built=True
 ):
-    """A model, not compiled, and what its user should know about it.
+    """Loads a model without compiling it.
 
     Args:
-        source: Path of a `.keras` file or of a legacy HDF5 file, of Keras 2
-            too; or "applications:NAME", a function of `keras.applications`.
-        unsafe: Whether Python code in the file may run. Defaults to False.
-        weights: For an application: None, fresh ones, or "imagenet".
-        modules: Names of imported modules, whose classes a file may name.
-        require_built: Whether a model without weights is an error.
+        source: Path of a `.keras` file or of a legacy HDF5 file, also of Keras
+            2; or "applications:NAME", a function of `keras.applications`.
+        unsafe: If True, Python code in the file may run. Defaults to False.
+        weights: Weights of an application: None for random initialization, or
+            "imagenet".
+        modules: Names of imported modules whose classes a file may contain.
+        require_built: If True, a model without weights is an error.
 
     Returns:
-        `(model, notes)`; `notes` is a list of short sentences.
+        `(model, notes)`; `notes` is a list of remarks for the user.
 
     Raises:
-        ConversionError: of one line, for what cannot be loaded.
+        ConversionError: with a message of one line, if loading fails.
     """
     source = os.fsdecode(source)
     is_application = source.startswith(APPLICATIONS)
     if weights not in ((None, "imagenet") if is_application else (None,)):
         raise ConversionError(
             "`weights` must be None or 'imagenet' for an application, and None "
-            f"for a file, which has its own. Received: weights={weights!r}"
+            f"for a file, which contains weights. Received: weights={weights!r}"
         )
     notes = []
     try:
@@ -62,43 +64,43 @@ def load_model(
             if is_application:
                 model = _application(source, weights, notes)
             else:
-                staged = formats.prepare_file(
+                prepared = formats.prepare_file(
                     source, folder, unsafe, notes, modules
                 )
-                with _limits(source, staged):
+                with _limits(source, prepared):
                     model = keras.saving.load_model(
-                        staged.path, compile=False, safe_mode=not unsafe
+                        prepared.path, compile=False, safe_mode=not unsafe
                     )
     except Exception as error:
-        raise _explained(repr(source), error) from error
+        raise _load_error(repr(source), error) from error
     if not isinstance(model, keras.Model) or not (
         model.built or not require_built
     ):
         raise ConversionError(
-            f"{source!r} holds a {type(model).__name__} that is not a built "
+            f"{source!r} contains a {type(model).__name__} that is not a built "
             "model: call the model on data, then save it again"
         )
     return model, notes
 
 
-def _limits(source, staged):
-    if staged.num_values is None:
+def _limits(source, prepared):
+    if prepared.num_values is None:
         return contextlib.nullcontext()
-    return load_limits.limit_loading(repr(source), staged.num_values)
+    return load_limits.limit_loading(repr(source), prepared.num_values)
 
 
 def check_target(path, overwrite=False):
-    """Raises a `ConversionError` where `save_model` would, before the work."""
+    """Raises a `ConversionError` if `save_model` cannot write the path."""
     path = pathlib.Path(path)
     name = repr(str(path))
     if path.suffix != ".keras":
         raise ConversionError(
-            f"{name} does not end in .keras, the one format that is written: "
+            f"{name} does not end in .keras, the only supported output format: "
             f"write to {path.stem + '.keras'!r}"
         )
     try:
         if path.is_dir():
-            raise ConversionError(f"{name} is a folder: name a file in it")
+            raise ConversionError(f"{name} is a folder: pass a file in it")
         if path.exists() and not overwrite:
             raise ConversionError(
                 f"{name} exists: choose another name, or replace it with "
@@ -107,25 +109,25 @@ def check_target(path, overwrite=False):
         folder = path.resolve().parent
         if not folder.is_dir():
             raise ConversionError(
-                f"{name} is to lie in a folder that does not exist: make "
+                f"The folder of {name} does not exist: create "
                 f"{str(folder)!r} first"
             )
         with tempfile.NamedTemporaryFile(dir=folder, prefix="."):
             pass
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
 
 
 def save_model(model, path, overwrite=False):
-    """Writes a `.keras` file, whole or not at all.
+    """Writes a `.keras` file atomically.
 
     Args:
         model: Keras model.
-        path: Where to; ends in `.keras`.
-        overwrite: Whether to replace what is there. Defaults to False.
+        path: Path of the file; ends in `.keras`.
+        overwrite: If True, replaces an existing file. Defaults to False.
 
     Raises:
-        ConversionError: of one line, for what cannot be written.
+        ConversionError: with a message of one line, if writing fails.
     """
     check_target(path, overwrite)
     target = pathlib.Path(path).resolve()
@@ -137,7 +139,7 @@ def save_model(model, path, overwrite=False):
             os.fsync(file.fileno())
         os.replace(unfinished, target)
     except Exception as error:
-        raise _unwritten(path, error) from error
+        raise _write_error(path, error) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -154,62 +156,63 @@ def _quiet():
 
 def _application(source, weights, notes):
     functions = {
-        name.lower(): function
+        name: function
         for name, function in vars(keras.applications).items()
         if inspect.isfunction(function)
     }
     name = source.removeprefix(APPLICATIONS)
-    near = difflib.get_close_matches(name.lower(), functions, n=1, cutoff=0)
-    function = functions[near[0]]
+    function = functions[nearest_name(name, functions, cutoff=0)]
     if function.__name__ != name:
         raise ConversionError(
-            f"keras.applications has no {name!r}: the nearest name is "
+            f"keras.applications has no model {name!r}: the nearest name is "
             f"{APPLICATIONS}{function.__name__}"
         )
     if weights is None:
-        notes.append(f"{name} has fresh random weights.")
+        notes.append(f"{name} has random initial weights.")
     return function(weights=weights)
 
 
-def _explained(name, error):
-    """A `ConversionError` for whatever was raised while loading."""
+def _load_error(name, error):
+    """Returns a `ConversionError` for any error raised while loading."""
     text = str(error)
     unknown = UNKNOWN.search(text)
     if isinstance(error, ConversionError):
         line = text
     elif "safe_mode" in text:
         line = (
-            f"{name} holds Python code, which could do anything when it runs: "
-            "if you trust the file, let it with unsafe=True (--unsafe)"
+            f"{name} contains Python code, which could do anything when it "
+            "runs: if you trust the file, allow it with unsafe=True (--unsafe)"
         )
     elif unknown:
         line = (
-            f"{name} holds {unknown[2] or unknown[1]!r}, which is not known "
-            "here: first import the module that registers it (--import MODULE)"
+            f"{name} contains {unknown[2] or unknown[1]!r}, which is unknown: "
+            "first import the module that registers it (--import MODULE)"
         )
     elif isinstance(error, zipfile.BadZipFile) or "truncated" in text:
-        line = f"{name} is damaged or cut off, copy it again: {text}"
+        line = f"{name} is damaged or truncated, copy it again: {text}"
     else:
-        line = f"{name} does not load: {_cause(error)}"
-    return _one_line(line)
+        line = f"{name} cannot be loaded: {_cause(error)}"
+    return _conversion_error(line)
 
 
-def _unwritten(path, error):
+def _write_error(path, error):
     if isinstance(error, ConversionError):
         return error
-    return _one_line(f"{str(path)!r} cannot be written: {_cause(error)}")
+    return _conversion_error(
+        f"{str(path)!r} cannot be written: {_cause(error)}"
+    )
 
 
 def _cause(error):
-    # Without the name of a temporary file.
+    # `strerror` leaves out the name of a temporary file.
     text = getattr(error, "strerror", None) or str(error)
-    # Keras wraps an error into another, whole config and all.
+    # Keras wraps an error in another error with the whole config.
     text = text.rpartition("Exception encountered: ")[-1]
     return f"{type(error).__name__}: {text}"
 
 
-def _one_line(text):
-    line = printable(" ".join(text.split()))
-    if len(line) > LONGEST:
-        line = f"{line[: LONGEST - 3]}..."
+def _conversion_error(text):
+    line = printable(one_line(text))
+    if len(line) > MAX_LINE:
+        line = f"{line[: MAX_LINE - 3]}..."
     return ConversionError(line)

@@ -1,9 +1,7 @@
-"""Limits on what Keras does while it loads a file: weights made, calls tried.
+"""Limits on loading a file: the size of its weights and the calls of layers.
 
-A config of a few bytes can ask for weights of any size, and Keras makes them
-before it reads the stored ones. `Variable` is the class of every weight on
-every backend, and `deserialize_node` reads a call of a functional model, in
-Keras 3.8 to 3.15.
+A config of a few bytes can ask for weights of any size, and Keras allocates
+them before it reads the stored weights.
 """
 
 import contextlib
@@ -12,85 +10,84 @@ import math
 import threading
 
 import keras
-from keras.src.backend.common.variables import Variable
-from keras.src.models import functional
 
 from keras_norm.errors import ConversionError
+from keras_norm.saving import keras_internals
 
-# What layers hold beside what they store, such as constants and states; and
-# some are made twice, as the layer of a Bidirectional is.
+# Layers also allocate values that they do not store, such as constants and
+# states, and some are created twice, such as the layer of a Bidirectional.
 MARGIN = 2**24
 FACTOR = 2
 MAX_TRIES = 10_000
-MAX_TRIES_A_CALL = 100
+MAX_TRIES_PER_CALL = 100
 
 
 @contextlib.contextmanager
 def limit_loading(name, num_stored):
-    """Limits what is built in this scope, by this thread.
+    """Limits the layers that this thread builds inside the scope.
 
     Args:
-        name: What to call the file in an error.
-        num_stored: How many values it stores.
+        name: Name of the file in errors.
+        num_stored: Number of values that the file stores.
 
     Raises:
         ConversionError: inside the scope, before more values are allocated
-            than are stored, or when the calls of a graph lead nowhere.
+            than are stored, or if the calls of a graph cannot be resolved.
     """
     thread = threading.get_ident()
-    num_made = 0
+    num_allocated = 0
     tried, num_tries = set(), 0
 
-    def spend(shape):
-        nonlocal num_made
+    def count(shape):
+        nonlocal num_allocated
         if threading.get_ident() != thread:
             return
-        num_made += math.prod(n for n in shape if isinstance(n, int))
-        if num_made > FACTOR * num_stored + MARGIN:
+        num_allocated += math.prod(n for n in shape if isinstance(n, int))
+        if num_allocated > FACTOR * num_stored + MARGIN:
             raise ConversionError(
-                f"{name} is refused: its layers have weights of {num_made:,} "
-                f"values or more, and it stores {num_stored:,}; if you trust "
-                "the file, allow it with unsafe=True (--unsafe)"
+                f"{name} is refused: its layers have {num_allocated:,} weights "
+                f"or more, but it stores {num_stored:,}; if you trust the "
+                "file, allow it with unsafe=True (--unsafe)"
             )
 
     def create(self, initializer, shape=None, *args, **kwargs):
         with contextlib.suppress(TypeError):
-            # A shape that is none is left for Keras to refuse.
-            spend([shape] if isinstance(shape, int) else shape or ())
+            # Keras itself refuses an invalid shape.
+            count([shape] if isinstance(shape, int) else shape or ())
         return create.__wrapped__(self, initializer, shape, *args, **kwargs)
 
     def build(self, input_shape):
-        # Spreads its mean over every axis that it keeps, outside any weight.
+        # Broadcasts its mean over every axis that it keeps, outside weights.
         with contextlib.suppress(AttributeError, IndexError, TypeError):
             axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
-            spend([input_shape[axis] for axis in axes if axis is not None])
+            count([input_shape[axis] for axis in axes if axis is not None])
         return build.__wrapped__(self, input_shape)
 
     def read_call(node_data, created_layers):
         nonlocal num_tries
         if threading.get_ident() == thread:
-            # A call whose inputs are not there yet is tried again, in Keras
-            # 3.8 for ever.
+            # A call whose inputs do not exist yet is tried again, in Keras 3.8
+            # without end.
             tried.add(id(node_data))
             num_tries += 1
-            if num_tries > MAX_TRIES + MAX_TRIES_A_CALL * len(tried):
+            if num_tries > MAX_TRIES + MAX_TRIES_PER_CALL * len(tried):
                 raise ConversionError(
                     f"{name} is damaged: the calls of its layers form a loop, "
-                    "or take tensors that no layer gives"
+                    "or take tensors that no layer outputs"
                 )
         return read_call.__wrapped__(node_data, created_layers)
 
     with (
-        _replaced(Variable, "__init__", create),
+        _replaced(keras_internals.Variable, "__init__", create),
         _replaced(keras.layers.Normalization, "build", build),
-        _replaced(functional, "deserialize_node", read_call),
+        _replaced(keras_internals.functional, "deserialize_node", read_call),
     ):
         yield
 
 
 @contextlib.contextmanager
 def _replaced(owner, name, function):
-    """Wraps a function of a class or module for a while."""
+    """Replaces a function of a class or module inside a scope."""
     before = getattr(owner, name)
     setattr(owner, name, functools.wraps(before)(function))
     try:

@@ -1,4 +1,4 @@
-"""A zip archive, looked at before anything in it is read or unpacked."""
+"""Checks a `.keras` zip archive before its members are unpacked."""
 
 import json
 import stat
@@ -10,8 +10,8 @@ METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 ASSETS = "assets/"
 MAX_MEMBERS = 10_000
-# Weights hardly shrink, unless most of them are zero. What stays below the
-# floor harms nobody.
+# Weights hardly compress, unless most of them are zero. Sizes below the floor
+# are harmless.
 MAX_EXPANSION = 20
 FLOOR = 2**26
 MAX_TEXT = {CONFIG: 2**24, METADATA: 2**20}
@@ -21,16 +21,16 @@ TRUST = "if you trust the file, allow it with unsafe=True (--unsafe)"
 
 
 def check_archive(archive, size, name):
-    """Raises an error for an archive that Keras did not write.
+    """Raises an error for an archive that Keras cannot have written.
 
     Args:
         archive: `zipfile.ZipFile`.
         size: Size of the file in bytes.
-        name: What to call the file in an error.
+        name: Name of the file in errors.
 
     Raises:
-        ConversionError: for names that lead out of a folder, members of the
-            same name, links, encryption, and sizes out of all proportion.
+        ConversionError: for paths outside the archive, duplicate names, links,
+            encryption, and implausible compression ratios.
     """
     infos = archive.infolist()
     names = [info.filename for info in infos]
@@ -39,11 +39,11 @@ def check_archive(archive, size, name):
             f"{name} is refused: it has {len(names):,} members, more than "
             f"{MAX_MEMBERS:,}"
         )
-    twice = len(names) - len(set(names))
-    if twice:
+    num_duplicates = len(names) - len(set(names))
+    if num_duplicates:
         raise ConversionError(
-            f"{name} is damaged: {twice:,} of its members have the name of "
-            "another one"
+            f"{name} is damaged: {num_duplicates:,} of its members have the "
+            "name of another member"
         )
     for info in infos:
         _check_member(info, name)
@@ -54,10 +54,10 @@ def check_archive(archive, size, name):
 
 
 def read_json(archive, member, name):
-    """What a member says; `{}` if it is not there.
+    """Parses a JSON member; returns `{}` if it does not exist.
 
     Raises:
-        ConversionError: if it is too long, or no dict.
+        ConversionError: if it is too long, or is not a dict.
         ValueError: if it is not JSON.
     """
     if member not in archive.namelist():
@@ -72,12 +72,12 @@ def read_json(archive, member, name):
 
 
 def parse_json(text, what, name):
-    """A dict from JSON; an error if it is not one.
+    """Parses a dict from JSON; raises an error for any other value.
 
     Args:
         text: String or bytes.
-        what: What the text is, for an error.
-        name: What to call the file in an error.
+        what: Name of the text in errors.
+        name: Name of the file in errors.
     """
     marks = ("{", "[") if isinstance(text, str) else (b"{", b"[")
     if sum(text.count(mark) for mark in marks) > MAX_CONTAINERS:
@@ -95,7 +95,7 @@ def parse_json(text, what, name):
 
 
 def keras_members(archive):
-    """The names of the members that Keras reads."""
+    """Returns the names of the members that Keras reads."""
     return [
         member
         for member in archive.namelist()
@@ -105,17 +105,17 @@ def keras_members(archive):
 
 def _check_member(info, name):
     member = f"member {info.filename[:80]!r}"
-    parts = info.filename.replace("\\", "/").split("/")
-    if ".." in parts or not parts[0] or ":" in parts[0]:
+    folders = info.filename.replace("\\", "/").split("/")
+    if ".." in folders or not folders[0] or ":" in folders[0]:
         raise ConversionError(
-            f"{name} is damaged: the name of its {member} leads out of the "
+            f"{name} is damaged: the path of its {member} leads outside the "
             "archive"
         )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise ConversionError(f"{name} is damaged: its {member} is a link")
     if info.flag_bits & 1:
         raise ConversionError(
-            f"{name} is encrypted: write it again without a password"
+            f"{name} is encrypted: save it again without a password"
         )
     if info.file_size > max(FLOOR, MAX_EXPANSION * info.compress_size):
         raise _expands(name, member, info.file_size, info.compress_size)

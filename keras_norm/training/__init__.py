@@ -1,6 +1,6 @@
-"""Training that any number of replicas does as one device would.
+"""Training on several replicas with the results of a single device.
 
-On the TensorFlow backend alone; nothing else of the package imports it.
+Requires the TensorFlow backend. The rest of the package does not import it.
 """
 
 from keras_norm.training.nonfinite import NonFiniteError

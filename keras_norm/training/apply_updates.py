@@ -1,4 +1,4 @@
-"""What a step changes, on every replica at once."""
+"""Applies the updates of a training step on every replica."""
 
 import tensorflow as tf
 
@@ -6,18 +6,18 @@ from keras_norm.training import optimizer_adapter
 
 
 def apply_updates(model, strategy, gradients, state, other_state, verdict):
-    """Updates weights, state, averages and counters, if the step is good.
+    """Updates weights, state, averages and counters after a finite step.
 
-    To be called in the cross-replica context: only there can an update depend
-    on a condition.
+    Call it in the cross-replica context: only there can an update depend on a
+    condition.
 
     Args:
         model: The `ReplicaModel`.
         strategy: The strategy of its variables.
         gradients: Gradients of the global batch, clipped.
-        state, other_state: New values of `LocalPass.moved_state` and
-            `LocalPass.other_state`.
-        verdict: The `Verdict` on the step.
+        state, other_state: New values of `ForwardBackward.changed_state` and
+            `ForwardBackward.other_state`.
+        verdict: The `StepVerdict`.
     """
 
     def update(variable, function, *tensors):
@@ -35,7 +35,7 @@ def apply_updates(model, strategy, gradients, state, other_state, verdict):
                 model.optimizer, strategy, gradients, passes.trainable
             )
         for variable, value in zip(
-            [*passes.moved_state, *passes.other_state],
+            [*passes.changed_state, *passes.other_state],
             [*state, *other_state],
             strict=True,
         ):

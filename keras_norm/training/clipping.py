@@ -1,8 +1,8 @@
-"""Gradient clipping, of gradients that are whole already."""
+"""Clips gradients that were summed over replicas."""
 
 import tensorflow as tf
 
-# What Keras' optimizers call them, and what a `ReplicaModel` does.
+# Arguments of Keras' optimizers and of `ReplicaModel`.
 OPTIMIZER_NAMES = {
     "clipnorm": "clip_norm",
     "global_clipnorm": "clip_global_norm",
@@ -13,10 +13,10 @@ OPTIMIZER_NAMES = {
 def clip_gradients(
     gradients, clip_norm=None, clip_global_norm=None, clip_value=None
 ):
-    """The gradients, clipped in at most one way.
+    """Clips gradients in at most one way.
 
     Args:
-        gradients: List of tensors, summed over replicas already.
+        gradients: List of tensors, already summed over replicas.
         clip_norm: Largest L2 norm of each tensor.
         clip_global_norm: Largest L2 norm of all tensors together.
         clip_value: Largest absolute value.
@@ -33,28 +33,30 @@ def clip_gradients(
 
 
 def check_limits(settings):
-    """Refuses what cannot clip.
+    """Raises an error for invalid limits.
 
     Args:
-        settings: Dict of the arguments of `clip`.
+        settings: Dict of the arguments of `clip_gradients`.
 
     Raises:
-        ValueError: for a limit that is not positive, and for more than one.
+        ValueError: for a limit that is not positive, or more than one limit.
     """
     given = {k: v for k, v in settings.items() if v is not None}
     received = ", ".join(f"{k}={v}" for k, v in given.items())
     if len(given) > 1:
         raise ValueError(
-            f"Gradients are clipped in one way at most. Received: {received}"
+            "Pass only one of clip_norm, clip_global_norm and clip_value. "
+            f"Received: {received}"
         )
     if any(value <= 0 for value in given.values()):
         raise ValueError(
-            f"Gradients are clipped to a positive number. Received: {received}"
+            f"The limit of gradient clipping must be positive. Received: "
+            f"{received}"
         )
 
 
 def optimizer_limits(optimizer):
-    """The limits that a Keras optimizer was given, as arguments of `clip`."""
+    """Returns a Keras optimizer's limits as arguments of `clip_gradients`."""
     limits = {
         ours: getattr(optimizer, theirs, None)
         for theirs, ours in OPTIMIZER_NAMES.items()

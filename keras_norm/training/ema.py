@@ -5,21 +5,21 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_norm import values
+from keras_norm import variables as variables_lib
 
 
 class MovingAverages:
-    """One average a float variable of a model, over the steps.
+    """Exponential moving averages of a model's float variables over steps.
 
     With `d = min(decay, (1 + step) / (10 + step))`:
 
         average = d * average + (1 - d) * variable
 
     Args:
-        decay: In [0, 1), or None for no averages.
+        decay: Number in [0, 1), or None for no averages.
 
     Raises:
-        ValueError: for another decay.
+        ValueError: for any other decay.
     """
 
     def __init__(self, decay):
@@ -33,10 +33,11 @@ class MovingAverages:
         self.averages = []
 
     def track(self, create, variables):
-        """Averages of the variables that have none yet.
+        """Creates averages of variables that are not averaged yet.
 
         Args:
-            create: `f(name, dtype, initial value)` gives a variable.
+            create: Function `f(name, dtype, initial value)` that creates a
+                variable.
             variables: The variables to average.
         """
         if self.decay is None:
@@ -44,25 +45,25 @@ class MovingAverages:
         known = {id(variable) for variable in self.variables}
         for variable in variables:
             if id(variable) not in known:
-                value = values.read(variable)
+                value = variables_lib.read_copy(variable)
                 name = f"average_{len(self.averages)}"
                 self.averages.append(create(name, variable.dtype, value))
                 self.variables.append(variable)
 
     def reset(self):
-        """Every average becomes what its variable is."""
-        values.copy(self.variables, self.averages)
+        """Sets every average to the current value of its variable."""
+        variables_lib.copy_values(self.variables, self.averages)
 
     def update(self, update, step):
-        """Moves every average on.
+        """Updates every average.
 
         Args:
-            update: `f(variable, function, *tensors)` assigns
+            update: Function `f(variable, function, *tensors)` that assigns
                 `function(value, *tensors)`.
-            step: The number of steps done, this one included.
+            step: Number of steps, including this one.
         """
 
-        def moved(average, variable, step):
+        def new_average(average, variable, step):
             step = tf.cast(step, average.dtype)
             decay = tf.minimum(
                 tf.cast(self.decay, average.dtype), (1 + step) / (10 + step)
@@ -72,10 +73,10 @@ class MovingAverages:
         for average, variable in zip(
             self.averages, self.variables, strict=True
         ):
-            update(average, moved, variable.value, step)
+            update(average, new_average, variable.value, step)
 
     def scope(self):
-        """A scope in which the variables read as their averages."""
+        """Returns a scope in which variables have the values of averages."""
         if not self.variables:
             return contextlib.nullcontext()
         return keras.StatelessScope(
@@ -90,10 +91,10 @@ class MovingAverages:
 
     @contextlib.contextmanager
     def swapped_in(self):
-        """Inside, the variables hold their averages."""
-        before = [values.read(v) for v in self.variables]
-        values.copy(self.averages, self.variables)
+        """Assigns the averages to the variables inside the scope."""
+        before = [variables_lib.read_copy(v) for v in self.variables]
+        variables_lib.copy_values(self.averages, self.variables)
         try:
             yield
         finally:
-            values.copy(before, self.variables)
+            variables_lib.copy_values(before, self.variables)

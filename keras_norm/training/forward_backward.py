@@ -1,4 +1,4 @@
-"""Forward and backward pass of one replica, without a side effect."""
+"""Forward and backward pass of one replica, without side effects."""
 
 import dataclasses
 from typing import Any
@@ -6,28 +6,73 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_norm.batch_scope import batch_scope
 from keras_norm.conversion import graph
-from keras_norm.training.collectives import packed_sum
+from keras_norm.distribution import all_reduce_sum_packed
+from keras_norm.step_scope import step_scope
 from keras_norm.training.tf_internals import get_masks
 from keras_norm.training.tf_internals import set_masks
 
 
-class ForwardBackward:
-    """Loss, gradients and new state of a model on a replica's share.
+@dataclasses.dataclass(frozen=True)
+class ReplicaSums:
+    """Contributions of a replica to sums over all replicas.
 
-    Nothing is assigned: weights and state go in as tensors and come out, so
-    that the pass can be compiled and repeated.
+    Attributes:
+        loss: The loss, weighted by the fraction of the global batch.
+        values: Dict of other scalars, weighted in the same way.
+        float_state: Changed state of layers, weighted in the same way.
+        other_state: Counters and random seeds after the pass, not weighted.
+        gradients: Gradients of `loss` times the loss scale.
+        y_pred: Outputs of the model, or None if no metric needs them.
+    """
+
+    loss: Any
+    values: dict
+    float_state: list
+    other_state: list
+    gradients: list
+    y_pred: Any
+
+    def reduce_over_replicas(self, padding=None):
+        """Returns loss, values and state of the global batch.
+
+        The sums take one message.
+
+        Args:
+            padding: None, or `(total, variables)` if the whole batch may be
+                padding: the number of present examples and the variables of
+                `float_state`, which then keep their values.
+        """
+        names = list(self.values)
+        loss, *small = all_reduce_sum_packed(
+            [self.loss, *self.values.values(), *self.float_state]
+        )
+        values = dict(zip(names, small, strict=False))
+        state = small[len(names) :]
+        if padding is not None:
+            total, variables = padding
+            state = [
+                tf.where(total > 0, new, old.value)
+                for new, old in zip(state, variables, strict=True)
+            ]
+        return loss, values, state
+
+
+class ForwardBackward:
+    """Computes loss, gradients and new state on a per-replica batch.
+
+    Nothing is assigned: weights and state are inputs and outputs, so that the
+    pass can be compiled and repeated.
 
     Args:
         owner: The `ReplicaModel`, for its loss.
-        model: The model that is trained.
+        model: The model to train.
         num_microbatches: Microbatches per step, computed one after the other.
-        xla: Whether the pass is compiled.
+        xla: If True, the pass is compiled with XLA.
 
     Raises:
-        ValueError: for a number of parts below 1, and for layers that
-            synchronize where the pass is to be compiled.
+        ValueError: if there is no microbatch, or if layers synchronize over
+            replicas under XLA.
     """
 
     def __init__(self, owner, model, num_microbatches, xla):
@@ -44,97 +89,100 @@ class ForwardBackward:
         state = [v for v in model.variables if id(v) not in trained]
         self.float_state = [v for v in state if "float" in v.dtype]
         self.other_state = [v for v in state if "float" not in v.dtype]
-        # Those of the former that a pass changes, as tracing it tells.
-        self._moved = set()
+        # Ids of the variables in `float_state` that tracing saw change.
+        self._changed = set()
         synchronized = _synchronized_layers(model)
         if xla and synchronized:
             raise ValueError(
-                "A pass that is compiled cannot wait for other replicas, as "
-                f"synchronized layers do ({', '.join(synchronized[:3])}). "
-                "Leave out `xla`, or `synchronized`, or take a layer that does "
-                f"not look at the batch. Received: xla={xla}"
+                "`xla` cannot compile layers that synchronize over replicas: "
+                f"{', '.join(synchronized[:3])}. Leave out `xla` or "
+                "`synchronized`, or use a layer without batch statistics. "
+                f"Received: xla={xla}"
             )
-        self._compute_part = self._compute
+        self._compute_microbatch = self._compute
         if xla:
-            self._compute_part = tf.function(
+            self._compute_microbatch = tf.function(
                 self._compute, jit_compile=True, autograph=False
             )
         elif num_microbatches > 1 and not synchronized:
-            # A function that is not inlined is traced once for all parts.
-            self._compute_part = tf.function(
+            # Without inlining, one trace serves all microbatches.
+            self._compute_microbatch = tf.function(
                 self._compute,
                 autograph=False,
                 experimental_attributes={"_noinline": True},
             )
 
     @property
-    def moved_state(self):
-        """The variables of `float_state` that a pass changes.
+    def changed_state(self):
+        """Variables in `float_state` that a pass changes.
 
-        Frozen weights are none of them: a mean over replicas would round them.
+        Frozen weights are not among them: a mean over replicas would round
+        them.
         """
-        return [v for v in self.float_state if id(v) in self._moved]
+        return [v for v in self.float_state if id(v) in self._changed]
 
-    def run(self, parts, shares, scale):
-        """The `Sums` over all parts of a replica's share.
+    def run(self, microbatches, fractions, scale):
+        """Returns the `ReplicaSums` over all microbatches of a replica.
 
         Args:
-            parts: List of `Part`.
-            shares: What each counts for, of the global batch.
-            scale: What the loss is multiplied by for its gradients, or None.
+            microbatches: List of `Microbatch`.
+            fractions: Their fractions, see `microbatch_fractions`.
+            scale: Loss scale, or None.
         """
         trainable = [tf.convert_to_tensor(v.value) for v in self.trainable]
         state = [
             tf.convert_to_tensor(v.value)
             for v in [*self.float_state, *self.other_state]
         ]
-        sums, outputs = None, []
-        for part, share in zip(parts, shares, strict=True):
-            # One part at a time, for the memory that it takes.
+        sums, all_outputs = None, []
+        for batch, fraction in zip(microbatches, fractions, strict=True):
+            # The dependencies keep microbatches sequential, to save memory.
             before = [] if sums is None else keras.tree.flatten(sums)
             with tf.control_dependencies(before):
                 x = keras.tree.map_structure(
-                    lambda t: None if t is None else tf.identity(t), part.x
+                    lambda t: None if t is None else tf.identity(t), batch.x
                 )
-                new, state, outputs_of_part = self._compute_part(
+                new, state, outputs = self._compute_microbatch(
                     trainable,
                     state,
                     x,
-                    part.y,
-                    part.weights,
-                    part.present,
-                    share,
+                    batch.y,
+                    batch.weights,
+                    batch.present,
+                    fraction,
                     scale,
                 )
-            if outputs_of_part is not None:
-                y_pred, masks = outputs_of_part
+            if outputs is not None:
+                y_pred, masks = outputs
                 set_masks(y_pred, masks)
-                outputs_of_part = part.remove_padding(y_pred)
-            outputs.append(outputs_of_part)
+                outputs = batch.remove_padding(y_pred)
+            all_outputs.append(outputs)
             if sums is not None:
                 new = keras.tree.map_structure(tf.add, sums, new)
             sums = new
         loss, values, gradients = sums
         count = len(self.float_state)
-        fraction = sum(share["state"] for share in shares)
-        moved = [
-            fraction * value
+        state_fraction = sum(fraction["state"] for fraction in fractions)
+        changed = [
+            state_fraction * value
             for variable, value in zip(
                 self.float_state, state[:count], strict=True
             )
-            if id(variable) in self._moved
+            if id(variable) in self._changed
         ]
         return ReplicaSums(
             loss,
             values,
-            moved,
+            changed,
             state[count:],
             gradients,
-            _joined(outputs),
+            _concat_outputs(all_outputs),
         )
 
-    def _compute(self, trainable, state, x, y, weights, present, share, scale):
-        """`(loss, values, gradients)` of a part, its new state and outputs."""
+    def _compute(
+        self, trainable, state, x, y, weights, present, fractions, scale
+    ):
+        """Returns `((loss, values, gradients), state, outputs)`."""
         variables = [*self.trainable, *self.float_state, *self.other_state]
         values = [*trainable, *state]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -144,19 +192,19 @@ class ForwardBackward:
                     list(zip(variables, values, strict=True)),
                     collect_losses=True,
                 ) as scope,
-                batch_scope(present, averages_state=True),
+                step_scope(present, averages_state=True),
             ):
                 before = [scope.get_current_value(v) for v in self.float_state]
                 y_pred = self.model(x, training=True)
                 self._require_no_more_variables()
                 objective, loss, logged = self.owner.weighted_loss(
-                    x, y, y_pred, weights, list(scope.losses), share
+                    x, y, y_pred, weights, list(scope.losses), fractions
                 )
                 state = [
                     scope.get_current_value(variable)
                     for variable in [*self.float_state, *self.other_state]
                 ]
-            self._moved.update(
+            self._changed.update(
                 id(variable)
                 for variable, old, new in zip(
                     self.float_state, before, state, strict=False
@@ -193,7 +241,7 @@ class ForwardBackward:
 
 
 def _synchronized_layers(model):
-    """Names of the layers that wait for other replicas."""
+    """Returns the names of layers that synchronize over replicas."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return []
     return [
@@ -203,7 +251,7 @@ def _synchronized_layers(model):
     ]
 
 
-def _joined(outputs):
+def _concat_outputs(outputs):
     if outputs[0] is None or len(outputs) == 1:
         return outputs[0]
     joined = keras.tree.map_structure(_concat, *outputs)
@@ -214,46 +262,3 @@ def _joined(outputs):
 
 def _concat(*tensors):
     return None if tensors[0] is None else tf.concat(tensors, axis=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class ReplicaSums:
-    """What a replica adds to the sums over all replicas.
-
-    Attributes:
-        loss: The loss, times what the share counts for.
-        values: Dict of other scalars, the same.
-        float_state: State of layers after the pass, the same.
-        other_state: Counters and random seeds after the pass, as they are.
-        gradients: Gradients of `loss` times the loss scale.
-        y_pred: Outputs of the model, or None where no metric wants them.
-    """
-
-    loss: Any
-    values: dict
-    float_state: list
-    other_state: list
-    gradients: list
-    y_pred: Any
-
-    def reduce_over_replicas(self, padding=None):
-        """Loss, values and state of the global batch, in one message.
-
-        Args:
-            padding: None, or `(total, variables)` where the batch may be
-                nothing but padding, of which nothing is learned: its size and
-                the variables whose state it is.
-        """
-        names = list(self.values)
-        loss, *small = packed_sum(
-            [self.loss, *self.values.values(), *self.float_state]
-        )
-        values = dict(zip(names, small, strict=False))
-        state = small[len(names) :]
-        if padding is not None:
-            total, variables = padding
-            state = [
-                tf.where(total > 0, new, old.value)
-                for new, old in zip(state, variables, strict=True)
-            ]
-        return loss, values, state

@@ -1,4 +1,4 @@
-"""The losses of `compile`, each as a sum over examples and its divisor."""
+"""Losses of `compile` as terms: a sum over examples and its divisor."""
 
 import contextlib
 import threading
@@ -10,30 +10,31 @@ from keras import ops
 
 from keras_norm.training.tf_internals import CompileLoss
 from keras_norm.training.tf_internals import apply_mask
+from keras_norm.training.tf_internals import compile_loss_arguments
+from keras_norm.training.tf_internals import get_losses
 from keras_norm.training.tf_internals import get_masks
-
-_current = threading.local()
+from keras_norm.training.tf_internals import replace_losses
 
 # Divisor of a term: the number of its values, which is proportional to the
-# number of examples; another sum over examples; none.
+# number of examples; another sum over examples; no divisor.
 PER_EXAMPLE, BY_DIVISOR, SUMMED = "per_example", "by_divisor", "summed"
-# Reduction None: the gradient of the sum, the mean in the logs.
+# Reduction None: the gradient is taken of the sum, and the mean is logged.
 UNREDUCED = "unreduced"
-# One number a batch, however it was reduced.
+# One number per batch, with an unknown reduction.
 SCALAR = "scalar"
-# One that nothing is known of.
+# A loss that cannot be split into a sum and its divisor.
 OPAQUE = "opaque"
 
 
 class LossTerm(NamedTuple):
-    """A loss of some examples, its value being `total / divisor`.
+    """A loss of some examples; its value is `total / divisor`.
 
     Attributes:
         name: Name of the loss.
         total: Sum over examples, with sample weights and mask.
-        divisor: What Keras divides the sum by.
-        kind: Of the divisor, one of the constants above.
-        weight: Its factor in the sum of all losses, or None.
+        divisor: Number that Keras divides the sum by.
+        kind: Kind of divisor, one of the constants above.
+        weight: Its factor in the total loss, or None.
     """
 
     name: str
@@ -48,35 +49,33 @@ class LossTerm(NamedTuple):
 
 
 class TermLoss(CompileLoss):
-    """Keras' losses of a model, which can be had as terms."""
+    """Keras' `CompileLoss`, which can also return its losses as terms."""
 
     @classmethod
-    def of(cls, loss):
-        """The same losses as those of Keras' `CompileLoss`, or None."""
+    def from_compile_loss(cls, loss):
+        """Creates the same losses from Keras' `CompileLoss`, or None."""
         if loss is None:
             return None
-        return cls(
-            loss._user_loss,
-            loss._user_loss_weights,
-            output_names=loss.output_names,
-        )
+        return cls(**compile_loss_arguments(loss))
+
+    def __init__(self, *args, **kwargs):
+        # Replicas run in threads.
+        self._recording = threading.local()
+        super().__init__(*args, **kwargs)
 
     def build(self, y_true, y_pred):
         super().build(y_true, y_pred)
-        self._flat_losses = [
-            entry._replace(loss=_Measured(entry.loss))
-            for entry in self._flat_losses
-        ]
+        replace_losses(self, lambda loss: _RecordedLoss(loss, self._recording))
 
     @property
     def metrics(self):
-        # A metric would be told the value of these examples alone.
-        if getattr(_current, "noted", None) is not None:
-            return [None] * len(self._flat_losses)
+        # Metrics must not be updated with the values of these examples alone.
+        if getattr(self._recording, "results", None) is not None:
+            return [None] * len(get_losses(self))
         return super().metrics
 
     def call(self, y_true, y_pred, sample_weight=None):
-        # Keras brings targets by name in the order of the outputs, not these.
+        # Keras orders targets by the names of outputs, but not sample weights.
         names = self.output_names
         if (
             isinstance(sample_weight, dict)
@@ -88,53 +87,56 @@ class TermLoss(CompileLoss):
         return super().call(y_true, y_pred, sample_weight)
 
     def terms(self, y_true, y_pred, sample_weight):
-        """List of the `Term` of each loss, in the order of `metrics`."""
-        with noted(measure_term) as terms:
+        """Returns the `LossTerm` of each loss, in the order of `metrics`."""
+        with self.record(measure_term) as terms:
             self(y_true, y_pred, sample_weight)
         return [
             term._replace(name=entry.name, weight=entry.loss_weights)
-            for term, entry in zip(terms, self._flat_losses, strict=True)
+            for term, entry in zip(terms, get_losses(self), strict=True)
         ]
 
+    @contextlib.contextmanager
+    def record(self, function):
+        """Records the results of a function of each loss inside the scope.
 
-@contextlib.contextmanager
-def noted(function):
-    """Inside, `TermLoss` notes what a function makes of each of its losses.
+        Args:
+            function: `f(loss, y_true, y_pred, sample_weight)`.
 
-    Args:
-        function: `f(loss, y_true, y_pred, sample_weight)`.
-
-    Yields:
-        The list of it.
-    """
-    _current.noted, _current.function = [], function
-    try:
-        yield _current.noted
-    finally:
-        _current.noted = None
+        Yields:
+            The list of results.
+        """
+        self._recording.results = []
+        self._recording.function = function
+        try:
+            yield self._recording.results
+        finally:
+            self._recording.results = None
 
 
-class _Measured:
-    """A loss, of which is noted what `noted` asks for."""
+class _RecordedLoss:
+    """A loss whose results `TermLoss.record` records."""
 
-    def __init__(self, loss):
+    def __init__(self, loss, recording):
         self.loss = loss
         self.name = loss.name
+        self.recording = recording
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        if getattr(_current, "noted", None) is None:
+        results = getattr(self.recording, "results", None)
+        if results is None:
             return self.loss(y_true, y_pred, sample_weight)
-        note = _current.function(self.loss, y_true, y_pred, sample_weight)
-        _current.noted.append(note)
-        return ops.zeros(()) if isinstance(note, LossTerm) else note
+        function = self.recording.function
+        result = function(self.loss, y_true, y_pred, sample_weight)
+        results.append(result)
+        return ops.zeros(()) if isinstance(result, LossTerm) else result
 
 
 def measure_term(loss, y_true, y_pred, sample_weight=None):
-    """The `Term` of a Keras loss.
+    """Returns the `LossTerm` of a Keras loss.
 
     Args:
         loss: A `keras.Loss`.
-        y_true, y_pred, sample_weight: As the loss is called with.
+        y_true, y_pred, sample_weight: Arguments of the loss.
     """
     if type(loss).__call__ is not keras.Loss.__call__:
         value = loss(y_true, y_pred, sample_weight)
@@ -147,7 +149,7 @@ def measure_term(loss, y_true, y_pred, sample_weight=None):
         masks.extend(get_masks(values[0]))
         return values[0]
 
-    # Keras' own elements, before they are reduced.
+    # Values of Keras before they are reduced.
     unreduced = _shallow_copy(loss)
     unreduced.call, unreduced.reduction = call, "none"
     elements = unreduced(y_true, y_pred, sample_weight)
@@ -157,22 +159,22 @@ def measure_term(loss, y_true, y_pred, sample_weight=None):
     for other in masks[1:]:
         mask = ops.logical_and(mask, other)
     if len(values[0].shape) == 0:
-        is_weighed = sample_weight is not None or mask is not None
-        kind = OPAQUE if is_weighed else SCALAR
+        is_weighted = sample_weight is not None or mask is not None
+        kind = OPAQUE if is_weighted else SCALAR
         return LossTerm(loss.name, total, 1.0, kind)
     kind, divisor = _divisor(loss, elements, sample_weight, mask)
     return LossTerm(loss.name, total, divisor, kind)
 
 
 def _shallow_copy(loss):
-    # Keras takes `copy.copy` for a save and a load.
+    # `copy.copy` would make Keras serialize the loss and load it again.
     copied = object.__new__(type(loss))
     vars(copied).update(vars(loss))
     return copied
 
 
 def _divisor(loss, elements, sample_weight, mask):
-    """`(kind, divisor)`, as `keras.src.losses.loss` reduces."""
+    """Returns `(kind, divisor)`, following `keras.src.losses.loss`."""
     size = ops.cast(ops.size(elements), "float32")
     if loss.reduction == "sum":
         return SUMMED, ops.ones_like(size)

@@ -1,85 +1,80 @@
-"""Metrics of `compile` on several replicas, each with a share of the batch.
+"""Adapts metrics of `compile` to several replicas with per-replica batches.
 
-Variables of a metric are summed over the replicas, which is right for whatever
-adds up over examples. A function of one number a batch does not.
+The variables of a metric are summed over replicas, which is right for sums over
+examples. A function that returns one number per batch needs more.
 """
 
 import keras
 import tensorflow as tf
 
+from keras_norm.distribution import all_reduce_sum
 from keras_norm.training import infer_reductions
 from keras_norm.training import reductions
-from keras_norm.training.collectives import all_reduce_sum
+from keras_norm.training import tf_internals
 
 
 class BatchMetricFunction:
-    """A metric function of one number a batch, the same on every replica.
+    """A metric function of one number per batch, equal on every replica.
 
     Args:
         function: `f(y_true, y_pred)`.
-        law: How shares of a batch make the batch, see `additivity`.
+        reduction: Its reduction, see `infer_reductions`.
     """
 
-    def __init__(self, function, law):
-        self.function, self.law = function, law
+    def __init__(self, function, reduction):
+        self.function, self.reduction = function, reduction
 
     def __call__(self, y_true, y_pred, **kwargs):
         value = self.function(y_true, y_pred, **kwargs)
         if tf.distribute.get_replica_context() is None:
             return value
-        rows = tf.shape(keras.tree.flatten(y_pred)[0])[0]
-        value = tf.where(rows > 0, tf.cast(value, tf.float32), 0.0)
-        if self.law == reductions.SUM:
+        size = tf.shape(keras.tree.flatten(y_pred)[0])[0]
+        value = tf.where(size > 0, tf.cast(value, tf.float32), 0.0)
+        if self.reduction == reductions.SUM:
             return all_reduce_sum([value])[0]
-        rows = tf.cast(rows, tf.float32)
-        return tf.math.divide_no_nan(*all_reduce_sum([value * rows, rows]))
+        size = tf.cast(size, tf.float32)
+        return tf.math.divide_no_nan(*all_reduce_sum([value * size, size]))
 
 
-def adapt_metrics(compiled, y, y_pred, weights, slices):
-    """Makes metrics right on several replicas.
+def adapt_metrics(owner, x, y, weights):
+    """Makes a model's metrics right on several replicas.
 
     Args:
-        compiled: Keras' metrics of `compile`, built.
-        y, y_pred, weights: Of some examples.
-        slices: Those of all, of the first and of all others.
+        owner: The `ReplicaModel`.
+        x, y, weights: Some examples.
 
     Raises:
-        ValueError: for a metric that does not add up over examples.
+        ValueError: for a metric that is not a sum or mean over examples.
     """
-    targets = compiled._flatten_y(y)
-    outputs = compiled._flatten_y(y_pred)
-    flat = [None] * len(targets)
-    if weights is not None:
-        flat = compiled._flatten_y(weights)
-    if len(flat) < len(targets):
-        flat = flat[:1] * len(targets)
-    none = [None] * len(targets)
-    for groups, all_weights in (
-        (compiled._flat_metrics, none),
-        (compiled._flat_weighted_metrics, flat),
+    compiled = tf_internals.compile_metrics_of(owner)
+    if (
+        compiled is None
+        or tf.distribute.get_strategy().num_replicas_in_sync == 1
     ):
-        for group, *data in zip(groups, targets, outputs, all_weights):  # noqa: B905
-            for metric in group.metrics if group else ():
-                _adapt(metric, data, slices)
+        return
+    y_pred, *_ = infer_reductions.forward_examples(owner, x)
+    slices = infer_reductions.group_slices(infer_reductions.count_examples(x))
+    for metric, data in tf_internals.pair_metrics(compiled, y, y_pred, weights):
+        _adapt_metric(metric, data, slices)
 
 
-def _adapt(metric, data, slices):
+def _adapt_metric(metric, data, slices):
     batches = [infer_reductions.slice_examples(data, which) for which in slices]
-    rows = infer_reductions.count_examples(data)
+    size = infer_reductions.count_examples(data)
     if isinstance(metric, keras.metrics.MeanMetricWrapper):
-        if isinstance(metric._fn, BatchMetricFunction):
+        function, kwargs = tf_internals.get_metric_function(metric)
+        if isinstance(function, BatchMetricFunction):
             return
-        values = [
-            metric._fn(y, y_pred, **metric._fn_kwargs)
-            for y, y_pred, _ in batches
-        ]
+        values = [function(y, y_pred, **kwargs) for y, y_pred, _ in batches]
         if len(values[0].shape) == 0:
-            law = infer_reductions.infer_reduction(*values, rows)
-            if law is None:
+            reduction = infer_reductions.infer_reduction(*values, size)
+            if reduction is None:
                 raise reductions.reduction_error(f"the metric `{metric.name}`")
-            metric._fn = BatchMetricFunction(metric._fn, law)
+            tf_internals.set_metric_function(
+                metric, BatchMetricFunction(function, reduction)
+            )
             return
-    if rows == 1 or any(v.aggregation != "sum" for v in metric.variables):
+    if size == 1 or any(v.aggregation != "sum" for v in metric.variables):
         return
     empty = [keras.ops.zeros(v.shape, v.dtype) for v in metric.variables]
     whole, first, rest = (

@@ -1,12 +1,12 @@
-"""Which networks can be trained."""
+"""Checks whether `ReplicaModel` can train a model."""
 
 import keras
 
 from keras_norm.conversion import graph
 from keras_norm.layers._channel_layer import ChannelLayer
-from keras_norm.training.tf_internals import is_rematerialized
+from keras_norm.training import tf_internals
 
-# What a step replaces, and would leave out.
+# Methods of a model that `ReplicaModel` does not call.
 REPLACED = (
     "train_step",
     "test_step",
@@ -17,7 +17,7 @@ REPLACED = (
 
 
 def check_model(model):
-    """Refuses a model with a step of its own.
+    """Raises an error for a model with a custom training step.
 
     Raises:
         ValueError: if it overrides one of `REPLACED`.
@@ -30,15 +30,14 @@ def check_model(model):
     ]
     if isinstance(model, keras.Model) and own:
         raise ValueError(
-            "`ReplicaModel` has a training step of its own, and the model's "
-            f"would not be called. Override `ReplicaModel.{own[0]}` or "
-            "`part_loss` instead. Received: "
-            f"model={type(model).__name__} with {', '.join(own)}"
+            "`ReplicaModel` does not call the training step of the model. "
+            f"Override `ReplicaModel.{own[0]}` or `part_loss` instead. "
+            f"Received: model={type(model).__name__} with {', '.join(own)}"
         )
 
 
 def check_layers(model):
-    """Refuses layers that a step would not update in full.
+    """Raises an error for layers that cannot be trained.
 
     Raises:
         ValueError: if a layer has a metric, or is a layer of Keras with weights
@@ -46,27 +45,28 @@ def check_layers(model):
             for its weights, which are tensors here.
     """
     for layer in graph.all_layers(model):
-        is_ours = isinstance(layer, ChannelLayer)
+        is_package_layer = isinstance(layer, ChannelLayer)
         if (
             layer.trainable_variables
-            and is_rematerialized(layer)
-            and not is_ours
+            and tf_internals.is_rematerialized(layer)
+            and not is_package_layer
         ):
             raise ValueError(
                 "`ReplicaModel` cannot train the weights of a layer of Keras "
-                "that was made in a `keras.RematScope`. Make it outside of the "
-                "scope, or list the layers of this package alone: "
+                "that was created in a `keras.RematScope`. Create it outside "
+                "the scope, or list only layers of this package: "
                 'mode="list_of_layers". Received: '
                 f"layer={layer.name!r}, a {type(layer).__name__}"
             )
-        if layer._metrics:
+        metrics = tf_internals.get_layer_metrics(layer)
+        if metrics:
             raise ValueError(
                 "`ReplicaModel` does not update metrics of layers. Pass them "
                 f"to `compile` instead. Received: layer={layer.name} with "
-                f"{', '.join(metric.name for metric in layer._metrics)}"
+                f"{', '.join(metric.name for metric in metrics)}"
             )
 
 
 def is_built(model):
-    """Whether a model and all that is inside have their variables."""
+    """Returns True if a model and all its inner layers have variables."""
     return all(layer.built for layer in graph.all_layers(model))

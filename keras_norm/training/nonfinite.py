@@ -1,4 +1,4 @@
-"""What stands between a gradient and the weights: is it finite."""
+"""Checks that gradients are finite, and scales the loss under float16."""
 
 from typing import Any
 from typing import NamedTuple
@@ -9,10 +9,10 @@ import tensorflow as tf
 from keras_norm.conversion import graph
 
 NAN_POLICIES = (None, "stop", "skip")
-# As Keras' LossScaleOptimizer.
+# The values of Keras' LossScaleOptimizer.
 INITIAL_SCALE = 2.0**15
 GROWTH_STEPS = 2000
-# How many variables an error names.
+# Maximum number of variables that an error names.
 NUM_NAMED = 3
 
 
@@ -26,23 +26,26 @@ class NonFiniteError(ArithmeticError):
 
     def __init__(self, step, names, loss_is_finite):
         self.step, self.names = step, names
-        what = ["the loss"] if not loss_is_finite else []
+        problems = ["the loss"] if not loss_is_finite else []
         if names:
             first = ", ".join(names[:NUM_NAMED])
             more = f" and {len(names) - NUM_NAMED} more"
             more = more if len(names) > NUM_NAMED else ""
-            what.append(f"the gradient of {first}{more}")
-        super().__init__(f"{' and '.join(what)} is not finite at step {step}")
+            problems.append(f"the gradient of {first}{more}")
+        super().__init__(
+            f"{' and '.join(problems)} is not finite at step {step}"
+        )
 
 
 class StepVerdict(NamedTuple):
-    """What becomes of a step, the same on every replica.
+    """Result of the check of a step, equal on every replica.
 
     Attributes:
-        flags: Booleans, whether the loss and each gradient is finite.
-        applies: Whether the weights are updated; None for always.
-        overflows: Whether the loss scale was too large.
-        is_bad: Whether there is something that no loss scale explains.
+        flags: Boolean tensor: the loss and each gradient are finite.
+        applies: True if the weights are updated; None for always.
+        overflows: True if the loss scale was too large.
+        is_bad: True for a non-finite value that the loss scale does not
+            explain.
     """
 
     flags: Any
@@ -52,12 +55,13 @@ class StepVerdict(NamedTuple):
 
 
 class NonFiniteGuard:
-    """Counts steps, scales the loss, and looks at what is not finite.
+    """Counts steps, scales the loss, and detects non-finite values.
 
     Args:
-        create: `f(name, dtype, initial value)` gives a variable.
+        create: Function `f(name, dtype, initial value)` that creates a
+            variable.
         policy: One of `NAN_POLICIES`.
-        scales_loss: Whether gradients are computed in float16.
+        scales_loss: True if gradients are computed in float16.
         num_gradients: Number of gradients.
     """
 
@@ -73,24 +77,24 @@ class NonFiniteGuard:
             self.good_steps = create("good_steps", "int64", 0)
 
     def resize(self, num_gradients, replace):
-        """Takes another number of gradients from now on.
+        """Changes the number of gradients.
 
         Args:
-            num_gradients: The number.
-            replace: `f(variable, initial value)` gives a variable in the place
-                of another.
+            num_gradients: The new number.
+            replace: Function `f(variable, initial value)` that replaces a
+                variable and returns the new one.
         """
         if self.bad_flags.shape[0] != num_gradients:
             self.bad_flags = replace(self.bad_flags, [True] * num_gradients)
 
     def scale(self):
-        """What the loss is multiplied by, a scalar or None."""
+        """Returns the loss scale, a scalar, or None."""
         if self.loss_scale is None:
             return None
         return tf.convert_to_tensor(self.loss_scale.value)
 
     def check(self, loss, gradients):
-        """The `Verdict` on a loss and the gradients of all replicas."""
+        """Returns the `StepVerdict` for a loss and summed gradients."""
         if self.policy is None and self.loss_scale is None:
             return StepVerdict(None, None, None, None)
         # A sum is not finite if any of its terms is not.
@@ -109,22 +113,22 @@ class NonFiniteGuard:
         return StepVerdict(flags, applies, overflows, is_bad)
 
     def update(self, update, verdict):
-        """Notes a step.
+        """Updates counters and the loss scale after a step.
 
         Args:
-            update: `f(variable, function, *tensors)` assigns
+            update: Function `f(variable, function, *tensors)` that assigns
                 `function(value, *tensors)`.
-            verdict: The `Verdict`, or one on every replica.
+            verdict: The `StepVerdict`, with a value for each replica.
         """
         update(self.step, lambda step: step + 1)
         if verdict.flags is None:
             return
-        self._record_bad(update, verdict)
+        self._update_bad_step(update, verdict)
         if self.loss_scale is not None:
-            self._record_scale(update, verdict)
+            self._update_scale(update, verdict)
 
-    def _record_bad(self, update, verdict):
-        # The first one is kept, until it was reported.
+    def _update_bad_step(self, update, verdict):
+        # Only the first bad step is recorded.
         update(
             self.bad_flags,
             lambda old, new, bad, first: tf.where(bad & (first == 0), new, old),
@@ -144,13 +148,15 @@ class NonFiniteGuard:
             verdict.is_bad,
         )
 
-    def _record_scale(self, update, verdict):
-        def moved(scale, overflows, good_steps):
+    def _update_scale(self, update, verdict):
+        def new_scale(scale, overflows, good_steps):
             grown = tf.where(good_steps + 1 >= GROWTH_STEPS, 2.0, 1.0)
             shrunk = tf.maximum(scale / 2.0, 1.0)
             return tf.where(overflows, shrunk, scale * grown)
 
-        update(self.loss_scale, moved, verdict.overflows, self.good_steps.value)
+        update(
+            self.loss_scale, new_scale, verdict.overflows, self.good_steps.value
+        )
         update(
             self.good_steps,
             lambda old, overflows: tf.where(
@@ -162,10 +168,10 @@ class NonFiniteGuard:
         )
 
     def error(self, paths):
-        """The `NonFiniteError` of the first bad step, or None.
+        """Returns the `NonFiniteError` of the first bad step, or None.
 
         Args:
-            paths: Names of the variables, in the order of the gradients.
+            paths: Paths of the variables, in the order of the gradients.
         """
         step = int(self.bad_step.numpy())
         if step == 0:
@@ -180,7 +186,7 @@ class NonFiniteGuard:
 
 
 def check_nan_policy(policy):
-    """Refuses an unknown policy.
+    """Raises an error for an unknown policy.
 
     Raises:
         ValueError: if it is not one of `NAN_POLICIES`.
@@ -193,20 +199,20 @@ def check_nan_policy(policy):
 
 
 def computes_in_float16(model):
-    """Whether any layer of a model does, so that gradients may overflow."""
+    """Returns True if any layer of a model computes in float16."""
     return any(
         layer.compute_dtype == "float16" for layer in graph.all_layers(model)
     )
 
 
 def with_stop_callback(callbacks):
-    """Callbacks of `fit`, and one that asks the model whether to go on."""
+    """Adds a callback to `fit` that raises the `NonFiniteError`."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(_Halt())
+        callbacks.append(_RaiseIfNotFinite())
         return callbacks
-    return [*keras.tree.flatten(callbacks or []), _Halt()]
+    return [*keras.tree.flatten(callbacks or []), _RaiseIfNotFinite()]
 
 
-class _Halt(keras.callbacks.Callback):
+class _RaiseIfNotFinite(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.model.raise_if_not_finite()

@@ -1,41 +1,44 @@
-"""Keras' optimizer, applied once for all replicas."""
+"""Applies a Keras optimizer once for all replicas."""
 
 import contextlib
 
 import keras
 
 from keras_norm.training.clipping import OPTIMIZER_NAMES
+from keras_norm.training.tf_internals import without_merge_call
 
 
 def check_optimizer(optimizer):
-    """Refuses an optimizer that does what the training step does.
+    """Raises an error for an optimizer that repeats work of the step.
 
     Raises:
         ValueError: if it scales the loss or accumulates gradients.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            "`ReplicaModel` scales the loss itself: pass the optimizer inside. "
+            "`ReplicaModel` scales the loss itself: pass the inner optimizer. "
             f"Received: optimizer={optimizer.name}"
         )
     if optimizer is not None and optimizer.gradient_accumulation_steps:
         raise ValueError(
-            "`ReplicaModel` takes `accumulation_steps`. Received: "
+            "Pass `accumulation_steps` to `ReplicaModel` instead. Received: "
             "optimizer.gradient_accumulation_steps="
             f"{optimizer.gradient_accumulation_steps}"
         )
 
 
 def apply_gradients(optimizer, strategy, gradients, variables):
-    """Applies gradients that are summed and clipped already.
+    """Applies gradients that are already summed and clipped.
+
+    Call it in the cross-replica context.
 
     Args:
         optimizer: A Keras optimizer, built.
-        strategy: The strategy, in whose cross-replica context this is called.
+        strategy: The strategy of the variables.
         gradients: Gradients, equal on every replica.
-        variables: What they are gradients of.
+        variables: The variables to update.
     """
-    with _without_clipping(optimizer), _without_merge_call(strategy):
+    with _without_clipping(optimizer), without_merge_call(strategy):
         optimizer.apply(gradients, variables)
 
 
@@ -49,17 +52,3 @@ def _without_clipping(optimizer):
     finally:
         for name, limit in limits.items():
             setattr(optimizer, name, limit)
-
-
-@contextlib.contextmanager
-def _without_merge_call(strategy):
-    """Keras asks for a merge call unless a strategy can do without one.
-
-    In the cross-replica context there is nothing left to merge. Only there can
-    an update depend on a condition, which is why it happens there.
-    """
-    strategy.extended._use_merge_call = lambda: False
-    try:
-        yield
-    finally:
-        del strategy.extended._use_merge_call

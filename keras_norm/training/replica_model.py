@@ -1,4 +1,4 @@
-"""A model whose training step is right on any number of replicas."""
+"""A model that trains on any number of replicas as on a single device."""
 
 import warnings
 
@@ -8,6 +8,7 @@ from keras_norm.training import clipping
 from keras_norm.training import microbatches as microbatches_lib
 from keras_norm.training import model_checks
 from keras_norm.training import optimizer_adapter
+from keras_norm.training import tf_internals
 from keras_norm.training.ema import MovingAverages
 from keras_norm.training.forward_backward import ForwardBackward
 from keras_norm.training.global_loss import GlobalLoss
@@ -23,56 +24,64 @@ from keras_norm.training.step import StepVariables
 
 
 @keras.saving.register_keras_serializable(package="keras_norm")
-class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
-    """Trains a model, and gives what one device would at the same global batch.
+class ReplicaModel(
+    NetworkSaving,
+    ReplicaStep,
+    StepVariables,
+    tf_internals.BuildFromData,
+    keras.Model,
+):
+    """Trains a model on replicas with the results of a single device.
 
-    Keras' own step clips each replica's gradients before they are summed, lets
-    the moving statistics of replicas drift apart, weighs uneven shares of the
-    batch evenly, and cannot be compiled or accumulated under several replicas.
-    This one is built and compiled inside the strategy's scope and then trained
-    with `compile`, `fit` and `evaluate` as any model:
+    Keras' own training step clips each replica's gradients before they are
+    summed, lets the moving statistics of replicas diverge, gives per-replica
+    batches of different sizes the same weight, and does not support XLA or
+    gradient accumulation on several replicas. Create and compile a
+    `ReplicaModel` inside the strategy's scope, then train it with `fit` and
+    `evaluate` like any model. Its loss is
 
         loss = sum_o loss_weight_o * sum_p total_op / sum_p divisor_op
 
-    over the outputs `o` and the parts `p` of all replicas' shares. The divisor
-    is that of Keras: the number of values, of unmasked values, the sum of the
-    sample weights, or 1, as the loss reduces. Everything else happens to the
-    gradient of that: unscaling, the check for what is not finite, clipping, the
-    optimizer. Moving statistics, of any layer, are averaged by rows. All of it
-    takes one all-reduce of the gradients and one small message, and one more
-    where examples differ in what they divide by. A loss or a metric that looks
-    at the batch as a whole, such as `keras.losses.Dice` over the batch, is
-    refused where there are parts.
+    over the outputs `o` and the microbatches `p` of all replicas. The divisor
+    is the divisor that Keras uses: the number of values or unmasked values, the
+    sum of the sample weights, or 1, depending on the loss's reduction.
+    Unscaling, the check for non-finite values, clipping and the optimizer use
+    the gradient of this loss. Moving statistics of any layer are averaged over
+    examples. A step takes one all-reduce of the gradients and one small
+    message, and another one if the divisors differ between examples. With
+    several microbatches, a loss or metric of the whole batch raises an error,
+    such as `keras.losses.Dice` over the batch.
 
-    An example whose sample weights are all 0 counts in no batch statistic of
-    this package's layers, so that padding leaves no trace.
+    Examples whose sample weights are all 0 do not count in the batch statistics
+    of this package's layers, so padding does not change the results.
 
-    `save` and `export` write the network alone, with its averages if there are
-    any; so does `keras.callbacks.ModelCheckpoint`. `save_weights` writes what
-    training needs to go on as well, and the network can load that file too.
+    `save`, `export` and `keras.callbacks.ModelCheckpoint` write only the
+    network, with its averages if it has any. `save_weights` also writes the
+    state that is needed to resume training; the network can load that file.
 
     Args:
-        model: `keras.Model` without a training step of its own. If it is not
-            built, the first batch of `fit` builds it, as in Keras.
+        model: `keras.Model` that does not override the training step. If it is
+            not built, the first batch of `fit` builds it, as in Keras.
         clip_norm, clip_global_norm, clip_value: Limits of the gradient, at most
-            one of them. Those of the optimizer are obeyed too.
-        accumulation_steps: Parts that each replica's share is computed in, one
-            after the other. The same gradient for layers that do not look at
-            the batch; batch statistics are those of the parts.
-        xla: Whether forward and backward pass are compiled.
-        ema_decay: Decay of moving averages of weights and moving statistics,
-            `min(ema_decay, (1 + step) / (10 + step))`; None for no averages.
-            `evaluate`, `predict`, `save` and `export` take them, and
-            `averaged()` does elsewhere.
-        nan_policy: `"stop"`: from the first loss or gradient on that is not
-            finite nothing is updated, and `fit` and `raise_if_not_finite` name
-            it. `"skip"`: that update is left out on every replica, and counted.
-            None: as Keras, no check.
+            one of them. The optimizer's limits are applied as well.
+        accumulation_steps: Number of microbatches of a per-replica batch, which
+            are computed one after the other. The gradient does not depend on it
+            for layers without batch statistics; batch statistics are computed
+            per microbatch.
+        xla: If True, the forward and backward pass are compiled with XLA.
+        ema_decay: Decay of exponential moving averages of weights and moving
+            statistics, `min(ema_decay, (1 + step) / (10 + step))`; None for no
+            averages. `evaluate`, `predict`, `save` and `export` use the
+            averages; elsewhere use `averaged()`.
+        nan_policy: `"stop"`: stop all updates at the first loss or gradient
+            that is not finite; `fit` and `raise_if_not_finite` raise an error.
+            `"skip"`: skip that update on every replica, and count it. None: no
+            check, as in Keras.
 
     Raises:
-        ValueError: for arguments that cannot be, for a model that overrides
-            `train_step` or its like, and for layers that synchronize over
-            replicas where `xla` is set.
+        ValueError: for invalid arguments, for a model that overrides
+            `train_step` or a similar method, and for layers that synchronize
+            over replicas if `xla` is set.
 
     Example:
 
@@ -86,8 +95,8 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
     >>> history.history["loss"][1] < history.history["loss"][0]
     True
 
-    Under float16 the loss is scaled, and the scale halves where a gradient
-    overflows and doubles after 2000 steps without that, as in Keras.
+    Under float16 the loss is scaled. The scale is halved if a gradient
+    overflows, and doubled after 2000 steps without an overflow, as in Keras.
     """
 
     def __init__(
@@ -122,7 +131,7 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
             "nan_policy": nan_policy,
         }
         self.passes = ForwardBackward(self, model, accumulation_steps, xla)
-        # What a save needs beside the model and the optimizer.
+        # State besides the model and the optimizer.
         self.step_variables = []
         self.guard = None
         self.averages = MovingAverages(ema_decay)
@@ -131,7 +140,7 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
             self._prepare_training()
 
     def _prepare_training(self):
-        """Takes what is trainable now, as Keras does in `compile`."""
+        """Reads which variables are trainable, as Keras does in `compile`."""
         settings = self.settings
         model_checks.check_layers(self.model)
         with self.distribute_strategy.scope():
@@ -157,33 +166,36 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
 
     @property
     def output_names(self):
-        """Names of the outputs, where the network has them."""
+        """Names of the network's outputs."""
         return self.model.output_names
 
     def call(self, inputs, training=None):
         return self.model(inputs, training=training)
 
     def compile(self, *args, **kwargs):
-        """As `keras.Model.compile`; an optimizer is of the strategy's scope.
+        """Compiles the model; create the optimizer in the strategy's scope.
 
-        What is trainable is read here, and again where training starts for the
-        first time since.
+        The trainable variables are read here, and again when training starts.
 
         Raises:
-            ValueError: for an optimizer that does what this step does.
+            ValueError: for an optimizer that scales the loss or accumulates
+                gradients.
         """
         kwargs.update(jit_compile=False, auto_scale_loss=False)
         with self.distribute_strategy.scope():
             super().compile(*args, **kwargs)
         optimizer_adapter.check_optimizer(self.optimizer)
         clipping.check_limits(self._limits())
-        self._compile_loss = TermLoss.of(self._compile_loss)
+        compile_loss = tf_internals.compile_loss_of(self)
+        tf_internals.set_compile_loss(
+            self, TermLoss.from_compile_loss(compile_loss)
+        )
         self.objective = GlobalLoss(self)
         if model_checks.is_built(self.model):
             self._prepare_training()
 
     def fit(self, *args, callbacks=None, **kwargs):
-        """As `keras.Model.fit`.
+        """Trains the model, see `keras.Model.fit`.
 
         Raises:
             NonFiniteError: under `nan_policy="stop"`, at the end of an epoch.
@@ -219,17 +231,17 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
             )
 
     def inference_weights(self):
-        """A scope in which the model computes with what it infers with."""
+        """Returns a scope in which the model uses its averages, if any."""
         return self.averages.scope()
 
     def averaged(self):
-        """A context in which the model's variables hold their averages."""
+        """Returns a scope in which the averages are assigned to variables."""
         return self.averages.swapped_in()
 
     def raise_if_not_finite(self):
-        """Raises `NonFiniteError` of the first step that was not finite.
+        """Raises a `NonFiniteError` for the first step that was not finite.
 
-        Under `nan_policy="stop"` nothing was updated from that step on.
+        Under `nan_policy="stop"` updates stop at that step.
         """
         error = self.guard.error([v.path for v in self.passes.trainable])
         if error is not None and self.guard.policy == "stop":
@@ -239,15 +251,16 @@ class ReplicaModel(NetworkSaving, ReplicaStep, StepVariables, keras.Model):
         given = {k: v for k, v in self.clipping.items() if v is not None}
         return {**clipping.optimizer_limits(self.optimizer), **given}
 
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Keras adds up the shares of a batch to look at it, which must be even.
-        strategy, shares = self.distribute_strategy, [data_batch]
+    def build_from_data(self, iterator=None, data_batch=None):
+        """Builds the model from a batch, and infers the losses' reductions."""
+        # Keras would concatenate per-replica batches, which must be even.
+        strategy, local_batches = self.distribute_strategy, [data_batch]
         if iterator is not None:
             batch = microbatches_lib.first_batch(iterator)
-            shares = microbatches_lib.local_batches(strategy, batch)
+            local_batches = microbatches_lib.local_batches(strategy, batch)
         with strategy.scope():
-            self._symbolic_build(data_batch=shares[0])
+            tf_internals.symbolic_build(self, local_batches[0])
             if self.guard is None:
                 self._prepare_training()
             if not self.has_own_loss:
-                self.objective.infer_reductions(shares)
+                self.objective.infer_reductions(local_batches)

@@ -1,4 +1,4 @@
-"""Files of a `ReplicaModel`, which are those of the network that it trains."""
+"""Saves and loads a `ReplicaModel` as the network that it trains."""
 
 import warnings
 
@@ -6,38 +6,40 @@ import h5py
 import keras
 import numpy as np
 
-# What `save_weights` adds to a file of the network's weights.
+# Group that `save_weights` adds to a file with the network's weights.
 GROUP = "replica_model"
 
 
 class NetworkSaving:
-    """Saves and exports the network in place of the model around it."""
+    """Mixin that saves and exports the network instead of its wrapper."""
 
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):
-        """Saves the network as it infers, with its averages if there are any.
+        """Saves the network for inference, with its averages if it has any.
 
-        `keras.saving.load_model` gives the network: it needs nothing of this
-        package but the layers that the network is made of, and is not compiled.
-        To go on with training take `save_weights`.
+        `keras.saving.load_model` loads the network, not compiled. It needs only
+        the layers of this package that the network contains. To resume
+        training, use `save_weights`.
 
-        Args: those of `keras.Model.save`.
+        Args: See `keras.Model.save`.
         """
         with self.averaged():
             self.model.save(filepath, overwrite, zipped, **kwargs)
 
     def export(self, filepath, *args, **kwargs):
-        """Exports the network as it infers, see `keras.Model.export`."""
+        """Exports the network for inference, see `keras.Model.export`."""
         with self.averaged():
             return self.model.export(filepath, *args, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, max_shard_size=None):
-        """Saves all that training needs to go on.
+        """Saves everything that is needed to resume training.
 
-        `load_weights` of the network takes the file too, and reads its weights.
+        `load_weights` of the network can also load the network's weights from
+        this file.
 
         Args:
-            filepath, overwrite, max_shard_size: As `keras.Model.save_weights`.
-                A file in shards has the weights of the network alone.
+            filepath, overwrite, max_shard_size: See
+                `keras.Model.save_weights`. A sharded file contains only the
+                weights of the network.
         """
         self.model.save_weights(filepath, overwrite, max_shard_size)
         if max_shard_size is not None:
@@ -49,9 +51,9 @@ class NetworkSaving:
                     group[str(index)] = _storable(variable)
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """Loads what `save_weights` wrote, or weights of the network alone.
+        """Loads a file of `save_weights`, or only weights of the network.
 
-        Args: those of `keras.Model.load_weights`.
+        Args: See `keras.Model.load_weights`.
         """
         with self.distribute_strategy.scope():
             self.model.load_weights(filepath, skip_mismatch, **kwargs)
@@ -102,7 +104,7 @@ class NetworkSaving:
             if [np.shape(value) for value in values] != shapes:
                 warnings.warn(
                     f"The {path} variables of the file were not loaded: they "
-                    "are of another optimizer, or of other trainable layers.",
+                    "belong to another optimizer or other trainable layers.",
                     stacklevel=3,
                 )
                 continue
@@ -112,5 +114,5 @@ class NetworkSaving:
 
 def _storable(variable):
     value = keras.ops.convert_to_numpy(variable)
-    # HDF5 knows no bfloat16.
+    # HDF5 does not support bfloat16.
     return value.astype("float32") if value.dtype.kind == "V" else value

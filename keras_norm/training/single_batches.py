@@ -1,17 +1,19 @@
-"""Single batches, which Keras hands to every replica as a whole."""
+"""Distributes single batches, which Keras passes whole to every replica."""
 
 import keras
 import tensorflow as tf
 
+from keras_norm.training import tf_internals
+
 
 def support_single_batches(owner, function):
-    """A train or test function that also splits a batch over the replicas.
+    """Makes a train or test function split a single batch over replicas.
 
     Args:
         owner: The model.
-        function: What `train_on_batch` and `test_on_batch` of Keras call with a
-            generator of one batch, and `fit` and `evaluate` with an iterator of
-            distributed batches.
+        function: Train or test function of Keras. `train_on_batch` and
+            `test_on_batch` call it with a generator of one batch, `fit` and
+            `evaluate` with an iterator of distributed batches.
     """
 
     strategy = owner.distribute_strategy
@@ -25,8 +27,8 @@ def support_single_batches(owner, function):
             return function(iterator)
         (batch,) = iterator
         logs = function(_distributed(strategy, batch))
-        # Those of the step are of each replica.
-        return owner._get_metrics_result_or_logs(logs)
+        # The logs of the step have a value for each replica.
+        return tf_internals.reduce_logs(owner, logs)
 
     return run
 

@@ -1,28 +1,29 @@
-"""The training, evaluation and prediction step of a `ReplicaModel`."""
+"""Training, evaluation and prediction steps of a `ReplicaModel`."""
 
 import functools
 
 import keras
 import tensorflow as tf
 
+from keras_norm.distribution import all_reduce_sum
+from keras_norm.distribution import expand_logs_for_workers
 from keras_norm.training import clipping
 from keras_norm.training import microbatches as microbatches_lib
+from keras_norm.training import tf_internals
 from keras_norm.training.apply_updates import apply_updates
-from keras_norm.training.collectives import all_reduce_sum
-from keras_norm.training.collectives import for_every_worker
 
 
 class ReplicaStep:
-    """Steps over the replicas, and what a subclass may have in its own way."""
+    """Mixin with the steps over replicas, and hooks for subclasses."""
 
     def part_loss(self, x, y, y_pred, weights):
-        """The mean loss of some rows, to be overridden for another.
+        """Computes the mean loss of a microbatch; override it for a new loss.
 
-        Where it is not overridden the losses of `compile` are taken, each
-        weighed by what it divides by.
+        By default the losses of `compile` are used, each with its own divisor.
 
         Args:
-            x, y, weights: As given to `fit`; weights None where there are none.
+            x, y, weights: Data of the microbatch; weights are None if `fit` has
+                none.
             y_pred: Outputs of the model.
 
         Returns:
@@ -30,21 +31,26 @@ class ReplicaStep:
         """
         raise NotImplementedError
 
-    def part_size(self, part):
-        """What a `Part` counts for, to be overridden together with the loss."""
-        return part.num_examples
+    def part_size(self, microbatch):
+        """Returns the weight of a `Microbatch` in the mean of `part_loss`.
+
+        Override it together with `part_loss`.
+        """
+        return microbatch.num_examples
 
     @property
     def has_own_loss(self):
-        """Whether `part_loss` is overridden."""
+        """True if `part_loss` is overridden."""
         return type(self).part_loss is not ReplicaStep.part_loss
 
-    def weighted_loss(self, x, y, y_pred, weights, added, share):
-        """`(objective, loss, values)`, see `Objective.weighed`."""
+    def weighted_loss(self, x, y, y_pred, weights, added, fractions):
+        """Returns `(objective, loss, values)`, see `GlobalLoss.weighted`."""
         if not self.has_own_loss:
-            return self.objective.weighted(x, y, y_pred, weights, added, share)
+            return self.objective.weighted(
+                x, y, y_pred, weights, added, fractions
+            )
         loss, values = self.part_loss(x, y, y_pred, weights)
-        fraction = share["examples"]
+        fraction = fractions["examples"]
         loss = tf.cast(loss, tf.float32) * fraction
         values = {
             k: tf.cast(v, tf.float32) * fraction for k, v in values.items()
@@ -53,24 +59,26 @@ class ReplicaStep:
 
     def train_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        parts = microbatches_lib.split_batch(data, self.passes.num_microbatches)
+        microbatches = microbatches_lib.split_batch(
+            data, self.passes.num_microbatches
+        )
         is_own = self.has_own_loss
-        divisors = [{} for _ in parts]
+        divisors = [{} for _ in microbatches]
         if not is_own:
-            divisors = self.objective.divisors(parts)
-        shares, total, state_total = microbatches_lib.microbatch_fractions(
-            parts,
-            [self.part_size(part) for part in parts],
+            divisors = self.objective.divisors(microbatches)
+        fractions, total, state_total = microbatches_lib.microbatch_fractions(
+            microbatches,
+            [self.part_size(microbatch) for microbatch in microbatches],
             divisors,
             counts_state=not is_own and bool(self.passes.float_state),
         )
         scale = self.guard.scale()
-        local = self.passes.run(parts, shares, scale)
+        local = self.passes.run(microbatches, fractions, scale)
 
         loss, values, state = local.reduce_over_replicas(
             None
             if state_total is None
-            else (state_total, self.passes.moved_state)
+            else (state_total, self.passes.changed_state)
         )
         gradients = all_reduce_sum(local.gradients)
         if scale is not None:
@@ -83,76 +91,85 @@ class ReplicaStep:
         )
         if is_own or total is None:
             total = tf.add_n(
-                [tf.cast(part.num_examples, tf.float32) for part in parts]
+                [
+                    tf.cast(microbatch.num_examples, tf.float32)
+                    for microbatch in microbatches
+                ]
             )
         return self._logs(data, total, local.y_pred, loss, values)
 
     def test_step(self, data):
         data = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = microbatches_lib.split_batch(data, 1)
+        (batch,) = microbatches_lib.split_batch(data, 1)
         with self.inference_weights():
-            y_pred = self.model(part.x, training=False)
+            y_pred = self.model(batch.x, training=False)
             if self.has_own_loss:
-                loss, _ = self.part_loss(part.x, part.y, y_pred, part.weights)
-                values, rows = {}, part.num_examples
+                loss, _ = self.part_loss(
+                    batch.x, batch.y, y_pred, batch.weights
+                )
+                values, size = {}, batch.num_examples
             else:
-                loss, values, rows = self.objective.evaluate(part, y_pred)
-        y_pred = part.remove_padding(y_pred)
-        return self._logs(data, rows, y_pred, loss, values)
+                loss, values, size = self.objective.evaluate(batch, y_pred)
+        y_pred = batch.remove_padding(y_pred)
+        return self._logs(data, size, y_pred, loss, values)
 
     def predict_step(self, data):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        (part,) = microbatches_lib.split_batch((x, None, None), 1)
+        (batch,) = microbatches_lib.split_batch((x, None, None), 1)
         with self.inference_weights():
-            return part.remove_padding(self.model(part.x, training=False))
+            return batch.remove_padding(self.model(batch.x, training=False))
 
     def predict_on_batch(self, x):
-        """As `keras.Model.predict_on_batch`, of a batch over all replicas."""
-        rows = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
-        return self.predict(x, batch_size=rows, verbose=0)
+        """Predicts a single batch, which is split over the replicas."""
+        size = next(t for t in keras.tree.flatten(x) if t is not None).shape[0]
+        return self.predict(x, batch_size=size, verbose=0)
 
     @property
     def wants_outputs(self):
-        """Whether there is something that looks at the outputs."""
-        computes = type(self).compute_metrics
-        is_own = computes is not keras.Model.compute_metrics
-        return self._compile_metrics is not None or is_own
+        """True if metrics need the outputs of the training step."""
+        overrides = (
+            type(self).compute_metrics is not keras.Model.compute_metrics
+        )
+        return tf_internals.compile_metrics_of(self) is not None or overrides
 
-    def _logs(self, data, rows, y_pred, loss, values):
+    def _logs(self, data, size, y_pred, loss, values):
         x, y, weights = data
         if self.metrics:
-            self.metrics[0].update_state(loss, sample_weight=rows)
+            self.metrics[0].update_state(loss, sample_weight=size)
         if self.has_own_loss:
             logs = {"loss": loss}
             if y_pred is not None:
                 logs = self.compute_metrics(x, y, y_pred, weights)
-            return for_every_worker({**logs, **values})
-        if self._compile_loss is not None and self._compile_loss.metrics:
+            return expand_logs_for_workers({**logs, **values})
+        compile_loss = tf_internals.compile_loss_of(self)
+        if compile_loss is not None and compile_loss.metrics:
             for metric, value in zip(
-                self._compile_loss.metrics, values.values(), strict=True
+                compile_loss.metrics, values.values(), strict=True
             ):
                 metric.update_state(value)
-        return for_every_worker(self.compute_metrics(x, y, y_pred, weights))
+        return expand_logs_for_workers(
+            self.compute_metrics(x, y, y_pred, weights)
+        )
 
 
 class StepVariables:
-    """Makes `step_variables` of a `ReplicaModel`, in whose scope it is."""
+    """Mixin that creates the `step_variables` of a `ReplicaModel`."""
 
     def _create_step_variable(self, name, dtype, value):
-        """A variable of the step, equal on every replica."""
-        variable = self._variable(name, dtype, value)
+        """Creates a variable of the step, equal on every replica."""
+        variable = self._add_variable(name, dtype, value)
         self.step_variables.append(variable)
         return variable
 
     def _replace_step_variable(self, old, value):
-        """A variable of the step in the place of another."""
-        new = self._variable(old.name, old.dtype, value)
-        places = [variable is old for variable in self.step_variables]
-        self.step_variables[places.index(True)] = new
-        self._untrack_variable(old)
+        """Replaces a variable of the step; returns the new one."""
+        new = self._add_variable(old.name, old.dtype, value)
+        is_old = [variable is old for variable in self.step_variables]
+        self.step_variables[is_old.index(True)] = new
+        tf_internals.untrack_variable(self, old)
         return new
 
-    def _variable(self, name, dtype, value):
+    def _add_variable(self, name, dtype, value):
         value = tf.constant(value, dtype)
         return self.add_weight(
             name=name,

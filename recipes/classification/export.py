@@ -1,4 +1,4 @@
-"""The export of a classifier: from images to logits."""
+"""Exports a classifier that maps images to logits."""
 
 import keras
 import numpy as np
@@ -6,45 +6,46 @@ import tensorflow as tf
 
 from recipes.errors import RecipeError
 from recipes.export import formats
+from recipes.export import signature
 from recipes.export import writer
 from recipes.models import precision
 
 OUTPUT = "logits"
-# Differences are in parts of the largest logit. Allowed is rounding: ten times
-# what the logits move when the images move by their last bit or two, or FLOOR,
-# and in no network more than CEILING. Measured: `tests/recipes` on every norm
-# 1e-6 at most, where 1e-5 is allowed; MobileNetV2 with FRN on 3x3 maps 1.6e-4,
-# where 1.4e-3 is.
-FLOOR = 1e-5
-SHARE_OF_MOVES = 10
-CEILING = 1e-2
+# Differences are relative to the largest logit. Allowed is what rounding can
+# explain: ten times the change of the logits if the last bits of the images
+# change, at least MIN_TOLERANCE and at most MAX_TOLERANCE. Measured: every norm
+# in `tests/recipes` differs by up to 1e-6 with 1e-5 allowed; MobileNetV2 with
+# FRN on 3x3 maps differs by 1.6e-4 with 1.4e-3 allowed.
+MIN_TOLERANCE = 1e-5
+MAX_TOLERANCE = 1e-2
+ROUNDING_FACTOR = 10
 LAST_BITS = 2.0**-22
 BATCH_SIZES = (1, 3)
-# How much larger the second size of image is, where sizes are free.
-GROWTH = 32
+# Added to the width of the second image size, if sizes are unknown.
+SIZE_INCREMENT = 32
 
 
 def export_classifier(config, model, class_names):
-    """Writes a classifier in float32, see `export.write`.
+    """Exports a classifier in float32.
 
     Args:
-        config: A `Config`.
-        model: Functional model from images in [-1, 1] to logits, of any dtype
+        config: Config of the run.
+        model: Functional model from images in [-1, 1] to logits, with any dtype
             policy.
-        class_names: The name of each logit.
+        class_names: Name of each logit.
 
     Returns:
-        The facts that export.json holds, and `path`.
+        The content of export.json, and `path`.
 
     Raises:
-        RecipeError: as `export.write`, and for other logits than those of the
-            Keras model on random images.
+        RecipeError: As `write_export`, or if the exported logits differ from
+            those of the Keras model on random images.
     """
-    # What the format needs is asked for before the network is made again.
+    # Fails before the model is rebuilt if a package is missing.
     formats.get_format(config.export_format)
-    network = _named(precision.rebuild_in_float32(model))
+    network = _name_input_and_output(precision.rebuild_in_float32(model))
     num_classes = network.outputs[0].shape[-1]
-    facts = {
+    metadata = {
         "output": OUTPUT,
         "output_shape": [None, num_classes],
         "num_classes": num_classes,
@@ -53,107 +54,124 @@ def export_classifier(config, model, class_names):
     return writer.write_export(
         config,
         network,
-        facts,
-        lambda run: _check(config, run, network, model),
+        metadata,
+        lambda run: _compare_logits(config, run, network, model),
     )
 
 
-def describe_export(facts):
-    """What was written, in a line."""
-    trained, difference = facts["trained_in"], facts["difference_to_trained"]
+def describe_export(metadata):
+    """Describes an export in one line."""
+    policies = metadata["trained_in"]
+    difference = metadata["difference_to_trained"]
     note = ""
-    if trained != ["float32"]:
-        far = (
+    if policies != ["float32"]:
+        relation = (
             "not comparable to"
             if difference is None
             else f"{difference:.1e} from"
         )
-        note = f", {far} the logits in {', '.join(trained)}"
+        note = f", {relation} the logits in {', '.join(policies)}"
     if difference is None:
         note += ", which are not finite"
     return (
-        f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; largest "
-        f"difference {facts['largest_difference']:.1e} of the largest logit, "
-        f"{facts['allowed_difference']:.0e} allowed"
-        f"{note}"
+        f"export: {metadata['path']}, {metadata['bytes'] / 1e6:,.1f} MB; "
+        f"largest difference {metadata['largest_difference']:.1e} of the "
+        f"largest logit, {metadata['allowed_difference']:.0e} allowed{note}"
     )
 
 
-def _named(model):
-    """The model with the names of the formats around it."""
+def _name_input_and_output(model):
+    """Wraps a model so that its input and output have the exported names."""
     shape = model.inputs[0].shape[1:]
-    images = keras.Input(shape, name=formats.INPUT, dtype="float32")
+    images = keras.Input(shape, name=signature.INPUT, dtype="float32")
     return keras.Model(
-        {formats.INPUT: images},
+        {signature.INPUT: images},
         {OUTPUT: model(images)},
         name=model.name,
     )
 
 
-def _check(config, run, network, model):
-    """The largest differences of what was written, over random images.
+def _compare_logits(config, run, network, model):
+    """Compares an export with its network and the trained model.
+
+    Args:
+        config: Config of the run.
+        run: `f(images)` runs the exported network.
+        network: The float32 network.
+        model: The trained model.
+
+    Returns:
+        Dict of the largest differences on random images.
 
     Raises:
-        RecipeError: for more than rounding.
+        RecipeError: If rounding does not explain the differences.
     """
     generator = np.random.default_rng(0)
-    differences, to_trained, moves = [], [], []
-    # A GPU may round products to fewer digits than float32 has.
+    differences, to_trained, rounding = [], [], []
+    # A GPU may multiply with fewer digits than float32 has.
     with tf.device("CPU:0"):
-        for shape in _shapes(network, config.image_size):
+        for shape in _image_shapes(network, config.image_size):
             images = generator.uniform(-1.0, 1.0, shape)
             signs = generator.choice([-1.0, 1.0], shape)
-            moved = (images * (1.0 + LAST_BITS * signs)).astype("float32")
+            changed = (images * (1.0 + LAST_BITS * signs)).astype("float32")
             images = images.astype("float32")
-            expected = _logits(network, images)
+            expected = _compute_logits(network, images)
             writer.require_finite(f"the logits of {network.name}", expected)
-            moves.append(_difference(_logits(network, moved), expected))
-            differences.append(_difference(run(images)[OUTPUT], expected))
+            rounding.append(
+                _relative_difference(
+                    _compute_logits(network, changed), expected
+                )
+            )
+            differences.append(
+                _relative_difference(run(images)[OUTPUT], expected)
+            )
             trained = model(images, training=False).numpy()
-            to_trained.append(_difference(expected, trained))
+            to_trained.append(_relative_difference(expected, trained))
     policies = precision.dtype_policies(model)
     to_trained = writer.largest(to_trained)
     checked = list(differences)
     if policies == ["float32"]:
         checked.append(to_trained)
-    allowed = min(max(FLOOR, SHARE_OF_MOVES * writer.largest(moves)), CEILING)
+    allowed = ROUNDING_FACTOR * writer.largest(rounding)
+    allowed = min(max(MIN_TOLERANCE, allowed), MAX_TOLERANCE)
     if writer.largest(checked) > allowed:
         raise RecipeError(
-            "the file gives other logits than the network, on random images: "
-            f"difference {writer.largest(checked):.1e} of the largest "
-            f"logit, and {allowed:.0e} is allowed. Nothing was kept."
+            "the exported logits differ from the network's on random images by "
+            f"{writer.largest(checked):.1e} of the largest logit, and "
+            f"{allowed:.0e} is allowed. The export was deleted. Try another "
+            "--export_format."
         )
     return {
         "largest_difference": writer.largest(differences),
         "allowed_difference": allowed,
         "trained_in": policies,
-        # JSON has no infinity; None where the trained network overflows.
+        # JSON has no infinity, to which logits in half precision may overflow.
         "difference_to_trained": to_trained
         if np.isfinite(to_trained)
         else None,
     }
 
 
-def _logits(network, images):
-    outputs = network({formats.INPUT: images}, training=False)
+def _compute_logits(network, images):
+    outputs = network({signature.INPUT: images}, training=False)
     return outputs[OUTPUT].numpy()
 
 
-def _shapes(network, image_size):
-    """Two batch sizes, and two sizes of image where they are free."""
+def _image_shapes(network, image_size):
+    """Returns shapes with two batch sizes, and two image sizes if unknown."""
     sizes = network.inputs[0].shape[1:]
     image = [image_size if size is None else size for size in sizes]
     shapes = [(batch_size, *image) for batch_size in BATCH_SIZES]
     if None in sizes:
-        grown = [
-            image_size + GROWTH * axis if size is None else size
+        larger = [
+            image_size + SIZE_INCREMENT * axis if size is None else size
             for axis, size in enumerate(sizes, start=1)
         ]
-        shapes.append((BATCH_SIZES[-1], *grown))
+        shapes.append((BATCH_SIZES[-1], *larger))
     return shapes
 
 
-def _difference(actual, expected):
+def _relative_difference(actual, expected):
     if actual.shape != expected.shape:
         return np.inf
     largest = float(np.abs(expected).max()) or 1.0

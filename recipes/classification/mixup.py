@@ -1,68 +1,159 @@
 """Mixup and CutMix: batches whose images and labels are mixed in pairs.
 
-Pairs are made within one input pipeline's share of the global batch, before it
-is split between replicas: the number of replicas of a machine changes nothing,
-the number of workers does. An image of weight 0 has no partner and is none's.
+Mixup: Zhang et al. 2018, arXiv:1710.09412. CutMix: Yun et al. 2019,
+arXiv:1905.04899. Each example has a partner and a mixing weight of its own.
+
+Partners come from the same input pipeline's shard of the global batch, before
+it is split between replicas. So the result depends on the number of workers,
+but not on the number of replicas per worker. Images of weight 0 are not mixed.
 """
 
-import tensorflow as tf
-from keras import layers
+import dataclasses
 
-from recipes.data import stateless
+from etils import epy
+
+from recipes.config.setting import setting
+
+# Reading the settings does not load TensorFlow.
+with epy.lazy_imports():
+    import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class MixupSettings:
+    """Strength of mixup and CutMix; 0 turns them off."""
+
+    mixup: float = setting(
+        0,
+        "Alpha of the beta distribution of mixup. Its paper uses 0.2 for "
+        "ImageNet.",
+        low=0,
+    )
+    cutmix: float = setting(
+        0,
+        "Alpha of the beta distribution of CutMix, 1 in its paper. If --mixup "
+        "is set too, each batch randomly uses one of the two.",
+        low=0,
+    )
 
 
 def make_mixup(config, num_classes, pipeline):
-    """`f(step, batch)` that mixes a batch, or None where no flag asks.
+    """Returns `f(step, batch)` that mixes a batch, or None if both are off.
 
-    Labels become float32 `(n, num_classes)`. The draws follow from the seed of
-    the config, the step and the number of the pipeline.
+    Labels become float32 `(n, num_classes)`. All draws follow from the config's
+    seed, the step and the index of the input pipeline.
     """
-    seeds = stateless.Seeds()
-    mixers = []
-    if config.mixup:
-        mixers.append(layers.MixUp(config.mixup, dtype="float32"))
-    if config.cutmix:
-        layer = layers.CutMix(dtype="float32")
-        # Keras draws the alpha of its beta distribution from this range, and
-        # takes none above 1.
-        layer.factor = (config.cutmix, config.cutmix)
-        mixers.append(layer)
+    mixers = [
+        (mix, getattr(config, name))
+        for name, mix in MIXERS.items()
+        if getattr(config, name)
+    ]
     if not mixers:
         return None
-    for layer in mixers:
-        stateless.bind(layer, seeds)
 
-    def mix(step, batch):
+    def mix_batch(step, batch):
         images, labels, weights = batch
         labels = tf.one_hot(labels, num_classes)
         seed = tf.stack([tf.constant(config.seed, tf.int64), step])
-        seeds.start(tf.random.fold_in(seed, pipeline))
+        seeds = tf.random.split(tf.random.fold_in(seed, pipeline), 4)
+        partners = _draw_partners(weights, seeds[0])
         which = tf.random.stateless_uniform(
-            (), seeds.next(), maxval=len(mixers), dtype=tf.int32
+            (), seeds[1], maxval=len(mixers), dtype=tf.int32
         )
+
+        def apply(mix, alpha):
+            ratios = draw_beta(alpha, (tf.size(weights),), seeds[2])
+            others = tf.gather(images, partners)
+            mixed, ratios = mix(images, others, ratios, seeds[3])
+            ratios = ratios[:, None]
+            targets = ratios * labels + (1 - ratios) * tf.gather(
+                labels, partners
+            )
+            return tf.ensure_shape(mixed, images.shape), targets
+
         images, labels = tf.switch_case(
-            which,
-            [
-                lambda layer=layer: _mix(layer, images, labels, weights)
-                for layer in mixers
-            ],
+            which, [lambda pair=pair: apply(*pair) for pair in mixers]
         )
         return images, labels, weights
 
-    return mix
+    return mix_batch
 
 
-def _mix(layer, images, labels, weights):
-    drawn = layer.get_random_transformation({"images": images})
-    order = tf.cast(drawn["permutation_order"], tf.int32)
-    counts = (weights > 0) & (tf.gather(weights, order) > 0)
-    order = tf.where(counts, order, tf.range(tf.size(order)))
-    drawn["permutation_order"] = order
-    if "batch_masks" in drawn:
-        # Keras takes the area of the box before it falls on whole pixels.
-        pasted = tf.cast(drawn["batch_masks"], tf.float32)
-        drawn["mix_weight"] = 1.0 - tf.reduce_mean(pasted, (1, 2, 3))
-    return (
-        tf.ensure_shape(layer.transform_images(images, drawn), images.shape),
-        tf.ensure_shape(layer.transform_labels(labels, drawn), labels.shape),
-    )
+def mix_images(images, others, ratios, seed):
+    """Blends images with others by mixup.
+
+    Args:
+        images: `(n, height, width, channels)`.
+        others: Their partners, of the same shape.
+        ratios: `(n,)`, the share of the image in the result, from 0 to 1.
+        seed: Ignored: mixup draws nothing else.
+
+    Returns:
+        The mixed images, and the ratios.
+    """
+    del seed
+    weights = ratios[:, None, None, None]
+    return weights * images + (1 - weights) * others, ratios
+
+
+def paste_boxes(images, others, ratios, seed):
+    """Pastes a box of each partner into the images by CutMix.
+
+    The box has the area `1 - ratio` before it is cut off at the image's border
+    and rounded to whole pixels. Args as in `mix_images`.
+
+    Returns:
+        The mixed images, and their exact ratios.
+    """
+    height, width = images.shape[1:3]
+    sides = tf.sqrt(1 - ratios)
+    seeds = tf.random.split(seed, 2)
+    rows = _draw_interval(height, sides, seeds[0])
+    columns = _draw_interval(width, sides, seeds[1])
+    is_pasted = rows[:, :, None] & columns[:, None, :]
+    pasted_area = tf.reduce_mean(tf.cast(is_pasted, tf.float32), axis=(1, 2))
+    mixed = tf.where(is_pasted[..., None], others, images)
+    return mixed, 1 - pasted_area
+
+
+MIXERS = {"mixup": mix_images, "cutmix": paste_boxes}
+
+
+def draw_beta(alpha, shape, seed):
+    """Draws from the beta distribution with both parameters equal to alpha.
+
+    Computes `x / (x + y)` of two gamma draws from their logarithms, because the
+    draws themselves underflow for small alphas.
+    """
+
+    def log_gamma(seed):
+        seeds = tf.random.split(seed, 2)
+        draws = tf.random.stateless_gamma(shape, seeds[0], alpha + 1.0)
+        uniform = 1 - tf.random.stateless_uniform(shape, seeds[1])
+        return tf.math.log(draws) + tf.math.log(uniform) / alpha
+
+    seeds = tf.random.split(seed, 2)
+    return tf.sigmoid(log_gamma(seeds[0]) - log_gamma(seeds[1]))
+
+
+def _draw_partners(weights, seed):
+    """Draws a permutation; examples without a valid partner keep themselves."""
+    numbers = tf.range(tf.size(weights))
+    partners = tf.random.experimental.stateless_shuffle(numbers, seed)
+    is_valid = (weights > 0) & (tf.gather(weights, partners) > 0)
+    return tf.where(is_valid, partners, numbers)
+
+
+def _draw_interval(size, sides, seed):
+    """Draws intervals of pixels: bool `(n, size)`.
+
+    Args:
+        size: Number of pixels of the axis.
+        sides: Lengths of the intervals `(n,)` as fractions of the size.
+        seed: int64 `(2,)`.
+    """
+    centers = tf.random.stateless_uniform(tf.shape(sides), seed, 0, size)
+    half = sides * size / 2
+    begin, end = tf.round(centers - half), tf.round(centers + half)
+    pixels = tf.range(size, dtype=tf.float32)
+    return (pixels >= begin[:, None]) & (pixels < end[:, None])

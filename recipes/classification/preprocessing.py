@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from recipes.classification import keras_augment
+from recipes.classification import random_augment
 from recipes.data import image_files
 
 # Inception's distorted crop (Szegedy et al. 2015, section 6).
@@ -61,7 +61,7 @@ def training_preprocessing(config, source):
     """The preparation of a training image."""
     num_channels = source.num_channels
     shape = (config.image_size, config.image_size, num_channels)
-    further = keras_augment.make(config, num_channels)
+    further = random_augment.make_random_augment(config, num_channels)
     kind = _kind(config, source)
     box = _distorted_box if kind == "inception" else None
 

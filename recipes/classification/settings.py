@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from recipes.classification.mixup import MixupSettings
+from recipes.classification.random_augment import RandomAugmentSettings
 from recipes.config.fields import DataSettings
 from recipes.config.fields import NetworkSettings
 from recipes.config.fields import RunSettings
@@ -23,7 +25,9 @@ class ClassificationRunSettings(RunSettings):
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationDataSettings(DataSettings):
+class ClassificationDataSettings(
+    MixupSettings, RandomAugmentSettings, DataSettings
+):
     """Images and their augmentation"""
 
     dataset: str = setting(
@@ -38,30 +42,6 @@ class ClassificationDataSettings(DataSettings):
         "auto",
         "Of training images; auto takes what suits the dataset.",
         choices=("auto", "inception", "crop_flip", "crop", "none"),
-    )
-    rand_augment: float = setting(
-        0,
-        "Strength of RandAugment's two operations, 9 of 10 in its paper.",
-        low=0,
-        high=10,
-    )
-    color_jitter: float = setting(
-        0,
-        "Strength of random brightness, contrast, saturation and hue.",
-        low=0,
-        high=1,
-    )
-    random_erasing: float = setting(
-        0, "Largest share of an image that is erased at random.", low=0, high=1
-    )
-    mixup: float = setting(
-        0, "Alpha of mixup, 0.2 in its paper for ImageNet.", low=0
-    )
-    cutmix: float = setting(
-        0,
-        "Alpha of CutMix, 1 in its paper; with mixup each batch takes one of "
-        "the two.",
-        low=0,
     )
     label_smoothing: float = setting(
         0, "Share of the label given to all classes.", low=0, high=1

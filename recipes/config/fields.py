@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from keras_norm_cli import norm_names
 from recipes.config.setting import MAY_CHANGE
 from recipes.config.setting import MAY_EXTEND
 from recipes.config.setting import PER_COMMAND
@@ -167,8 +168,7 @@ class NetworkSettings:
     model: str = setting("", "Name of the network.")
     norm: str = setting(
         "frn",
-        "Normalization of the network: bn, sync_bn, brn, eval_norm, gn, in, "
-        "ln, frn, rbn, frozen or none.",
+        f"Normalization layer, one of {', '.join(norm_names())}.",
     )
     norm_kwargs: dict[str, Any] = setting(
         {},

@@ -1,1 +1,1 @@
-"""RetinaNet: what recipes/coco.py trains."""
+"""Object detection with a RetinaNet, the task of `recipes/coco.py`."""

@@ -1,4 +1,4 @@
-"""The anchors of a feature pyramid: the boxes that detection starts from."""
+"""Anchor boxes of a feature pyramid."""
 
 import dataclasses
 import functools
@@ -12,21 +12,21 @@ from recipes.errors import RecipeError
 class Anchors:
     """Anchors as in RetinaNet (Lin et al. 2017, section 4).
 
-    The map of level l has `image_size / 2**l` locations on a side, which lie
-    `2**l` pixels apart, that level's stride. At each of them there is an anchor
-    for every scale and ratio, centered on the location's cell.
+    The feature map of level l has `image_size / 2**l` locations per side with a
+    stride of `2**l` pixels. Each location has an anchor for every scale and
+    ratio, centered on the location's cell.
 
     Attributes:
         image_size: Side of the square image, in pixels.
         min_level: The finest level.
         max_level: The coarsest level.
-        size: Side of the smallest square anchor of a level, in strides.
-        num_scales: Sizes of a level, evenly spaced in an octave.
-        ratios: Height by width of the anchors; the area is that of the size.
+        size: Side of a level's smallest square anchor, in strides.
+        num_scales: Number of sizes per level, evenly spaced in an octave.
+        ratios: Ratios of height to width. The area depends only on the size.
 
     Raises:
-        RecipeError: if there is no level, or the coarsest one does not divide
-            the image.
+        RecipeError: if there is no level, or `image_size` is not a multiple of
+            the coarsest level's stride.
     """
 
     image_size: int
@@ -39,18 +39,18 @@ class Anchors:
     def __post_init__(self):
         if self.max_level < self.min_level:
             raise RecipeError(
-                f"--max_level={self.max_level} lies below --min_level="
-                f"{self.min_level}: a pyramid needs at least one level."
+                "--max_level must be at least --min_level. "
+                f"Received: max_level={self.max_level}, "
+                f"min_level={self.min_level}"
             )
         stride = 2**self.max_level
-        below = self.image_size // stride * stride
-        if self.image_size != below or self.image_size < stride:
-            nearest = max(below, stride)
+        lower = self.image_size // stride * stride
+        if self.image_size != lower or self.image_size < stride:
+            nearest = max(lower, stride)
             raise RecipeError(
-                f"--image_size={self.image_size} cannot be divided by the "
-                f"pyramid, whose coarsest level {self.max_level} has a stride "
-                f"of {stride}: choose a multiple of {stride}, such as "
-                f"{nearest} or {nearest + stride}."
+                f"--image_size must be a multiple of {stride}, the stride of "
+                f"the coarsest level {self.max_level}, such as {nearest} or "
+                f"{nearest + stride}. Received: image_size={self.image_size}"
             )
 
     @property
@@ -60,30 +60,32 @@ class Anchors:
 
     @property
     def num_per_location(self):
-        """Anchors that share a center."""
+        """Number of anchors per location."""
         return self.num_scales * len(self.ratios)
 
     @property
     def num_anchors(self):
-        """Anchors of all levels together."""
+        """Number of anchors on all levels."""
         return len(self.boxes)
 
     def map_size(self, level):
-        """Locations on a side of a level's map."""
+        """Returns the number of locations per side of a level."""
         return self.image_size // 2**level
 
     @functools.cached_property
     def boxes(self):
-        """float32 `(num_anchors, 4)`, in pixels of the image, read-only.
+        """Read-only float32 `(num_anchors, 4)`, in pixels of the image.
 
-        In the order of level, row, column, scale, ratio. Anchors at the border
-        reach beyond the image.
+        Ordered by level, row, column, scale and ratio. Anchors at the border
+        extend beyond the image.
         """
-        boxes = np.concatenate([self._level(level) for level in self.levels])
+        boxes = np.concatenate(
+            [self._make_level(level) for level in self.levels]
+        )
         boxes.setflags(write=False)
         return boxes
 
-    def _level(self, level):
+    def _make_level(self, level):
         stride, num_cells = 2**level, self.map_size(level)
         sides = (
             self.size

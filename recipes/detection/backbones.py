@@ -1,4 +1,4 @@
-"""Networks that give a pyramid its maps, new or out of a classifier."""
+"""Backbones of the feature pyramid, new or extracted from a classifier."""
 
 import keras
 
@@ -11,32 +11,34 @@ from recipes.models import blocks
 from recipes.models import classifiers
 from recipes.models import norms
 
-# The levels of the maps that a backbone gives; level l has a stride of 2**l.
+# Levels of a backbone's output maps. Level l has a stride of 2**l.
 LEVELS = (3, 4, 5)
 RESNETS = ("ResNet50", "ResNet101", "ResNet152")
 
 
-def names():
-    """The names that `make` knows."""
+def backbone_names():
+    """Returns the names that `build_backbone` accepts."""
     return [*RESNETS, classifiers.SMALL_RESNET]
 
 
-def make(name, norm, image_shape):
-    """A new backbone.
+def build_backbone(name, norm, image_shape):
+    """Builds a newly initialized backbone.
 
     Args:
-        name: Of `names()`.
+        name: One of `backbone_names()`.
         norm: A `keras_norm.Norm`.
         image_shape: `(height, width, channels)`.
 
     Returns:
-        Functional model from images in [-1, 1] to a list of maps, one a level.
+        Functional model from images in [-1, 1] to a list of maps, one per
+        level.
 
     Raises:
-        RecipeError: for an unknown name, or a norm that it cannot take.
+        RecipeError: for an unknown name, or if the model cannot be built with
+            the norm.
     """
-    if name not in names():
-        raise unknown_name_error("model", name, names())
+    if name not in backbone_names():
+        raise unknown_name_error("model", name, backbone_names())
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
@@ -50,31 +52,32 @@ def make(name, norm, image_shape):
     return _with_maps(name, model)
 
 
-def out_of(path, model, image_shape):
-    """The backbone that lies in a classifier, at the size of a detector.
+def extract_backbone(path, model, image_shape):
+    """Extracts the backbone of a classifier and resizes its input.
 
     Args:
-        path: Path of the file that it came from, for messages.
-        model: Functional model from one image.
+        path: Path of the classifier's file, for error messages.
+        model: The classifier, a Functional model with one image input.
         image_shape: `(height, width, channels)` of the detector's images.
 
     Returns:
-        As `make`, with the weights of the model.
+        A model as from `build_backbone`, with the weights of the classifier.
 
     Raises:
-        RecipeError: for a model without maps of every level, or one that
-            cannot be made again at that size.
+        RecipeError: if the model has no map for a level, or cannot be rebuilt
+            for images of that size.
     """
     name = f"--init_model={path}"
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 3:
         raise RecipeError(
-            f"{name} must have one input of images, and has {shapes}."
+            f"{name} must have a single image input. Received: inputs of the "
+            f"shapes {shapes}"
         )
     if shapes[0][-1] != image_shape[-1]:
         raise RecipeError(
-            f"{name} takes images of {shapes[0][-1]} channels, and this "
-            f"dataset has {image_shape[-1]}."
+            f"{name} expects images with {shapes[0][-1]} channels, but the "
+            f"images of the dataset have {image_shape[-1]}."
         )
     if None in shapes[0]:
         model = _resized(name, model, image_shape)
@@ -85,28 +88,28 @@ def out_of(path, model, image_shape):
 
 
 def _with_maps(name, model):
-    """The part of a model up to the last map of every level."""
+    """Returns the model up to the last map of each level."""
     size = model.inputs[0].shape[1:3]
     maps = {}
     for node in graph.nodes(model):
         for tensor in graph.output_tensors(node):
             for level in LEVELS:
-                wanted = tuple(-(-side // 2**level) for side in size)
-                if len(tensor.shape) == 4 and tensor.shape[1:3] == wanted:
+                shape = tuple(-(-side // 2**level) for side in size)
+                if len(tensor.shape) == 4 and tensor.shape[1:3] == shape:
                     maps[level] = tensor
     missing = [2**level for level in LEVELS if level not in maps]
     if missing:
         raise RecipeError(
-            f"{name} has no map of stride {missing[0]} for images of "
-            f"{tuple(size)}: a backbone has maps of the strides "
-            f"{', '.join(str(2**level) for level in LEVELS)}."
+            f"{name} cannot be a backbone: it has no feature map of stride "
+            f"{missing[0]} for images of {tuple(size)}. Maps of the strides "
+            f"{', '.join(str(2**level) for level in LEVELS)} are needed."
         )
     outputs = [maps[level] for level in LEVELS]
     return keras.Model(model.inputs[0], outputs, name=model.name)
 
 
 def _resized(name, model, image_shape):
-    """The same layers and weights for images of another size."""
+    """Rebuilds a model with its weights for images of another size."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     batch_shape = [None, *image_shape]
@@ -117,9 +120,10 @@ def _resized(name, model, image_shape):
         new = keras.saving.deserialize_keras_object(config)
         weights.copy_weights(model, new)
     except Exception as error:
-        # Keras and every layer have errors of their own.
+        # Keras and each layer raise different errors.
         message = " ".join(str(error).split())
         raise RecipeError(
-            f"{name} cannot take images of {tuple(image_shape)}: {message}"
+            f"{name} cannot be rebuilt for images of {tuple(image_shape)}: "
+            f"{message}"
         ) from error
     return new

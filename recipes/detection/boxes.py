@@ -1,8 +1,8 @@
-"""What is computed of boxes: areas, overlaps, and offsets from anchors.
+"""Operations on boxes: area, IoU, clipping, and encoding as deltas.
 
-A box is `[ymin, xmin, ymax, xmax]`, float32, in pixels of the image that it
-belongs to. Its edges are real numbers: a box over the first pixel of an image
-is `[0, 0, 1, 1]`. Where an edge lies before its opposite, the box is empty.
+A box is `[ymin, xmin, ymax, xmax]`, float32, in pixels of its image. Edges are
+real numbers: a box that covers the first pixel is `[0, 0, 1, 1]`. A box with
+`ymax < ymin` or `xmax < xmin` is empty.
 """
 
 import math
@@ -10,43 +10,44 @@ import math
 import keras
 import tensorflow as tf
 
-# The most by which a side may grow over its anchor's, as a logarithm: to 1000
-# pixels from 16, the limit that Detectron's Faster R-CNN set.
+# Logarithm of the largest ratio of a box side to its anchor's side: 1000 pixels
+# to 16 pixels, as in Detectron's Faster R-CNN.
 MAX_LOG_GROWTH = math.log(1000 / 16)
 FORMAT = "yxyx"
 
 
 def area(boxes):
-    """Areas `(...)` of boxes `(..., 4)`; 0 for empty ones."""
+    """Computes the areas `(...)` of boxes `(..., 4)`; 0 for empty boxes."""
     sides = tf.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
     return sides[..., 0] * sides[..., 1]
 
 
 def iou(a, b):
-    """Intersection over union `(n, m)` of boxes `(n, 4)` and `(m, 4)`.
+    """Computes the IoU `(n, m)` of boxes `(n, 4)` and `(m, 4)`.
 
-    It is 0 where a box is empty.
+    The IoU of an empty box is 0.
     """
-    # Keras' compute_iou takes a pair of reversed edges for a positive area.
-    shared = _intersection(a, b)
-    union = area(a)[:, None] + area(b) - shared
-    return tf.math.divide_no_nan(shared, union)
+    # Keras' compute_iou returns a positive area if both edges are reversed.
+    intersection = _intersection(a, b)
+    union = area(a)[:, None] + area(b) - intersection
+    return tf.math.divide_no_nan(intersection, union)
 
 
 def coverage(a, b):
-    """The share `(n, m)` of each box a `(n, 4)` that lies in b `(m, 4)`.
+    """Computes the fraction `(n, m)` of each box a `(n, 4)` inside b `(m, 4)`.
 
-    It is 0 where a box is empty.
+    The fraction of an empty box is 0.
     """
     return tf.math.divide_no_nan(_intersection(a, b), area(a)[:, None])
 
 
 def encode(boxes, anchors):
-    """The deltas `(dy, dx, dh, dw)` that lead from anchors to boxes.
+    """Encodes boxes as deltas `(dy, dx, dh, dw)` from anchors.
 
-    The center moves by `dy` and `dx` of the anchor's height and width, which
-    grow by the factors `exp(dh)` and `exp(dw)`. The deltas of empty boxes are
-    finite, too: a side is taken to be at least `keras.config.epsilon()`.
+    `dy` and `dx` are the shift of the center relative to the anchor's height
+    and width. `exp(dh)` and `exp(dw)` are the ratios of the sides. The deltas
+    of empty boxes are finite as well, because sides are at least
+    `keras.config.epsilon()`.
 
     Args:
         boxes: `(n, 4)`.
@@ -61,9 +62,10 @@ def encode(boxes, anchors):
 
 
 def decode(deltas, anchors):
-    """The boxes that deltas lead to, the inverse of `encode`.
+    """Decodes deltas from anchors to boxes, the inverse of `encode`.
 
-    A side grows by 1000 / 16 at most, so that no delta overflows.
+    The ratio of a box side to its anchor's side is at most 1000 / 16, so that
+    no delta overflows.
 
     Args:
         deltas: `(..., A, 4)`.
@@ -72,24 +74,24 @@ def decode(deltas, anchors):
     Returns:
         float32 `(..., A, 4)`.
     """
-    moves, growths = tf.split(deltas, 2, axis=-1)
-    growths = tf.minimum(growths, MAX_LOG_GROWTH)
+    shifts, log_ratios = tf.split(deltas, 2, axis=-1)
+    log_ratios = tf.minimum(log_ratios, MAX_LOG_GROWTH)
     return keras.utils.bounding_boxes.decode_deltas_to_boxes(
         anchors,
-        tf.concat([moves, growths], axis=-1),
+        tf.concat([shifts, log_ratios], axis=-1),
         anchor_format=FORMAT,
         box_format=FORMAT,
     )
 
 
 def clip(boxes, height, width):
-    """Boxes `(..., 4)` cut off at the borders of an image."""
+    """Clips boxes `(..., 4)` to an image."""
     limits = tf.cast(tf.stack([height, width, height, width]), boxes.dtype)
     return tf.clip_by_value(boxes, 0.0, limits)
 
 
 def _intersection(a, b):
-    """Areas `(n, m)` that boxes `(n, 4)` and `(m, 4)` share."""
+    """Computes the intersection `(n, m)` of boxes `(n, 4)` and `(m, 4)`."""
     ymin_a, xmin_a, ymax_a, xmax_a = tf.split(a, 4, axis=-1)
     ymin_b, xmin_b, ymax_b, xmax_b = tf.unstack(b, axis=-1)
     height = tf.minimum(ymax_a, ymax_b) - tf.maximum(ymin_a, ymin_b)

@@ -1,4 +1,4 @@
-"""Average precision as COCO counts it, by pycocotools and without files."""
+"""COCO metrics, computed by pycocotools from arrays in memory."""
 
 import contextlib
 import dataclasses
@@ -12,25 +12,25 @@ import numpy as np
 from recipes import atomic_io
 from recipes.errors import RecipeError
 
-# In the order of pycocotools.
+# Metric names in the order of pycocotools.
 NAMES = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
-# Digits after the point of what is written, and thus of what is counted. With
-# one less each, AP moves by up to 0.0005 on boxes of 8 to 16 pixels.
+# Decimal places of the predictions file, which are also used for the metrics.
+# With one less, AP changes by up to 0.0005 on boxes of 8 to 16 pixels.
 BOX_DIGITS = 3
 SCORE_DIGITS = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Detections:
-    """What was found on one image, in NumPy.
+    """Detections on one image, as NumPy arrays.
 
     Attributes:
-        boxes: `(m, 4)`, `[ymin, xmin, ymax, xmax]` in pixels of the image as it
-            was read.
-        scores: `(m,)`, the larger, the surer.
+        boxes: `(m, 4)`, `[ymin, xmin, ymax, xmax]` in pixels of the original
+            image.
+        scores: `(m,)`.
         labels: `(m,)`, from 0 to the number of classes - 1.
     """
 
@@ -41,20 +41,20 @@ class Detections:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One evaluation.
+    """Result of an evaluation.
 
     Attributes:
-        summary: The 12 numbers of COCO by `NAMES`, floats from 0 to 1. NaN
-            where nothing is annotated, so where pycocotools has -1.
-        class_ap: AP of each class by its label, NaN where nothing of that class
-            is annotated.
+        summary: Dict of COCO's 12 metrics by `NAMES`, floats from 0 to 1. NaN
+            if nothing is annotated, for which pycocotools returns -1.
+        class_ap: Tuple of the AP of each class, NaN for classes without
+            annotations.
     """
 
     summary: dict
     class_ap: tuple
 
     def per_class(self, class_names):
-        """AP by the name of the class; with its label where a name is twice."""
+        """Returns AP by class name; duplicate names include the label."""
         names = list(class_names)
         if len(set(names)) < len(names):
             names = [
@@ -62,83 +62,79 @@ class Evaluation:
                 for label, name in enumerate(names)
             ]
         if len(set(names)) < len(names):
-            # Some class is itself called so.
+            # Another class already has such a name.
             names = [f"{n} (class {i})" for i, n in enumerate(class_names)]
         return dict(zip(names, self.class_ap, strict=True))
 
 
-def require():
-    """Checks that pycocotools is there, so that a run can do so at once.
+def require_pycocotools():
+    """Checks that pycocotools is installed.
 
     Raises:
-        RecipeError: if it is not.
+        RecipeError: if it is not installed.
     """
     if importlib.util.find_spec("pycocotools") is None:
         raise RecipeError(
-            "the average precision of detections needs pycocotools: "
+            "COCO metrics need pycocotools. Install it with: "
             "pip install pycocotools"
         )
 
 
 def evaluate(annotations, detections, category_ids):
-    """Counts detections against annotations, image by image.
+    """Computes the COCO metrics of detections.
 
-    What is counted is what `predictions` gives: a file of predictions has
-    exactly this AP. Of an image at most 100 detections of a class count, those
-    with the largest scores. A detection in a crowd box is neither right nor
-    wrong. Small, medium and large go by the annotated area.
+    The detections are rounded as in `to_predictions`, so that the predictions
+    file has the same metrics. At most 100 detections per image and class
+    count, those with the highest scores. Detections in a crowd count neither as
+    true nor as false positives. Small, medium and large refer to the annotated
+    area.
 
     Args:
-        annotations: One for each image, see `sources.Annotation`.
-        detections: `Detections` of the same images in the same order.
-        category_ids: The category id in COCO of each label.
+        annotations: The `Annotation` of each image.
+        detections: The `Detections` of the same images in the same order.
+        category_ids: The category id of each label.
 
     Returns:
         An `Evaluation`.
 
     Raises:
         RecipeError: if pycocotools is not installed.
-        ValueError: if there are not as many detections as annotations, an image
-            comes twice, or a label, box or score cannot be.
+        ValueError: if the lengths differ, an image id is not unique, or a
+            label, box or score is invalid.
     """
-    require()
+    require_pycocotools()
     from pycocotools.cocoeval import COCOeval
 
-    found = predictions(annotations, detections, category_ids)
-    truths = _truths(annotations, category_ids)
-    # It tells of its progress, on the same terminal as the recipe.
+    found = to_predictions(annotations, detections, category_ids)
+    ground_truth = _to_ground_truth(annotations, category_ids)
+    # pycocotools prints its progress.
     with contextlib.redirect_stdout(io.StringIO()):
-        indices = [
-            _index(annotations, category_ids, rows)
-            for rows in (truths, [_with_area(row) for row in found])
+        cocos = [
+            _make_coco(annotations, category_ids, entries)
+            for entries in (ground_truth, [_with_area(each) for each in found])
         ]
-        counted = COCOeval(*indices, "bbox")
-        counted.evaluate()
-        counted.accumulate()
-        counted.summarize()
-    # By IoU threshold, recall, class; of all areas and up to 100 detections.
-    precision = counted.eval["precision"][..., 0, -1]
-    # There the classes are in the order of their ids.
+        evaluation = COCOeval(*cocos, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    # By IoU threshold, recall and class; for all areas and 100 detections.
+    precision = evaluation.eval["precision"][..., 0, -1]
+    # pycocotools sorts the classes by category id.
     places = np.argsort(np.argsort(category_ids))
     return Evaluation(
-        summary=dict(zip(NAMES, map(_known, counted.stats), strict=True)),
-        class_ap=tuple(_known(precision[..., k].mean()) for k in places),
+        summary=dict(zip(NAMES, map(_to_nan, evaluation.stats), strict=True)),
+        class_ap=tuple(_to_nan(precision[..., k].mean()) for k in places),
     )
 
 
-def average_precision(annotations, detections, category_ids):
-    """The summary of `evaluate`: COCO's 12 numbers by `NAMES`."""
-    return evaluate(annotations, detections, category_ids).summary
+def to_predictions(annotations, detections, category_ids):
+    """Converts detections to COCO's results format.
 
-
-def predictions(annotations, detections, category_ids):
-    """Detections as a list in COCO's format of results.
-
-    Args and ValueError are those of `evaluate`.
+    Arguments and errors: see `evaluate`.
 
     Returns:
-        Dicts of plain Python numbers, ready for JSON: image_id, category_id,
-        bbox as `[x, y, width, height]` in pixels, score.
+        List of dicts that can be written as JSON: image_id, category_id, bbox
+        as `[x, y, width, height]` in pixels, and score.
     """
     _check(annotations, detections, category_ids)
     return [
@@ -150,7 +146,7 @@ def predictions(annotations, detections, category_ids):
         }
         for annotation, found in zip(annotations, detections, strict=True)
         for box, score, label in zip(
-            _sides(found.boxes),
+            _to_xywh(found.boxes),
             np.asarray(found.scores, np.float64).tolist(),
             found.labels,
             strict=True,
@@ -159,41 +155,44 @@ def predictions(annotations, detections, category_ids):
 
 
 def write_predictions(path, annotations, detections, category_ids):
-    """Writes `predictions` to a JSON file."""
-    results = predictions(annotations, detections, category_ids)
+    """Writes the result of `to_predictions` to a JSON file."""
+    results = to_predictions(annotations, detections, category_ids)
     atomic_io.write_text(path, json.dumps(results))
 
 
 def _check(annotations, detections, category_ids):
     if len(annotations) != len(detections):
         raise ValueError(
-            "Every image needs its annotation and its detections. Received: "
+            "Every image needs one annotation and one `Detections`. Received: "
             f"{len(annotations)} annotations, {len(detections)} detections."
         )
     seen = set()
     for annotation, found in zip(annotations, detections, strict=True):
         image_id = annotation.image_id
         if image_id in seen:
-            raise ValueError(f"Image {image_id} comes twice.")
+            raise ValueError(
+                f"Image ids must be unique. Received: {image_id} twice."
+            )
         seen.add(image_id)
         labels = np.concatenate([annotation.labels, found.labels])
-        # A negative one would be that of a class, counted from the end.
+        # A negative label would index the classes from the end.
         if ((labels < 0) | (labels >= len(category_ids))).any():
             raise ValueError(
                 f"Labels of image {image_id} must be from 0 to "
                 f"{len(category_ids) - 1}. Received: {labels}."
             )
         boxes, scores = np.asarray(found.boxes), np.asarray(found.scores)
-        numbers = np.isfinite(boxes).all() and np.isfinite(scores).all()
-        if not numbers or (boxes[:, 2:] < boxes[:, :2]).any():
+        is_finite = np.isfinite(boxes).all() and np.isfinite(scores).all()
+        if not is_finite or (boxes[:, 2:] < boxes[:, :2]).any():
             raise ValueError(
-                f"Detections on image {image_id} must be finite and end after "
-                f"they begin. Received: boxes={boxes}, scores={scores}."
+                f"Detections on image {image_id} must be finite, with ymin <= "
+                f"ymax and xmin <= xmax. Received: boxes={boxes}, "
+                f"scores={scores}."
             )
 
 
-def _truths(annotations, category_ids):
-    """The annotated boxes of all images, as pycocotools has them."""
+def _to_ground_truth(annotations, category_ids):
+    """Converts the annotations of all images to COCO's format."""
     return [
         {
             "image_id": int(annotation.image_id),
@@ -204,7 +203,7 @@ def _truths(annotations, category_ids):
         }
         for annotation in annotations
         for box, label, area, is_crowd in zip(
-            _sides(annotation.boxes),
+            _to_xywh(annotation.boxes),
             annotation.labels,
             annotation.areas,
             annotation.is_crowd,
@@ -213,31 +212,33 @@ def _truths(annotations, category_ids):
     ]
 
 
-def _with_area(row):
-    _, _, width, height = row["bbox"]
-    return row | {"area": width * height}
+def _with_area(entry):
+    _, _, width, height = entry["bbox"]
+    return entry | {"area": width * height}
 
 
-def _index(annotations, category_ids, rows):
-    # Not by COCO.loadRes, which fails where nothing was found.
+def _make_coco(annotations, category_ids, entries):
+    # COCO.loadRes fails if there are no detections.
     from pycocotools.coco import COCO
 
-    index = COCO()
-    index.dataset = {
+    coco = COCO()
+    coco.dataset = {
         "images": [{"id": int(each.image_id)} for each in annotations],
         "categories": [{"id": int(key)} for key in category_ids],
-        # An id of 0 would mean that there is no match.
-        "annotations": [row | {"id": i} for i, row in enumerate(rows, 1)],
+        # pycocotools treats a match with id 0 as no match.
+        "annotations": [
+            entry | {"id": i} for i, entry in enumerate(entries, 1)
+        ],
     }
-    index.createIndex()
-    return index
+    coco.createIndex()
+    return coco
 
 
-def _sides(boxes):
-    """`[ymin, xmin, ymax, xmax]` to lists `[x, y, width, height]`."""
+def _to_xywh(boxes):
+    """Converts `[ymin, xmin, ymax, xmax]` to lists `[x, y, width, height]`."""
     top, left, bottom, right = np.asarray(boxes, np.float64).reshape(-1, 4).T
     return np.stack([left, top, right - left, bottom - top], -1).tolist()
 
 
-def _known(value):
+def _to_nan(value):
     return math.nan if value < 0 else float(value)

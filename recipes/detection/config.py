@@ -1,4 +1,4 @@
-"""The configuration of a run of `recipes/coco.py`."""
+"""Configuration of `recipes/coco.py`."""
 
 import dataclasses
 from typing import ClassVar
@@ -25,7 +25,7 @@ _GROUPS = (
 
 @dataclasses.dataclass(frozen=True)
 class DetectionConfig(RunConfig, *reversed(_GROUPS)):
-    """Everything that decides a run of `recipes/coco.py`."""
+    """All settings of a run of `recipes/coco.py`."""
 
     PROGRAM: ClassVar[str] = "coco"
     GROUPS: ClassVar[tuple] = _GROUPS
@@ -40,13 +40,13 @@ class DetectionConfig(RunConfig, *reversed(_GROUPS)):
                 f"Received: scale_jitter_min={self.scale_jitter_min}, "
                 f"scale_jitter_max={self.scale_jitter_max}"
             )
-        # Says which sizes the pyramid can divide.
+        # Validates image size and levels.
         self.anchors  # noqa: B018
 
     @property
     def anchors(self):
         """The `Anchors` of the pyramid."""
-        # NumPy need not be there for --help.
+        # Imported here because --help does not need NumPy.
         from recipes.detection.anchors import Anchors
 
         return Anchors(

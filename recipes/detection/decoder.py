@@ -1,4 +1,4 @@
-"""From what a network says of its anchors to the objects that it found."""
+"""Decodes the outputs of a detector into detections."""
 
 import keras
 import tensorflow as tf
@@ -6,33 +6,32 @@ import tensorflow as tf
 from recipes.detection import boxes as boxes_lib
 from recipes.detection import retinanet
 
-# Of all anchors so many, those of the highest scores, are looked at further.
+# Only the anchors with the highest scores are decoded, up to this number.
 NUM_CANDIDATES = 5000
 
 
-class Detections(keras.layers.Layer):
-    """Decodes boxes and suppresses all but the best of those that overlap.
+class DetectionDecoder(keras.layers.Layer):
+    """Decodes boxes and applies non-maximum suppression per class.
 
-    For each class on its own: of two boxes whose IoU is above `nms_threshold`
-    the one of the lower score goes. Boxes of different classes may overlap.
+    If the IoU of two boxes of a class is above `nms_threshold`, the one with
+    the lower score is removed. Boxes of different classes may overlap.
 
     Args:
         anchors: Array `(A, 4)`, see `anchors.Anchors`.
-        image_size: Side of the images, in pixels.
-        score_threshold: Lower scores are no detection.
-        nms_threshold: The largest IoU of two detections of a class.
-        max_detections: Detections of an image at most.
+        image_size: Side of the square images, in pixels.
+        score_threshold: Detections with a lower score are removed.
+        nms_threshold: Largest IoU of two detections of a class.
+        max_detections: Maximum number of detections per image.
 
     Call arguments:
-        inputs: What the network gives, a dict of `classes` `(batch, A, K)`
-            logits and `boxes` `(batch, A, 4)` deltas.
+        inputs: Outputs of a detector, a dict of the logits `classes`
+            `(batch, A, K)` and the deltas `boxes` `(batch, A, 4)`.
 
     Returns:
-        A dict of float32, for each image in the order of the scores, filled up
-        with zeros:
+        A dict of float32, sorted by decreasing score and padded with zeros:
 
         * `boxes`: `(batch, max_detections, 4)`, `[ymin, xmin, ymax, xmax]` in
-          pixels of the input, within it.
+          pixels of the input image, clipped to it.
         * `scores`: `(batch, max_detections)`, from 0 to 1.
         * `classes`: `(batch, max_detections)`, labels from 0.
         * `num_detections`: `(batch,)`.
@@ -83,9 +82,9 @@ class Detections(keras.layers.Layer):
         }
 
 
-def of(config):
-    """The layer that a config asks for."""
-    return Detections(
+def make_decoder(config):
+    """Returns the `DetectionDecoder` for a config."""
+    return DetectionDecoder(
         config.anchors.boxes,
         config.image_size,
         config.score_threshold,

@@ -1,4 +1,4 @@
-"""The evaluation of a detector: every image once, on any replicas."""
+"""Evaluates a detector with COCO metrics on every image exactly once."""
 
 import json
 import math
@@ -15,38 +15,37 @@ PREDICTIONS = {
     "evaluation": "predictions.json",
     "train": "training_predictions.json",
 }
-# AP of each class, of the newest evaluation; null where none is annotated.
+# AP of each class in the latest evaluation; null for classes without boxes.
 PER_CLASS = "per_class.json"
 
 
-class AveragePrecision:
-    """COCO's numbers of a detector on the evaluation images.
+class DetectionEvaluator:
+    """Computes the COCO metrics of a detector on the evaluation images.
 
-    It leaves predictions.json, in COCO's format of results, and
-    per_class.json in the workdir. Images that cannot be decoded, where those
-    are skipped, do not count.
+    Writes predictions.json, in COCO's results format, and per_class.json to the
+    workdir. Skipped images are excluded.
 
     Args:
-        detector: A `Detector`.
-        steps: Its `Steps`.
+        detector: A `DetectorTrainer`.
+        steps: The compiled steps of the run.
 
     Raises:
-        RecipeError: if pycocotools is missing where the run will evaluate: now,
-            and not after an epoch.
+        RecipeError: if pycocotools is missing. Raised before training, not
+            after the first epoch.
     """
 
     def __init__(self, detector, steps):
         self.detector = detector
         self.config = detector.config
         if self.config.mode != "train":
-            coco_metric.require()
+            coco_metric.require_pycocotools()
         self.data = detector.data
         self.steps = steps
-        self.layer = decoder.of(self.config)
+        self.layer = decoder.make_decoder(self.config)
         self._run = tf.function(self._run_batch, autograph=False)
 
     def __call__(self):
-        """Values by name, and `examples`, the images that they are of."""
+        """Returns the metrics by name; `examples` is the number of images."""
         result, num_images = self._evaluate("evaluation")
         per_class = result.per_class(self.data.source.class_names)
         # JSON has no NaN.
@@ -63,7 +62,7 @@ class AveragePrecision:
         return values
 
     def _evaluate(self, split):
-        """The `metric.Evaluation` of a split, and the number of its images."""
+        """Returns the `Evaluation` of a split and its number of images."""
         annotations, predictions = self.detect(split)
         ids = self.data.source.category_ids
         path = self.config.folder / PREDICTIONS[split]
@@ -72,24 +71,25 @@ class AveragePrecision:
         return result, len(annotations)
 
     def detect(self, split):
-        """Annotations and `metric.Detections` of the images of a split."""
-        every = getattr(self.data.source, split).annotations()
+        """Returns the lists of `Annotation`s and `Detections` of a split."""
+        annotations = getattr(self.data.source, split).annotations()
         found = {}
         size = self.data.eval_batch_size
         batches = self.steps.distribute(
             lambda context: self.data.evaluation(context, split)
         )
-        for _ in range(-(-len(every) // size)):
-            rows = {k: v.numpy() for k, v in self._run(next(batches)).items()}
-            for row in np.flatnonzero(rows["weights"]):
-                index = int(rows["indices"][row])
-                one = {name: values[row] for name, values in rows.items()}
-                found[index] = self._in_pixels(every[index], one)
+        for _ in range(-(-len(annotations) // size)):
+            outputs = self._run(next(batches))
+            outputs = {k: v.numpy() for k, v in outputs.items()}
+            for i in np.flatnonzero(outputs["weights"]):
+                index = int(outputs["indices"][i])
+                one = {name: values[i] for name, values in outputs.items()}
+                found[index] = self._scale_to_image(annotations[index], one)
         indices = sorted(found)
-        return [every[i] for i in indices], [found[i] for i in indices]
+        return [annotations[i] for i in indices], [found[i] for i in indices]
 
     def _run_batch(self, batch):
-        """What was found on the images of a batch, of all replicas."""
+        """Returns the detections on a global batch, from all replicas."""
         strategy = self.steps.strategy
         found = strategy.run(self._detect, (batch,))
         return {
@@ -104,14 +104,14 @@ class AveragePrecision:
         found = self.layer(outputs)
         return {**found, "indices": indices, "weights": weights}
 
-    def _in_pixels(self, annotation, row):
-        """The detections of an image, in its own pixels."""
+    def _scale_to_image(self, annotation, outputs):
+        """Returns the `Detections` of an image in its original pixels."""
         sides = np.array([annotation.height, annotation.width])
         scaled = preprocessing.scaled_size(*sides, self.config.image_size)
-        count = int(row["num_detections"])
-        boxes = row["boxes"][:count] * np.tile(sides / scaled, 2)
+        count = int(outputs["num_detections"])
+        boxes = outputs["boxes"][:count] * np.tile(sides / scaled, 2)
         return coco_metric.Detections(
             boxes=np.clip(boxes, 0, np.tile(sides, 2)),
-            scores=row["scores"][:count],
-            labels=row["classes"][:count].astype(np.int64),
+            scores=outputs["scores"][:count],
+            labels=outputs["classes"][:count].astype(np.int64),
         )

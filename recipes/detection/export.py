@@ -1,4 +1,4 @@
-"""The export of a detector: from images to what was found on them."""
+"""Exports a detector with its decoder, from images to detections."""
 
 import itertools
 
@@ -9,36 +9,37 @@ import tensorflow as tf
 from recipes.detection import decoder
 from recipes.errors import RecipeError
 from recipes.export import formats
+from recipes.export import signature
 from recipes.export import writer
 from recipes.models import precision
 
-# What rounding may change: a score, and an edge as a share of the image.
+# Allowed rounding errors of scores, and of edges relative to the image size.
 TOLERANCE = 1e-3
 BATCH_SIZES = (1, 3)
-# Evaluation images are looked at until something is found, at most so many.
+# Maximum number of evaluation images on which detections are searched.
 MAX_IMAGES = 24
 
 
-def write(config, data, model):
-    """Writes a detector in float32, boxes decoded and suppressed in the file.
+def export_detector(config, data, model):
+    """Exports a detector in float32 with box decoding and NMS.
 
     Args:
         config: A `DetectionConfig`.
-        data: Its `Data`.
+        data: The `Data` of the run.
         model: Functional model, see `retinanet.make`.
 
     Returns:
-        The line that says what was written.
+        A message that describes the exported file.
 
     Raises:
-        RecipeError: as `export.write`, and for other detections than those of
-            the Keras model on evaluation images and on noise.
+        RecipeError: if the export fails, or the detections of the file and the
+            Keras model differ on evaluation images or noise.
     """
-    # What the format needs is asked for before the network is made again.
+    # Checks the dependencies of the format before the model is rebuilt.
     formats.get_format(config.export_format)
     rebuilt = precision.rebuild_in_float32(model)
-    network = _with_detections(config, rebuilt)
-    facts = {
+    network = _add_decoder(config, rebuilt)
+    metadata = {
         "outputs": {
             name: [None, *tensor.shape[1:]]
             for name, tensor in network.output.items()
@@ -49,47 +50,51 @@ def write(config, data, model):
         "nms_threshold": config.nms_threshold,
         "trained_in": precision.dtype_policies(model),
     }
-    facts = writer.write_export(
+    metadata = writer.write_export(
         config,
         network,
-        facts,
-        lambda run: _check(run, network, rebuilt, data, config.score_threshold),
+        metadata,
+        lambda run: _check_export(
+            run, network, rebuilt, data, config.score_threshold
+        ),
     )
     return (
-        f"export: {facts['path']}, {facts['bytes'] / 1e6:,.1f} MB; "
-        f"{facts['compared_detections']} detections on "
-        f"{facts['compared_images']} images are those of the model, largest "
-        f"difference {facts['largest_difference']:.1e}"
+        f"export: {metadata['path']}, {metadata['bytes'] / 1e6:,.1f} MB; "
+        f"{metadata['compared_detections']} detections on "
+        f"{metadata['compared_images']} images match the model; largest "
+        f"difference {metadata['largest_difference']:.1e}"
     )
 
 
-def _with_detections(config, model):
-    """The model with the names of the formats around it."""
+def _add_decoder(config, model):
+    """Adds the decoder and names the input as the formats expect."""
     shape = model.inputs[0].shape[1:]
-    name = formats.INPUT
+    name = signature.INPUT
     images = keras.Input(shape, name=name, dtype="float32")
-    found = decoder.of(config)(model(images))
+    found = decoder.make_decoder(config)(model(images))
     return keras.Model({name: images}, found, name=model.name)
 
 
-def _check(run, network, model, data, score_threshold):
-    """The largest difference between the file and the network.
+def _check_export(run, network, model, data, score_threshold):
+    """Compares the file with the network.
 
     Raises:
-        RecipeError: for more than rounding, or a model whose outputs are not
-            finite, of which nothing is detected.
+        RecipeError: for a difference above `TOLERANCE`, or if an output of the
+            model is not finite, which would give no detections.
     """
     num_images = num_detections = 0
     differences = []
-    # A GPU may round products to fewer digits than float32 has.
+    # A GPU may compute products with less than float32 precision.
     with tf.device("CPU:0"):
-        for images in _batches(network, data):
+        for images in _make_batches(network, data):
             for name, output in model(images, training=False).items():
                 writer.require_finite(f"{name} of {model.name}", output.numpy())
-            expected = network({formats.INPUT: images}, training=False)
+            expected = network({signature.INPUT: images}, training=False)
             expected = {k: v.numpy() for k, v in expected.items()}
             differences.append(
-                difference(run(images), expected, images.shape, score_threshold)
+                largest_difference(
+                    run(images), expected, images.shape, score_threshold
+                )
             )
             num_images += len(images)
             num_detections += int(expected["num_detections"].sum())
@@ -97,9 +102,9 @@ def _check(run, network, model, data, score_threshold):
                 break
     if writer.largest(differences) > TOLERANCE:
         raise RecipeError(
-            "the file gives other detections than the network: difference "
-            f"{writer.largest(differences):.1e}, and {TOLERANCE:.0e} is allowed"
-            ". Nothing was kept."
+            "the detections of the file and the model differ by "
+            f"{writer.largest(differences):.1e}; at most {TOLERANCE:.0e} is "
+            "allowed. The exported files were removed."
         )
     return {
         "largest_difference": writer.largest(differences),
@@ -109,8 +114,8 @@ def _check(run, network, model, data, score_threshold):
     }
 
 
-def _batches(network, data):
-    """Noise, then evaluation images, in batches of several sizes."""
+def _make_batches(network, data):
+    """Yields noise and then evaluation images in batches of two sizes."""
     shape = network.inputs[0].shape[1:]
     noise = np.random.default_rng(0).uniform(-1, 1, (BATCH_SIZES[0], *shape))
     yield noise.astype("float32")
@@ -125,48 +130,53 @@ def _batches(network, data):
         yield np.stack(batch)
 
 
-def difference(actual, expected, shape, score_threshold):
-    """The largest difference of two results, infinite where one misses a box.
+def largest_difference(actual, expected, shape, score_threshold):
+    """Returns the largest difference between two results.
 
-    Of scores as they are, of edges as a share of the image. What rounding may
-    move across the threshold, or beyond the last place, may miss.
+    It is the maximum over scores, and over edges relative to the image size,
+    and infinite if a detection is missing in one result. Detections that
+    rounding may move below the score threshold, or out of the
+    `max_detections` best ones, may be missing.
 
     Args:
-        actual, expected: Dicts as `detections.Detections` gives, in NumPy.
+        actual, expected: Outputs of the `DetectionDecoder` as NumPy arrays.
         shape: `(batch, height, width, channels)` of the images.
-        score_threshold: Lower scores are no detection.
+        score_threshold: Score threshold of the decoder.
     """
     largest = 0.0
-    for row in range(shape[0]):
-        ours, theirs = (
-            _Found(each, row, max(shape[1:3]), score_threshold)
+    for i in range(shape[0]):
+        first, second = (
+            _ImageDetections(each, i, max(shape[1:3]), score_threshold)
             for each in (actual, expected)
         )
-        for these, others in ((ours, theirs), (theirs, ours)):
-            for box, score, label in these.rows():
-                found = others.closest(box, score, label)
-                # A NaN must not pass for a score that rounding may move.
-                if found <= TOLERANCE or not score <= others.least + TOLERANCE:
-                    largest = max(largest, found)
+        for detections, others in ((first, second), (second, first)):
+            for box, score, label in detections.items():
+                difference = others.closest(box, score, label)
+                # A NaN must not count as a score near the threshold.
+                if (
+                    difference <= TOLERANCE
+                    or not score <= others.min_score + TOLERANCE
+                ):
+                    largest = max(largest, difference)
     return largest
 
 
-class _Found:
-    """What was found on an image; `least` is the score that it took to be."""
+class _ImageDetections:
+    """Detections on one image; `min_score` is the score of the weakest one."""
 
-    def __init__(self, found, row, size, score_threshold):
-        count = int(found["num_detections"][row])
-        self.boxes = found["boxes"][row][:count] / size
-        self.scores = found["scores"][row][:count]
-        self.labels = found["classes"][row][:count]
-        is_full = count == len(found["scores"][row])
-        self.least = self.scores.min() if is_full else score_threshold
+    def __init__(self, outputs, i, size, score_threshold):
+        count = int(outputs["num_detections"][i])
+        self.boxes = outputs["boxes"][i][:count] / size
+        self.scores = outputs["scores"][i][:count]
+        self.labels = outputs["classes"][i][:count]
+        is_full = count == len(outputs["scores"][i])
+        self.min_score = self.scores.min() if is_full else score_threshold
 
-    def rows(self):
+    def items(self):
         return zip(self.boxes, self.scores, self.labels, strict=True)
 
     def closest(self, box, score, label):
-        """The difference to the detection here that differs least."""
+        """Returns the difference from the most similar detection."""
         edges = np.abs(self.boxes - box).max(axis=-1, initial=0.0)
         each = np.maximum(edges, np.abs(self.scores - score))
         each = np.where(np.isnan(each), np.inf, each)

@@ -1,49 +1,47 @@
-"""What each anchor of an image has to learn."""
+"""Encodes the boxes of an image as training targets of its anchors."""
 
 import tensorflow as tf
 
 from recipes.detection import boxes as boxes_lib
 
-# The classes of anchors that belong to no box: there is nothing there, or
-# nothing is asked.
+# Classes of anchors that are assigned to no box.
 BACKGROUND = -1
 IGNORED = -2
-# Overlaps as in RetinaNet (Lin et al. 2017, section 4): a box's from here on,
-# and background below.
+# IoU thresholds of RetinaNet (Lin et al. 2017, section 4).
 MIN_POSITIVE_IOU = 0.5
 MAX_BACKGROUND_IOU = 0.4
-# The share of an anchor in a crowd from which on nothing is asked of it.
+# Anchors with at least this fraction of their area in a crowd are ignored.
 MIN_CROWD_COVERAGE = 0.5
-# Overlaps that are looked at together: 4 MiB. At 1024 pixels and 100 boxes all
-# of them would be 75 MiB, several times over in each image on its way.
+# Number of IoUs computed at a time: 4 MiB. At 1024 pixels and 100 boxes, all of
+# them would take 75 MiB, several times for each image in the pipeline.
 BLOCK_SIZE = 2**20
 
 
-def assign(boxes, labels, is_crowd, anchors):
-    """Classes and deltas of the anchors of one image.
+def assign_targets(boxes, labels, is_crowd, anchors):
+    """Assigns classes and deltas to the anchors of one image.
 
-    An anchor belongs to the box with which it overlaps most, the first of
-    equals, if their IoU is at least 0.5. It is background below 0.4, and
-    ignored in between (RetinaNet, Lin et al. 2017, section 4).
+    An anchor is assigned to the box with the largest IoU if that is at least
+    0.5. It is background below 0.4, and ignored in between (RetinaNet, Lin et
+    al. 2017, section 4).
 
-    Besides, each box has the anchor that overlaps it most, the first of equals,
-    however little that is, as in Faster R-CNN (Ren et al. 2015, section 3.1.2):
-    else small boxes would not be learned. Among boxes that claim one anchor so,
-    the one of the largest IoU gets it, the first of equals.
+    In addition, each box is assigned the anchor with the largest IoU, however
+    small, as in Faster R-CNN (Ren et al. 2015, section 3.1.2). Otherwise, small
+    boxes would not be learned. If several boxes claim an anchor this way, the
+    box with the largest IoU gets it. The first of equal IoUs always wins.
 
-    A crowd is a target for no anchor. One that belongs to no box and lies in a
-    crowd by at least half of its area is ignored.
+    Crowds are not assigned to anchors. An unassigned anchor with at least half
+    of its area in a crowd is ignored.
 
     Args:
         boxes: float32 `(n, 4)`; n may be 0.
         labels: Integers `(n,)`.
         is_crowd: bool `(n,)`.
-        anchors: float32 `(A, 4)`, where A is known when the graph is built.
+        anchors: float32 `(A, 4)` with a static shape.
 
     Returns:
-        Classes int32 `(A,)`: the label of an anchor's box, `BACKGROUND` or
-        `IGNORED`. Deltas float32 `(A, 4)` from an anchor to its box, 0 where it
-        has none.
+        `(classes, deltas)`: int32 `(A,)`, the label of the assigned box,
+        `BACKGROUND` or `IGNORED`; float32 `(A, 4)`, the deltas from an anchor
+        to its box, 0 for unassigned anchors.
     """
     targets = tf.boolean_mask(boxes, ~is_crowd)
     labels = tf.cast(tf.boolean_mask(labels, ~is_crowd), tf.int32)
@@ -59,7 +57,7 @@ def assign(boxes, labels, is_crowd, anchors):
     is_background = (overlaps < MAX_BACKGROUND_IOU) & ~_is_crowded(
         tf.boolean_mask(boxes, is_crowd), anchors
     )
-    # What there is no box for must not be gathered: there may be none at all.
+    # Gathers only for assigned anchors, because there may be no box at all.
     positives = tf.where(is_positive)
     owners = tf.gather_nd(owners, positives)
     classes = tf.tensor_scatter_nd_update(
@@ -76,25 +74,25 @@ def assign(boxes, labels, is_crowd, anchors):
 
 
 def _match(boxes, anchors):
-    """The largest overlaps of anchors and of boxes.
+    """Finds the best box of each anchor and the best anchor of each box.
 
     Returns:
-        IoU `(A,)` of each anchor with its box, 0 if there is none; that box's
-        number `(A,)`; the number `(n,)` of each box's anchor, and their IoU
-        `(n,)`. Numbers are int32.
+        `(overlaps, owners, claimed, claims)`: the largest IoU `(A,)` of each
+        anchor, 0 without boxes; the index of that box, int32 `(A,)`; the index
+        of each box's best anchor, int32 `(n,)`; and their IoU `(n,)`.
     """
     num_anchors = anchors.shape[0]
-    num_together = max(BLOCK_SIZE // num_anchors, 1)
+    block_size = max(BLOCK_SIZE // num_anchors, 1)
     num_boxes = tf.shape(boxes)[0]
 
     def block(first, overlaps, owners, claimed, claims):
-        ious = boxes_lib.iou(boxes[first : first + num_together], anchors)
+        ious = boxes_lib.iou(boxes[first : first + block_size], anchors)
         largest = tf.reduce_max(ious, axis=0)
-        of_block = tf.argmax(ious, axis=0, output_type=tf.int32) + first
+        best = tf.argmax(ious, axis=0, output_type=tf.int32) + first
         return (
-            first + num_together,
+            first + block_size,
             tf.maximum(overlaps, largest),
-            tf.where(largest > overlaps, of_block, owners),
+            tf.where(largest > overlaps, best, owners),
             tf.concat([claimed, tf.argmax(ious, 1, tf.int32)], axis=0),
             tf.concat([claims, tf.reduce_max(ious, axis=1)], axis=0),
         )
@@ -119,22 +117,22 @@ def _match(boxes, anchors):
 
 
 def _winners(claimed, claims):
-    """The boxes that get the anchor they claim, int32 `(m,)`.
+    """Returns the boxes that get the anchor they claim, int32 `(m,)`.
 
     Args:
-        claimed: The anchor `(n,)` of each box.
-        claims: Their IoU `(n,)`; a claim of 0 is none.
+        claimed: Index of the claimed anchor `(n,)` of each box.
+        claims: Their IoU `(n,)`. A box with an IoU of 0 claims no anchor.
     """
-    numbers = tf.range(tf.size(claimed))
+    indices = tf.range(tf.size(claimed))
     is_larger = claims > claims[:, None]
-    is_earlier = (claims == claims[:, None]) & (numbers < numbers[:, None])
+    is_earlier = (claims == claims[:, None]) & (indices < indices[:, None])
     is_rival = claimed == claimed[:, None]
     is_beaten = tf.reduce_any(is_rival & (is_larger | is_earlier), axis=1)
-    return tf.boolean_mask(numbers, (claims > 0) & ~is_beaten)
+    return tf.boolean_mask(indices, (claims > 0) & ~is_beaten)
 
 
 def _is_crowded(crowds, anchors):
-    """Whether an anchor, bool `(A,)`, lies in one of the crowds `(n, 4)`."""
+    """Returns a mask `(A,)` of the anchors inside a crowd `(n, 4)`."""
 
     def covered(before, crowd):
         coverage = boxes_lib.coverage(anchors, crowd[None])[:, 0]

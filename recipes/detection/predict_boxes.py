@@ -1,4 +1,4 @@
-"""Predictions of a detector for images without annotations."""
+"""Predicts objects on images without annotations."""
 
 import os
 
@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from recipes.data import image_files
 from recipes.data import image_folder
-from recipes.detection import boxed
 from recipes.detection import decoder
 from recipes.detection import preprocessing
 from recipes.detection.datasets.annotations import Source
@@ -17,8 +16,8 @@ COLUMNS = ("image", "label", "score", "xmin", "ymin", "xmax", "ymax")
 SCORE_DIGITS, BOX_DIGITS = 6, 2
 
 
-def source(facts, paths):
-    """A source of images without boxes."""
+def open_images(metadata, paths):
+    """Returns a `Source` of image files without boxes."""
     tensor = tf.constant([os.fsencode(path) for path in paths])
     split = Split(
         num_examples=len(paths),
@@ -28,23 +27,20 @@ def source(facts, paths):
         path=lambda i: paths[i],
     )
     return Source(
-        class_names=tuple(facts["class_names"]),
-        category_ids=tuple(range(len(facts["class_names"]))),
+        class_names=tuple(metadata["class_names"]),
+        category_ids=tuple(range(len(metadata["class_names"]))),
         train=split,
         evaluation=split,
     )
 
 
-def examples(config, source, bad_images):
-    """Returns the `ExampleReader` of images turned upright by EXIF."""
-    return boxed.prediction(config, source, bad_images)
-
-
-def outputs(config, trainer, batch):
-    """Number, size, weight and detections of each image."""
+def predict_batch(config, trainer, batch):
+    """Returns the index, size, weight and detections of each image."""
     images, targets, weights = batch
     with trainer.inference_weights():
-        found = decoder.of(config)(trainer.model(images, training=False))
+        found = decoder.make_decoder(config)(
+            trainer.model(images, training=False)
+        )
     return {
         **found,
         "indices": targets[:, 0],
@@ -53,13 +49,13 @@ def outputs(config, trainer, batch):
     }
 
 
-def entry(config, class_names, row):
-    """The size of an image and the objects on it, the surest first."""
-    height, width = (int(side) for side in row["sizes"])
+def prediction_entry(config, class_names, outputs):
+    """Returns the size and the objects of an image, the best score first."""
+    height, width = (int(side) for side in outputs["sizes"])
     scaled = preprocessing.scaled_size(height, width, config.image_size)
-    count = int(row["num_detections"])
+    count = int(outputs["num_detections"])
     sides = np.array([height, width])
-    boxes = row["boxes"][:count] * np.tile(sides / scaled, 2)
+    boxes = outputs["boxes"][:count] * np.tile(sides / scaled, 2)
     boxes = np.clip(boxes, 0, np.tile(sides, 2))
     return {
         "width": width,
@@ -72,16 +68,16 @@ def entry(config, class_names, row):
             }
             for box, score, label in zip(
                 boxes,
-                row["scores"][:count],
-                row["classes"][:count],
+                outputs["scores"][:count],
+                outputs["classes"][:count],
                 strict=True,
             )
         ],
     }
 
 
-def table(entry):
-    """The rows of an image, one for each object."""
+def prediction_rows(entry):
+    """Returns the CSV rows of an image, one for each object."""
     return [
         [entry["image"], each["label"], each["score"], *each["box"]]
         for each in entry["objects"]

@@ -1,15 +1,15 @@
-"""Settings by name, each a header and what it changes.
+"""Presets: named sets of settings that differ from the defaults.
 
-A header gives the command, what it reproduces, and the expected time and score
-where they are known; "not measured" says that nobody ran it to its end.
+The comment above each preset gives the command, what it reproduces, and the
+expected time and score. "Not measured" means that no complete run exists.
 """
 
 
 def _frn_coco(global_batch_size):
-    """FRN paper, section 4.3: M images a step, 125K * 64 / M steps.
+    """FRN paper, section 4.3: M images per step, 125K * 64 / M steps.
 
-    Its learning rate is base * M / 64, with the best base of 0.01, 0.05 and
-    0.1: give --learning_rate to try the others.
+    The learning rate is base * M / 64, with the best base of 0.01, 0.05 and
+    0.1. Set --learning_rate to try the other values.
     """
     return {
         "dataset": "coco/2017",
@@ -27,18 +27,18 @@ def _frn_coco(global_batch_size):
 
 PRESETS = {
     # python recipes/coco.py --preset=frn_resnet101_64
-    # FRN paper, COCO, RetinaNet from scratch, 8 images a GPU on 8 GPUs. Its
-    # schedule is not given. Time and score: not measured.
+    # FRN paper, COCO, RetinaNet from scratch, 8 images per GPU on 8 GPUs. The
+    # paper does not give the schedule. Time and score: not measured.
     "frn_resnet101_64": _frn_coco(64),
     # python recipes/coco.py --preset=frn_resnet101_32
-    # The same with 4 images a GPU. Time and score: not measured.
+    # The same with 4 images per GPU. Time and score: not measured.
     "frn_resnet101_32": _frn_coco(32),
     # python recipes/coco.py --preset=frn_resnet101_16
-    # The same with 2 images a GPU. Time and score: not measured.
+    # The same with 2 images per GPU. Time and score: not measured.
     "frn_resnet101_16": _frn_coco(16),
     # python recipes/coco.py --preset=frn_resnet50
-    # A smaller one for a machine with fewer GPUs: ResNet-50, 640 px, scale
-    # jitter. Time and score: not measured.
+    # Smaller, for machines with fewer GPUs: ResNet-50, 640 px, scale jitter.
+    # Time and score: not measured.
     "frn_resnet50": {
         **_frn_coco(16),
         "model": "ResNet50",
@@ -48,8 +48,8 @@ PRESETS = {
         "scale_jitter_max": 2.0,
     },
     # python recipes/coco.py --preset=trees
-    # Trees on tiles of an aerial photo over two replicas of one CPU.
-    # Time and scores on 2 cores: the table in docs/results.md.
+    # Trees on tiles of an aerial photo with two replicas on one CPU.
+    # Time and scores on 2 cores: see the table in docs/results.md.
     "trees": {
         "dataset": "trees",
         "model": "resnet_small",

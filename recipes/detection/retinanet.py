@@ -1,9 +1,9 @@
-"""RetinaNet: one flat graph of backbone, feature pyramid and heads.
+"""RetinaNet: a flat Functional graph of backbone, feature pyramid and heads.
 
 Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017,
 https://arxiv.org/abs/1612.03144, and "Focal Loss for Dense Object Detection",
-ICCV 2017, https://arxiv.org/abs/1708.02002. What they have no normalization
-for, pyramid and heads, has the one of the backbone, as in the FRN paper.
+ICCV 2017, https://arxiv.org/abs/1708.02002. Unlike there, pyramid and heads are
+normalized, with the same norm as the backbone, as in the FRN paper.
 """
 
 import math
@@ -16,29 +16,30 @@ from recipes.models import blocks
 
 CLASSES = "classes"
 BOXES = "boxes"
-# What every anchor is taken for at first: an object with that probability.
+# Initial probability of every anchor and class.
 PRIOR = 0.01
-# Names of layers that a backbone has not.
+# Prefixes of layer names outside the backbone.
 PYRAMID, CLASS_HEAD, BOX_HEAD = "pyramid", "class_head", "box_head"
 
 
-def make(backbone, norm, anchors, num_classes, filters, head_depth):
-    """The detector on a backbone.
+def build_retinanet(backbone, norm, anchors, num_classes, filters, head_depth):
+    """Builds a detector on a backbone.
 
-    The convolutions of a head are shared by all levels, its norms are not.
+    All levels share the convolutions of a head, but each level has its own
+    norms.
 
     Args:
-        backbone: Functional model from images to a list of maps, one for each
-            of the levels 3, 4 and 5.
+        backbone: Functional model from images to a list of the maps of the
+            levels 3, 4 and 5.
         norm: A `keras_norm.Norm`.
         anchors: The `Anchors`.
         num_classes: Number of classes.
-        filters: Channels of pyramid and heads.
-        head_depth: Convolutions of a head before its last.
+        filters: Number of channels in pyramid and heads.
+        head_depth: Number of convolutions in a head before the last one.
 
     Returns:
-        Functional model from images to a dict, float32 under every dtype
-        policy, in the order of the anchors:
+        Functional model from images to a dict in the order of the anchors,
+        float32 under every dtype policy:
 
         * `classes`: logits `(batch, anchors, num_classes)`.
         * `boxes`: deltas `(batch, anchors, 4)`.
@@ -54,39 +55,39 @@ def make(backbone, norm, anchors, num_classes, filters, head_depth):
     return keras.Model(
         backbone.inputs[0],
         {CLASSES: classes, BOXES: boxes},
-        name=f"retinanet_{backbone.name}_{_sizes(anchors)}",
+        name=f"retinanet_{backbone.name}_{_describe_anchors(anchors)}",
     )
 
 
 def has_anchors(model, anchors):
-    """Whether a detector was made for these anchors, as its name tells.
+    """Returns False if a detector's name says that it has other anchors.
 
-    Deltas from other anchors would be boxes, but wrong ones. A model of another
-    name tells nothing.
+    Decoding its deltas with other anchors would return wrong boxes. Models
+    without anchors in their names are accepted.
     """
-    told = re.search(r"_anchors[\d.]+_levels\d+_\d+$", model.name)
-    return told is None or told[0] == f"_{_sizes(anchors)}"
+    suffix = re.search(r"_anchors[\d.]+_levels\d+_\d+$", model.name)
+    return suffix is None or suffix[0] == f"_{_describe_anchors(anchors)}"
 
 
 def head_layers(model):
-    """The layers of a detector that are not of its backbone."""
-    parts = (PYRAMID, CLASS_HEAD, BOX_HEAD)
-    return [layer for layer in model.layers if layer.name.startswith(parts)]
+    """Returns the layers of a detector outside the backbone."""
+    prefixes = (PYRAMID, CLASS_HEAD, BOX_HEAD)
+    return [layer for layer in model.layers if layer.name.startswith(prefixes)]
 
 
 def is_detector(model):
-    """Whether a model gives what `make` builds."""
+    """Returns True if a model has the outputs of `build_retinanet`."""
     outputs = model.output
     return isinstance(outputs, dict) and set(outputs) == {CLASSES, BOXES}
 
 
-def _sizes(anchors):
+def _describe_anchors(anchors):
     levels = f"{anchors.min_level}_{anchors.max_level}"
     return f"anchors{float(anchors.size)}_levels{levels}"
 
 
 def _pyramid(maps, levels, filters, norm):
-    """Maps of `filters` channels, one a level."""
+    """Builds the pyramid and returns its maps by level."""
     merged, above = {}, None
     for level in sorted(maps, reverse=True):
         name = f"{PYRAMID}_lateral{level}"
@@ -98,22 +99,22 @@ def _pyramid(maps, levels, filters, norm):
             )(above)
             x = keras.layers.Add(name=f"{PYRAMID}_add{level}")([x, larger])
         merged[level] = above = x
-    found = {}
+    maps_out = {}
     for level in range(min(maps), max(levels) + 1):
         name = f"{PYRAMID}_level{level}"
         if level in merged:
             x = blocks.convolution(filters, name=name)(merged[level])
         else:
-            x = found[level - 1]
+            x = maps_out[level - 1]
             if level - 1 not in merged:
                 x = norm.activation(name=f"{name}_in")(x)
             x = blocks.convolution(filters, strides=2, name=name)(x)
-        found[level] = blocks.normalization(x, norm, name)
-    return {level: found[level] for level in levels}
+        maps_out[level] = blocks.normalization(x, norm, name)
+    return {level: maps_out[level] for level in levels}
 
 
 def _head(name, maps, norm, depth, per_location, num_values, bias):
-    """`(batch, anchors, num_values)` of all levels, one after the other."""
+    """Builds a head, `(batch, anchors, num_values)` over all levels."""
     filters = next(iter(maps.values())).shape[-1]
     shared = [
         blocks.convolution(filters, name=f"{name}{i}")

@@ -1,4 +1,4 @@
-"""What only a run of `recipes/coco.py` has, or has with another default."""
+"""Settings of `recipes/coco.py`: additional ones and other defaults."""
 
 import dataclasses
 
@@ -18,43 +18,44 @@ class DetectionRunSettings(RunSettings):
 
     export_format: str = setting(
         "saved_model",
-        "Of --mode=export; boxes are decoded and suppressed in the file.",
+        "File format of --mode=export. The exported model decodes boxes and "
+        "applies non-maximum suppression.",
         choices=("saved_model", "onnx"),
         on_resume=PER_COMMAND,
         affects_result=False,
     )
     best_metric: str = setting(
         "AP",
-        "The evaluation that chooses the best save.",
+        "Evaluation metric that selects the best checkpoint.",
         choices=("AP", "AP50", "AP75"),
         on_resume=MAY_CHANGE,
         affects_result=False,
     )
     eval_train: bool = setting(
         False,
-        "Evaluate on the training images too, as training_AP and so on: what "
-        "was learned, beside what it is worth elsewhere.",
+        "Also evaluate on the training images. The metrics have the prefix "
+        "training_.",
         on_resume=MAY_CHANGE,
         affects_result=False,
     )
     score_threshold: float = setting(
         0.05,
-        "Detections below that score are left out.",
+        "Detections with a lower score are discarded.",
         low=0,
         high=1,
         on_resume=MAY_CHANGE,
     )
     nms_threshold: float = setting(
         0.5,
-        "Of two boxes of a class that overlap by more than this IoU, the one "
-        "of the lower score is left out.",
+        "IoU threshold of non-maximum suppression: of two boxes of a class "
+        "with a larger IoU, the one with the lower score is discarded.",
         low=0,
         high=1,
         on_resume=MAY_CHANGE,
     )
     max_detections: int = setting(
         100,
-        "Detections an image at most; COCO counts 100.",
+        "Maximum number of detections per image. COCO evaluates 100.",
         low=1,
         on_resume=MAY_CHANGE,
     )
@@ -66,27 +67,30 @@ class DetectionDataSettings(DataSettings):
 
     dataset: str = setting(
         "coco/2017",
-        "A TFDS set with boxes, folder:PATH (COCO's JSON in PATH/annotations, "
-        "or Roboflow's beside the images) or trees (real, small: tiles of "
-        "aerial photos, fetched by pip).",
+        "A TFDS dataset with boxes; folder:PATH, a folder with COCO JSON files "
+        "in PATH/annotations or a Roboflow export; or trees, a small dataset "
+        "of tiles of aerial photos, downloaded by pip.",
     )
-    global_batch_size: int = setting(64, "Images a step, all replicas.", low=1)
+    global_batch_size: int = setting(
+        64, "Number of images per step, over all replicas.", low=1
+    )
     image_size: int = setting(
         1024,
-        "Height and width of the input. Images are scaled to it by their "
-        "longer side, and padded.",
+        "Height and width of the model input. Images are scaled so that the "
+        "longer side fits, and padded.",
         low=1,
     )
-    flip: bool = setting(True, "Mirror training images at random.")
+    flip: bool = setting(True, "Randomly flip training images horizontally.")
     scale_jitter_min: float = setting(
         1.0,
-        "Training images are scaled by a random factor from this",
+        "Lower bound of the random scale factor of training images.",
         low=0.05,
         high=20,
     )
     scale_jitter_max: float = setting(
         1.0,
-        "to this; of a larger one a random part is taken.",
+        "Upper bound of the random scale factor of training images. Images "
+        "larger than --image_size are randomly cropped.",
         low=0.05,
         high=20,
     )
@@ -98,29 +102,33 @@ class DetectorSettings(NetworkSettings):
 
     model: str = setting(
         "ResNet50",
-        "The backbone: ResNet50, ResNet101 or ResNet152 of keras.applications, "
-        "or resnet_small.",
+        "Backbone: ResNet50, ResNet101 or ResNet152 of keras.applications, or "
+        "resnet_small.",
     )
     init_model: str | None = setting(
         None,
-        "Start from this .keras or .h5 file, trained on images in [-1, 1]: a "
-        "classifier, whose maps become the backbone, in the place of --model; "
-        "or a detector of this program, in the place of the whole network.",
+        "Initial model, a .keras or .h5 file trained on images in [-1, 1]. A "
+        "classifier becomes the backbone instead of --model; a detector of "
+        "this program replaces the whole model.",
     )
     min_level: int = setting(
-        3, "Finest level of the pyramid; level l has a stride of 2^l.", low=3
+        3,
+        "Finest level of the feature pyramid. Level l has a stride of 2^l.",
+        low=3,
     )
     max_level: int = setting(
-        7, "Coarsest level of the pyramid.", low=3, high=10
+        7, "Coarsest level of the feature pyramid.", low=3, high=10
     )
     pyramid_filters: int = setting(
-        256, "Channels of the pyramid and of the heads.", low=1
+        256, "Number of channels in the feature pyramid and the heads.", low=1
     )
     head_depth: int = setting(
-        4, "Convolutions of a head before its last one.", low=0
+        4, "Number of convolutions in each head before the last one.", low=0
     )
     anchor_size: float = setting(
-        4.0, "Side of a level's smallest anchors, in strides.", low=0.1
+        4.0,
+        "Side of a level's smallest anchors, in strides of the level.",
+        low=0.1,
     )
 
 
@@ -133,14 +141,15 @@ class DetectionScheduleSettings(ScheduleSettings):
     )
     end_learning_rate: float = setting(
         0,
-        "Where cosine and polynomial end, for a global batch of 64.",
+        "Final learning rate of the cosine and polynomial schedules for a "
+        "global batch of 64.",
         low=0,
     )
     train_epochs: float | None = setting(
-        None, "How long to train, in epochs; instead of steps.", low=0
+        None, "Number of epochs to train, instead of --train_steps.", low=0
     )
     train_steps: int | None = setting(
-        125_000, "How long to train, in steps.", low=1
+        125_000, "Number of steps to train.", low=1
     )
 
 
@@ -149,20 +158,26 @@ class DetectionLossSettings(OptimizerSettings):
     """Losses, optimizer and step"""
 
     focal_alpha: float = setting(
-        0.25, "Weight of the positives in the focal loss.", low=0, high=1
+        0.25, "Weight of positive anchors in the focal loss.", low=0, high=1
     )
     focal_gamma: float = setting(
-        2.0, "How little the focal loss counts what is right.", low=0
+        2.0,
+        "Focusing parameter of the focal loss. Larger values down-weight "
+        "well-classified anchors.",
+        low=0,
     )
     huber_delta: float = setting(
-        0.1, "Where the box loss turns from a square to a line.", low=1e-3
+        0.1,
+        "Error above which the Huber loss of boxes is linear instead of "
+        "quadratic.",
+        low=1e-3,
     )
     box_loss_weight: float = setting(
-        50.0, "Weight of the mean box loss beside the class loss.", low=0
+        50.0, "Weight of the mean box loss relative to the class loss.", low=0
     )
     weight_decay: float = setting(
         4e-4,
-        "sgd and rmsprop: L2 penalty, as decay * w in the gradient; adamw and "
-        "lamb: decoupled.",
+        "Weight decay: an L2 penalty (decay * w in the gradient) for sgd and "
+        "rmsprop, decoupled for adamw and lamb.",
         low=0,
     )

@@ -2,12 +2,12 @@
 
 import math
 
-from recipes.detection import boxed
 from recipes.detection import build
-from recipes.detection import pictures
+from recipes.detection import examples
 from recipes.detection import predict_boxes
 from recipes.detection import retinanet
 from recipes.detection import trainer
+from recipes.detection import visualization
 from recipes.detection.datasets import registry
 from recipes.task import Task
 
@@ -34,24 +34,24 @@ class ObjectDetection(Task):
         return registry.open_source(config)
 
     def training_examples(self, config, source, bad_images):
-        return boxed.training(config, source, bad_images)
+        return examples.training_examples(config, source, bad_images)
 
     def evaluation_examples(self, config, source, bad_images):
-        return boxed.evaluation(config, source, bad_images)
+        return examples.evaluation_examples(config, source, bad_images)
 
     def build_model(self, config, data):
-        return build.make(config, data)
+        return build.build_detector(config, data)
 
     def head_layers(self, model):
         return retinanet.head_layers(model)
 
     def make_trainer(self, model, config, data, pads):
-        return trainer.Detector(model, config, data, pads)
+        return trainer.DetectorTrainer(model, config, data, pads)
 
     def export(self, config, data, model):
         from recipes.detection import export
 
-        return export.write(config, data, model)
+        return export.export_detector(config, data, model)
 
     def describe_result(self, last, best, summary):
         if not best:
@@ -81,22 +81,22 @@ class ObjectDetection(Task):
         return [*tiles, ("images evaluated", f"{last['eval/examples']:,}")]
 
     def report_pictures(self, config, data):
-        return pictures.page(config, data)
+        return visualization.render_page(config, data)
 
     def open_images(self, metadata, paths):
-        return predict_boxes.source(metadata, paths)
+        return predict_boxes.open_images(metadata, paths)
 
     def image_examples(self, config, source, bad_images):
-        return predict_boxes.examples(config, source, bad_images)
+        return examples.image_examples(config, source, bad_images)
 
     def predict_batch(self, config, trainer, batch):
-        return predict_boxes.outputs(config, trainer, batch)
+        return predict_boxes.predict_batch(config, trainer, batch)
 
     def prediction_entry(self, config, class_names, outputs):
-        return predict_boxes.entry(config, class_names, outputs)
+        return predict_boxes.prediction_entry(config, class_names, outputs)
 
     def prediction_rows(self, entry):
-        return predict_boxes.table(entry)
+        return predict_boxes.prediction_rows(entry)
 
 
 def _describe_scores(metrics):

@@ -1,31 +1,31 @@
-"""The loss of a detector, and what it logs."""
+"""Loss and training metrics of a detector."""
 
 import tensorflow as tf
 
-from keras_norm.training.collectives import all_reduce_sum
+from keras_norm.distribution import all_reduce_sum
 from recipes.detection import losses
 from recipes.detection import retinanet
-from recipes.detection.evaluator import AveragePrecision
+from recipes.detection.evaluator import DetectionEvaluator
 from recipes.training.trainer import Trainer
 from recipes.training.trainer import weighted_mean
 
 
-class Detector(Trainer):
-    """A RetinaNet under training.
+class DetectorTrainer(Trainer):
+    """Trainer of a RetinaNet.
 
-    With P the positive anchors of the global batch, over all replicas and
-    workers, its loss is
+    With P, the number of positive anchors in the global batch over all replicas
+    and workers, the loss is
 
         (sum of focal losses + box_loss_weight * sum of box losses / 4) / P
 
-    whatever replica has how many of them. P is counted as 1 where there is
-    none.
+    independent of their distribution over the replicas. Without positive
+    anchors, P is 1.
 
     Args:
         model: Functional model, see `retinanet.make`.
         config: A `DetectionConfig`.
-        data: Its `Data`.
-        pads: Whether training batches may hold images of weight 0.
+        data: The `Data` of the run.
+        pads: Whether training batches may contain images of weight 0.
     """
 
     METRICS = ("loss", "class_loss", "box_loss", "positives")
@@ -36,38 +36,38 @@ class Detector(Trainer):
         self.data = data
 
     def make_evaluator(self, steps):
-        return AveragePrecision(self, steps)
+        return DetectionEvaluator(self, steps)
 
     def train_step(self, batch):
         images, targets, weights = batch
-        positives = losses.num_positives(targets["classes"])
-        rows, total = all_reduce_sum(
+        positives = losses.count_positives(targets["classes"])
+        num_examples, total = all_reduce_sum(
             [tf.reduce_sum(weights), tf.reduce_sum(positives)]
         )
-        # A step takes the mean over rows: their number cancels.
-        share = tf.math.divide_no_nan(rows, tf.maximum(total, 1.0))
+        # A step averages over the examples, so that their number cancels.
+        normalizer = tf.math.divide_no_nan(num_examples, tf.maximum(total, 1.0))
         targets = {
             **targets,
-            "share": tf.fill(tf.shape(weights), share),
+            "normalizer": tf.fill(tf.shape(weights), normalizer),
             "positives": positives,
         }
         return super().train_step((images, targets, weights))
 
     def part_loss(self, x, y, y_pred, weights):
-        class_loss = losses.focal(
+        class_loss = losses.focal_loss(
             y["classes"],
             y_pred[retinanet.CLASSES],
             self.config.focal_alpha,
             self.config.focal_gamma,
         )
-        box_loss = losses.huber(
+        box_loss = losses.huber_loss(
             y["classes"],
             y["deltas"],
             y_pred[retinanet.BOXES],
             self.config.huber_delta,
         )
-        class_loss *= y["share"]
-        box_loss *= y["share"] * self.config.box_loss_weight / 4.0
+        class_loss *= y["normalizer"]
+        box_loss *= y["normalizer"] * self.config.box_loss_weight / 4.0
         values = {
             "loss": class_loss + box_loss,
             "class_loss": class_loss,

@@ -1,186 +1,154 @@
-"""Runs that differ in nothing but the seed, as one: its name, its spread."""
+"""Groups runs that differ in the seed alone, and averages their metrics."""
 
-import dataclasses
-import json
-import shlex
+import math
 import statistics
 
-from recipes.classification.config import Config
-from recipes.config.setting import MAY_CHANGE
-from recipes.config.setting import PER_COMMAND
-from recipes.config.setting import fields_by_resume_rule
+import pandas as pd
+
 from recipes.config.setting import fields_that_affect_result
+from recipes.errors import RecipeError
+from recipes.experiments.grid import format_flag
+from recipes.experiments.programs import PROGRAMS
 
-# Values that say that a setting is not used: a label leaves them out.
-_OFF = (None, {}, False, 0, "auto")
+# Values of unused settings, which labels leave out.
+_UNUSED = (None, {}, False, 0, "auto")
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """How a value is spread over runs.
+def get_program(runs):
+    """Returns the `Program` of all runs.
 
-    Attributes:
-        mean: The mean.
-        deviation: The sample standard deviation; None for one value.
-        low: The smallest value.
-        high: The largest value.
-        num: The number of values.
+    Raises:
+        RecipeError: if they belong to different programs.
     """
-
-    mean: float
-    deviation: float | None
-    low: float
-    high: float
-    num: int
-
-    def text(self, digits=2, factor=1):
-        """Mean and deviation, such as `91.23 ± 0.41`; the mean of one value.
-
-        Args:
-            digits: How many to show after the point.
-            factor: What is shown is the value times this.
-        """
-        mean = f"{self.mean * factor:,.{digits}f}"
-        if self.deviation is None:
-            return mean
-        return f"{mean} ± {self.deviation * factor:,.{digits}f}"
+    programs = {program.config: program for program in PROGRAMS.values()}
+    folders = {programs[run.config_class]: run.folder for run in runs}
+    if len(folders) > 1:
+        examples = [f"{p.name}.py ({path})" for p, path in folders.items()]
+        raise RecipeError(
+            "runs of different programs have no metric in common: "
+            f"{', '.join(examples)}. Compare them separately."
+        )
+    return next(iter(folders))
 
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed.
-
-    Attributes:
-        label: What tells it from the other groups, in flags.
-        settings: Dict of the settings that differ between groups.
-        runs: List of `Run`.
-    """
-
-    label: str
-    settings: dict
-    runs: list
-
-    def spread(self, value):
-        """The `Spread` of a value over the runs that have it, or None.
-
-        Args:
-            value: A key, whose newest value is taken, or `f(run)`.
-        """
-        if isinstance(value, str):
-            return spread(run.final(value) for run in self.runs)
-        return spread(map(value, self.runs))
-
-
-def spread(values):
-    """The `Spread` of the values that are not None; None without any."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return None
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    mean = statistics.fmean(values)
-    return Spread(mean, deviation, min(values), max(values), len(values))
-
-
-def make(runs, apart_from=()):
-    """The groups of runs, in the order of their first runs.
+def group_runs(runs):
+    """Groups runs whose settings differ in nothing that affects the metrics.
 
     Args:
-        runs: List of `Run`.
-        apart_from: Names of settings, besides the seed, that do not separate
-            groups.
+        runs: List of `Run` of one program.
+
+    Returns:
+        Dict from a label, the flags that differ, to a list of `Run`.
     """
-    separating = [
-        name
-        for name in fields_that_affect_result(Config)
-        if name not in ("seed", *apart_from)
-    ]
-    names = differing(runs, separating)
-    if not names and "preset" not in apart_from:
-        names = differing(runs, ["preset"])
-    members = []
-    for run in runs:
-        settings = {name: run.config[name] for name in names}
-        for others, same in members:
-            if others == settings:
-                same.append(run)
-                break
-        else:
-            members.append((settings, [run]))
-    labels = _labels([settings for settings, _ in members], runs)
-    return [
-        Group(label, settings, same)
-        for label, (settings, same) in zip(labels, members, strict=True)
-    ]
+    names = set(fields_that_affect_result(runs[0].config_class)) - {"seed"}
+    names = [name for name in runs[0].config if name in names]
+    labels = label_settings(runs, names)
+    if len(set(labels)) == 1:
+        labels = label_settings(runs, ["preset"])
+    groups = {}
+    for run, label in zip(runs, labels, strict=True):
+        groups.setdefault(label or _label_network(run.config), []).append(run)
+    return groups
 
 
-def differing(runs, names):
-    """Those of the settings that are not the same in all of the runs."""
-    return [
-        name
-        for name in names
-        if any(run.config[name] != runs[0].config[name] for run in runs)
-    ]
+def label_settings(runs, names):
+    """Labels each run by the flags that differ; unused ones are left out."""
+    settings = [{name: run.config.get(name) for name in names} for run in runs]
+    flags = pd.DataFrame(
+        [{n: format_flag(n, v) for n, v in each.items()} for each in settings]
+    )
+    flags = flags.loc[:, flags.nunique() > 1]
+    used = flags.apply(lambda c: [s[c.name] not in _UNUSED for s in settings])
+    labels = join_flags(flags.where(used))
+    # Labels that are empty or not unique show the unused settings as well.
+    whole = join_flags(flags)
+    groups = pd.DataFrame({"label": labels, "whole": whole})
+    is_unique = groups.groupby("label")["whole"].transform("nunique") == 1
+    return list(labels.where(is_unique & (labels != ""), whole))
 
 
-def _labels(groups, runs):
-    """A label for each dict of settings, no two the same."""
-    if len(groups) == 1:
-        return [_network(runs[0].config)]
-    labels = [_label(settings) for settings in groups]
-    return [
-        label
-        if labels.count(label) == 1
-        else _label(settings, _telling(label, labels, groups))
-        for label, settings in zip(labels, groups, strict=True)
-    ]
+def join_flags(flags):
+    """Joins the texts of each row of a data frame; None and NaN are empty."""
+    if flags.empty:
+        return pd.Series("", index=flags.index)
+    return flags.apply(lambda row: " ".join(row.dropna()), axis=1)
 
 
-def _telling(label, labels, groups):
-    """The settings that differ between the groups of one label."""
-    same = [groups[i] for i, other in enumerate(labels) if other == label]
-    return [
-        name
-        for name in same[0]
-        if any(settings[name] != same[0][name] for settings in same)
-    ]
+def measure(run, program):
+    """Computes the metrics of a run: a dict with None for missing ones."""
+    key = f"eval/{program.score.key}"
+    return {
+        **{m.key: run.final(f"eval/{m.key}") for m in program.metrics},
+        "best": run.best(key),
+        "training_loss": average_last_losses(run),
+        "seconds_per_step": run.seconds_per_step,
+        "peak_memory_bytes": run.summary.get("peak_memory_bytes"),
+        "parameters": run.summary.get("parameters"),
+        "seconds": run.summary.get("seconds"),
+    }
 
 
-def _label(settings, telling=()):
-    """Settings as flags: those that are used, and those that tell."""
-    changeable = fields_by_resume_rule(Config, MAY_CHANGE, PER_COMMAND)
-    shown = [name for name in settings if name not in changeable]
-    used = [
-        name
-        for name in settings
-        if name in telling or (name in shown and settings[name] not in _OFF)
-    ]
-    names = used or shown or list(settings)
-    return " ".join(flag(name, settings[name]) for name in names)
+def average_last_losses(run):
+    """Averages the last tenth of the training losses; None without any."""
+    losses = [row["train/loss"] for row in run.rows if "train/loss" in row]
+    last = losses[-math.ceil(len(losses) / 10) :]
+    last = [loss for loss in last if loss is not None]
+    return statistics.fmean(last) if last else None
 
 
-def _network(config):
+def format_mean(values, digits=2, factor=1):
+    """Formats mean ± sample standard deviation, such as `91.23 ± 0.41`.
+
+    Args:
+        values: Numbers; None and NaN are left out and counted.
+        digits: Number of decimals.
+        factor: The numbers are multiplied by it.
+
+    Returns:
+        The text, without deviation for one number or `digits=0`, and empty for
+        no number.
+    """
+    every = pd.Series(values, dtype=float)
+    found = every.dropna()
+    if found.empty:
+        return ""
+    text = f"{statistics.fmean(found) * factor:,.{digits}f}"
+    if len(found) > 1 and digits:  # Sizes have no deviation worth showing.
+        text += f" ± {found.std() * factor:,.{digits}f}"
+    if len(found) < len(every):
+        text += f" ({len(found)} of {len(every)})"
+    return text
+
+
+def summarize(groups, program):
+    """Makes a data frame of texts with one row per group.
+
+    Unfinished runs count only in groups without a finished one.
+
+    Args:
+        groups: Dict from label to a list of `Run`.
+        program: The `Program` of the runs.
+    """
+    rows = {}
+    for label, runs in groups.items():
+        finished = [run for run in runs if run.is_finished]
+        count = f"{len(finished)} of " if len(finished) < len(runs) else ""
+        values = [measure(run, program) for run in finished or runs]
+        frame = pd.DataFrame(values, columns=values[0])
+        rows[label] = {
+            "seeds": f"{count}{len(runs)}",
+            **{
+                m.heading: format_mean(frame[m.key], m.digits, m.factor)
+                for m in program.columns
+            },
+        }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.loc[:, (table != "").any()]
+
+
+def _label_network(config):
     names = ("model", "norm")
     if config["init_model"] is not None:
         names = ("init_model", "convert_to")
-    return " ".join(
-        flag(name, config[name]) for name in names if config[name] is not None
-    )
-
-
-def flag(name, value):
-    """A setting as it is typed in a shell."""
-    name, equals, value = argument(name, value).partition("=")
-    return f"{name}{equals}{shlex.quote(value) if equals else value}"
-
-
-def argument(name, value):
-    """A setting as a program gets it."""
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no{name}"
-    if value is None:
-        value = "none"
-    elif isinstance(value, dict):
-        value = json.dumps(value)
-    elif isinstance(value, float):
-        value = f"{value!r}".removesuffix(".0")
-    return f"--{name}={value}"
+    given = [name for name in names if config[name] is not None]
+    return " ".join(format_flag(name, config[name]) for name in given)

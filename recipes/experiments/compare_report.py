@@ -1,189 +1,159 @@
-"""Groups of runs side by side: the table, what to mind, the page."""
+"""Compares groups of runs: a table, notes, and a page with curves."""
 
-import dataclasses
-import math
 import pathlib
 import shlex
-import statistics
 import sys
-from collections.abc import Callable
 
 import jinja2
-from rich.table import Table
-from rich.text import Text
 
 from recipes import atomic_io
-from recipes.classification.config import Config
 from recipes.errors import RecipeError
-from recipes.experiments import aggregate as groups_lib
-from recipes.experiments import cautions
+from recipes.experiments import aggregate
 from recipes.experiments import plots
 
 TEMPLATE = pathlib.Path(__file__).with_name("compare.html.jinja")
-
-# In a terminal: the room that a long label has at least, and between columns.
-LABEL_WIDTH = 24
-GAP = 2
+# Lengths that differ by less are equal except for rounding to whole steps.
+TOLERANCE = 0.01
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of the table.
-
-    Attributes:
-        heading: What stands above it, with the unit.
-        value: A key, whose newest value is taken, or `f(run)`.
-        digits: How many to show after the point.
-        factor: What is shown is the value times this.
-        has_deviation: Whether to show how runs differ.
-    """
-
-    heading: str
-    value: str | Callable
-    digits: int
-    factor: float = 1
-    has_deviation: bool = True
-
-
-def last_losses(run):
-    """Mean of the last tenth of the training losses, or None."""
-    losses = [row["train/loss"] for row in run.rows if "train/loss" in row]
-    num = math.ceil(len(losses) / 10)
-    last = [loss for loss in losses[-num:] if loss is not None]
-    return statistics.fmean(last) if last else None
-
-
-def _summary(key):
-    return lambda run: run.summary.get(key)
-
-
-COLUMNS = (
-    Column("test top-1, %", "eval/accuracy", 2, 100),
-    Column("best top-1, %", lambda run: run.best("eval/accuracy"), 2, 100),
-    Column("test loss", "eval/loss", 4),
-    Column("training loss", last_losses, 4),
-    Column("step, ms", lambda run: run.seconds_per_step, 1, 1000),
-    Column("memory, MiB", _summary("peak_memory_bytes"), 0, 2**-20, False),
-    Column("parameters", _summary("parameters"), 0, 1, False),
-    Column("training, min", _summary("seconds"), 1, 1 / 60),
-)
-HEADINGS = ("runs", "seeds", *(column.heading for column in COLUMNS))
-
-
-def rows(groups):
-    """The outcome: a list of texts a group, under `HEADINGS`."""
-    return [_row(group) for group in groups]
-
-
-def _row(group):
-    seeds = f"{len(group.runs)}"
-    finished = [run for run in group.runs if run.is_finished]
-    if len(finished) < len(group.runs):
-        seeds = f"{len(finished)} of {seeds}"
-    counted = dataclasses.replace(group, runs=finished or group.runs)
-    return [group.label, seeds, *(_cell(c, counted) for c in COLUMNS)]
-
-
-def _cell(column, group):
-    spread = group.spread(column.value)
-    if spread is None:
-        return "-"
-    if not column.has_deviation:
-        spread = groups_lib.spread([spread.mean])
-        return spread.text(column.digits, column.factor)
-    text = spread.text(column.digits, column.factor)
-    if spread.num < len(group.runs):
-        text += f" ({spread.num} of {len(group.runs)})"
-    return text
-
-
-def show(groups, console):
-    """Prints the outcome, as many columns as there is room for."""
-    columns = list(zip(HEADINGS, *rows(groups), strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    widths[0] = min(widths[0], LABEL_WIDTH)
-    num = len(columns)
-    while num > 2 and sum(widths[:num]) + GAP * (num - 1) > console.width:
-        num -= 1
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-    table.add_column(HEADINGS[0], min_width=widths[0], overflow="fold")
-    for heading, width in zip(HEADINGS[1:num], widths[1:num], strict=True):
-        table.add_column(heading, min_width=width, justify="right")
-    for row in rows(groups):
-        table.add_row(*map(Text, row[:num]))
-    console.print(table)
-    if num < len(columns):
-        left_out = "; ".join(HEADINGS[num:])
-        console.print(f"no room here, on the page: {left_out}")
-
-
-def write(groups, folder, faults=()):
+def write_comparison(groups, program, folder, faults=()):
     """Writes compare.png and compare.html.
 
     Args:
-        groups: List of `groups.Group`.
+        groups: Dict from label to a list of `Run`.
+        program: The `Program` of the runs.
         folder: Path to write to.
-        faults: Sentences on what could not be read.
+        faults: Sentences about files that cannot be read.
 
     Returns:
-        Their paths.
+        Paths of the two files; data frame with the table; list of notes.
 
     Raises:
-        RecipeError: if they cannot be written.
+        RecipeError: if the files cannot be written.
     """
-    figure = plots.draw(groups)
-    page = _page(groups, figure, faults)
+    table = aggregate.summarize(groups, program)
+    notes = [*faults, *find_notes(groups)]
+    figure = plots.draw_curves(groups, program)
+    differing, shared = _compare_settings(groups)
+    template = jinja2.Template(
+        TEMPLATE.read_text(), autoescape=True, trim_blocks=True
+    )
+    runs = [run for runs in groups.values() for run in runs]
+    datasets = sorted({run.config["dataset"] for run in runs})
+    page = template.render(
+        title=f"{len(runs)} runs on {', '.join(datasets)}",
+        notes=notes,
+        figure=plots.format_svg(figure),
+        num_parts=plots.NUM_PARTS,
+        table=table,
+        groups=groups,
+        colors=plots.COLORS,
+        differing=differing,
+        shared=shared,
+        program=program,
+        command=shlex.join(["python", *sys.argv]),
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_io.atomic_file(folder / "compare.png") as path:
-            figure.savefig(path, dpi=200)
+        plots.save(figure, folder / "compare.png", dpi=200)
         atomic_io.write_text(folder / "compare.html", page)
     except OSError as error:
         raise RecipeError(
             f"cannot write to {folder}: {error.strerror}. Choose another --out."
         ) from error
-    return folder / "compare.png", folder / "compare.html"
+    return folder / "compare.png", folder / "compare.html", table, notes
 
 
-def _page(groups, figure, faults):
-    template = jinja2.Template(
-        TEMPLATE.read_text(), autoescape=True, trim_blocks=True
-    )
-    differing, shared = _settings(groups)
-    return template.render(
-        title=_title(groups),
-        notes=[*faults, *cautions.find(groups)],
-        figure=plots.svg(figure),
-        num_parts=plots.NUM_PARTS,
-        headings=HEADINGS,
-        rows=rows(groups),
-        groups=groups,
-        colors=plots.COLORS,
-        differing=differing,
-        shared=shared,
-        command=shlex.join(["python", *sys.argv]),
-    )
+def find_notes(groups):
+    """Yields sentences about differences that make a comparison misleading."""
+    runs = [run for runs in groups.values() for run in runs]
+    unfinished = [
+        f"{run.folder} (epoch {run.epoch:g})"
+        for run in runs
+        if not run.is_finished
+    ]
+    if unfinished:
+        yield (
+            f"Unfinished: {', '.join(unfinished)}. The table leaves them out, "
+            "except in rows without a finished run."
+        )
+    datasets = sorted({run.config["dataset"] for run in runs})
+    if len(datasets) > 1:
+        yield (
+            f"The runs use different datasets: {', '.join(datasets)}. Their "
+            "metrics are not comparable."
+        )
+    # Some runs of a given number of steps have no length in epochs yet.
+    lengths = [
+        run.epoch if run.is_finished else run.config["train_epochs"]
+        for run in runs
+    ]
+    lengths = [length for length in lengths if length]
+    if lengths and max(lengths) > (1 + TOLERANCE) * min(lengths):
+        yield (
+            f"The runs have different lengths, from {min(lengths):g} to "
+            f"{max(lengths):g} epochs."
+        )
+    for dataset in datasets:
+        nums = {
+            run.final("eval/examples")
+            for run in runs
+            if run.config["dataset"] == dataset
+        } - {None}
+        if len(nums) > 1:
+            texts = [f"{num:,}" for num in sorted(nums)]
+            yield (
+                f"The runs on {dataset} were evaluated on different numbers of "
+                f"examples: {', '.join(texts)}."
+            )
+    yield from _find_seed_notes(groups)
+    for run in runs:
+        yield from _find_faults(run)
 
 
-def _title(groups):
-    num_runs = sum(len(group.runs) for group in groups)
-    datasets = sorted(
-        {run.config["dataset"] for group in groups for run in group.runs}
-    )
-    return f"{num_runs} runs on {', '.join(datasets)}"
+def _find_seed_notes(groups):
+    for label, runs in groups.items():
+        seeds = [run.config["seed"] for run in runs]
+        if len(set(seeds)) < len(seeds):
+            folders = ", ".join(str(run.folder) for run in runs)
+            yield (
+                f"Several runs of {label} have the same seed and count as "
+                f"different ones: {folders}."
+            )
+    if len(groups) > 1 and all(len(runs) == 1 for runs in groups.values()):
+        yield (
+            "Each row is a single run, so differences may be due to chance. "
+            "Train with several values of --seed to average over them."
+        )
 
 
-def _settings(groups):
-    """The settings that differ, a dict from name to a text a group, and the
-    others, a dict from name to value.
+def _find_faults(run):
+    skipped = run.summary.get("skipped_updates")
+    if skipped:
+        yield f"{run.folder} skipped {skipped} non-finite updates."
+    bad = run.summary.get("bad_images")
+    if bad:
+        yield f"{run.folder} skipped {len(bad)} images that it cannot read."
+    for key, name in (("train/loss", "training"), ("eval/loss", "test")):
+        if any(key in row for row in run.rows) and run.final(key) is None:
+            yield f"The last {name} loss of {run.folder} is not finite."
+
+
+def _compare_settings(groups):
+    """Separates the settings that differ from the shared ones.
+
+    Returns:
+        Dict from name to a list with one text per group; dict from name to
+        value.
     """
-    runs = [run for group in groups for run in group.runs]
-    names = [f.name for f in dataclasses.fields(Config) if f.name != "workdir"]
-    differing = {}
-    for name in groups_lib.differing(runs, names):
-        values = [[str(r.config[name]) for r in g.runs] for g in groups]
-        differing[name] = [", ".join(dict.fromkeys(texts)) for texts in values]
-    shared = {
-        name: runs[0].config[name] for name in names if name not in differing
-    }
+    runs = [run for runs in groups.values() for run in runs]
+    differing, shared = {}, {}
+    for name, value in runs[0].config.items():
+        if name == "workdir":
+            continue
+        if all(run.config.get(name) == value for run in runs):
+            shared[name] = value
+            continue
+        texts = [[str(r.config.get(name)) for r in g] for g in groups.values()]
+        differing[name] = [", ".join(dict.fromkeys(each)) for each in texts]
     return differing, shared

@@ -1,91 +1,96 @@
-"""The runs of a sweep: every combination of what is varied, each checked."""
+"""The runs of a sweep: every combination of the varied settings, checked."""
 
 import dataclasses
 import hashlib
 import itertools
+import json
 import pathlib
 import re
 import shlex
 
 from absl import flags
 
-from recipes.classification.config import Config
 from recipes.config import base as config_lib
 from recipes.config import flags as recipe_flags
+from recipes.config.base import RunConfig
+from recipes.config.setting import PER_COMMAND
+from recipes.config.setting import fields_by_resume_rule
 from recipes.errors import RecipeError
-from recipes.experiments.aggregate import flag
+from recipes.experiments.programs import Program
 from recipes.run_dir import run_dir
 
-# What a sweep decides for each of its runs.
-_OF_THE_SWEEP = ("workdir", "mode", "dry_run", "checkpoint", "export_format")
-# In --vary, images a step and replica; becomes the global batch size.
+# In --vary: examples per step and replica. Becomes the global batch size.
 REPLICA_BATCH = "replica_batch_size"
-MAX_NAME = 120
+MAX_NAME_LENGTH = 120
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A run that a sweep wants.
+    """One run of a grid.
 
     Attributes:
-        name: Its folder below that of the sweep.
-        varied: Dict of the settings that the sweep varies, as they were given.
-        settings: Dict of all settings that were given; the rest are defaults.
-        config: The `Config` of the run.
+        name: Name of its workdir in the sweep's folder.
+        varied: Dict of the varied settings, as they were given.
+        settings: Dict of all given settings; the others have their defaults.
+        config: Config of the run.
+        program: The `Program` that runs it.
     """
 
     name: str
     varied: dict
     settings: dict
-    config: Config
+    config: RunConfig
+    program: Program
 
     @property
     def command(self):
-        """The command that repeats the run, as it can be typed."""
-        given = [flag(name, value) for name, value in self.settings.items()]
-        return " ".join(["python recipes/imagenet.py", *given])
+        """The shell command that repeats the run."""
+        given = [format_flag(*setting) for setting in self.settings.items()]
+        return " ".join([f"python recipes/{self.program.name}.py", *given])
 
 
-def parse_axis(text):
-    """The alternatives of `--vary`, each a dict of settings.
+def parse_axis(text, program):
+    """Parses a value of `--vary` into a list of dicts of settings.
 
     Args:
-        text: Flags of `recipes/imagenet.py` and --replica_batch_size, as they
-            are typed there, alternatives separated by `|`. One that begins
-            without dashes begins with a value of the first one's first flag.
+        text: Alternatives separated by `|`, each with flags of the program or
+            `--replica_batch_size`. An alternative without leading dashes
+            begins with a value of the first alternative's first flag.
+        program: The `Program`.
 
     Raises:
-        RecipeError: for what is no flag, or no value of it.
+        RecipeError: for an unknown flag or an invalid value.
 
     Example:
 
     >>> from recipes.experiments import grid
-    >>> grid.parse_axis("--norm=frn | frn --activation=relu | rbn")
-    [{'norm': 'frn'}, {'norm': 'frn', 'activation': 'relu'}, {'norm': 'rbn'}]
+    >>> from recipes.experiments.programs import PROGRAMS
+    >>> grid.parse_axis("--norm=frn | frn --xla", PROGRAMS["imagenet"])
+    [{'norm': 'frn'}, {'norm': 'frn', 'xla': True}]
     """
-    parts = [part.strip() for part in _split(text)]
+    parts = [part.strip() for part in _split_alternatives(text)]
     first = re.match(r"--\w+=", parts[0])
     alternatives = []
     for part in parts:
-        if not part.startswith("--"):
-            if not part or first is None:
-                raise RecipeError(
-                    "--vary takes flags of recipes/imagenet.py, alternatives "
-                    "separated by |, such as '--norm=bn | frn' or "
-                    f"'--seed=0 | 1'. Received: --vary={shlex.quote(text)}"
-                )
-            part = first[0] + part
-        alternatives.append(_parse_flags(part, text))
-    for i, alternative in enumerate(alternatives):
-        if alternative in alternatives[:i]:
+        if not part or not (part.startswith("--") or first):
             raise RecipeError(
-                f"--vary={shlex.quote(text)} has {parts[i]!r} twice."
+                "--vary takes flags with alternatives separated by |, such as "
+                "'--norm=bn | frn' or '--seed=0 | 1'. "
+                f"Received: --vary={shlex.quote(text)}"
             )
+        if not part.startswith("--"):
+            part = first[0] + part
+        settings = _parse_flags(part, text, program)
+        if settings in alternatives:
+            raise RecipeError(
+                f"--vary={shlex.quote(text)} has {part!r} twice. Remove one."
+            )
+        alternatives.append(settings)
     return alternatives
 
 
-def _split(text):
-    """The parts between the `|` that stand outside of quotes."""
+def _split_alternatives(text):
+    """Splits a text at each `|` outside of quotes."""
     parts, quote = [""], ""
     for character in text:
         if character in "'\"" and quote in ("", character):
@@ -97,15 +102,15 @@ def _split(text):
     return parts
 
 
-def _parse_flags(part, text):
+def _parse_flags(part, text, program):
     values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, Config)
+    recipe_flags.define_setting_flags(values, program.config)
     flags.DEFINE_integer(REPLICA_BATCH, None, "", 1, flag_values=values)
     try:
-        left = values(["--vary", *shlex.split(part)])[1:]
-        if left:
-            raise ValueError(f"unexpected argument {left[0]!r}")
-        settings = recipe_flags.given_settings(values, Config)
+        rest = values(["--vary", *shlex.split(part)])[1:]
+        if rest:
+            raise ValueError(f"unexpected argument {rest[0]!r}")
+        settings = recipe_flags.given_settings(values, program.config)
     except (flags.Error, ValueError, RecipeError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"--vary={shlex.quote(text)}: {reason}") from error
@@ -114,133 +119,153 @@ def _parse_flags(part, text):
     return settings
 
 
-def make(folder, given, axes, num_devices=1, log_every_examples=None):
-    """The cells of a sweep, the last axis varying fastest.
+def make_cells(
+    program, folder, given, axes, num_devices=1, log_every_examples=None
+):
+    """Makes the cells of a grid; the last axis varies fastest.
 
     Args:
+        program: The `Program`.
         folder: Path of the sweep.
-        given: Dict of the settings that all runs share.
-        axes: List of lists of dicts of settings.
-        num_devices: Replicas of a run where no setting says how many.
-        log_every_examples: How many images a run trains on from a row of its
-            records to the next, or None where `log_every_steps` decides.
+        given: Dict of the settings shared by all runs.
+        axes: List with the result of `parse_axis` for each `--vary`.
+        num_devices: Number of replicas where no setting defines it.
+        log_every_examples: Number of training examples between two metrics
+            entries; None leaves it to `log_every_steps`.
 
     Raises:
-        RecipeError: for settings that cannot be, or that are no fair
-            comparison.
+        RecipeError: for invalid settings, or for runs that see different
+            numbers of examples.
     """
-    _check_axes(given, axes, log_every_examples)
+    _check_settings(program.config, given, axes, log_every_examples)
     cells = {}
     for alternatives in itertools.product(*axes):
         varied = {k: v for part in alternatives for k, v in part.items()}
-        settings = _settings(given, varied, num_devices, log_every_examples)
-        name = _name(varied)
-        settings["workdir"] = str(pathlib.Path(folder) / name)
-        try:
-            preset = config_lib.get_preset(Config, settings.get("preset"))
-            config = config_lib.make_config(Config, settings, preset)
-        except RecipeError as error:
-            raise RecipeError(f"{name}: {error}") from error
+        name = _make_name(varied)
         if name in cells:
             raise RecipeError(
-                f"two runs would be called {name}: what differs between them "
-                "must differ in letters or digits."
+                f"two runs would have the workdir {name}: the sweep cannot "
+                "tell them apart. Change one of the values."
             )
-        cells[name] = Cell(name, varied, settings, config)
-    _check_fair(list(cells.values()))
-    return list(cells.values())
+        settings = {**given, **varied}
+        try:
+            preset = config_lib.get_preset(
+                program.config, settings.get("preset")
+            )
+            known = {**program.config().to_dict(), **preset, **settings}
+            if REPLICA_BATCH in settings:
+                num_examples = settings.pop(REPLICA_BATCH)
+                num_examples *= _count_replicas(known, num_devices)
+                settings["global_batch_size"] = num_examples
+                known["global_batch_size"] = num_examples
+            if log_every_examples is not None:
+                num_steps = log_every_examples / known["global_batch_size"]
+                settings["log_every_steps"] = max(round(num_steps), 1)
+            settings["workdir"] = str(pathlib.Path(folder) / name)
+            config = config_lib.make_config(program.config, settings, preset)
+        except RecipeError as error:
+            raise RecipeError(f"{name}: {error}") from error
+        cells[name] = Cell(name, varied, settings, config, program)
+    cells = list(cells.values())
+    _check_lengths([cell.config for cell in cells])
+    return cells
 
 
 def check_workdirs(cells):
-    """Checks that no workdir holds a run of another config; writes nothing.
+    """Checks that every workdir is writable and holds no other run.
 
     Raises:
-        RecipeError: if one does, or cannot be written.
+        RecipeError: naming the workdir and the settings that differ.
     """
     for cell in cells:
         try:
             run_dir.check_run_dir(cell.config)
         except RecipeError as error:
-            # Here --out decides where a run's files go.
+            # A sweep has --out instead of --workdir.
             message = str(error).replace("--workdir", "--out")
             raise RecipeError(message) from error
 
 
-def _settings(given, varied, num_devices, log_every_examples):
-    settings = {**given, **varied}
-    preset = config_lib.get_preset(Config, settings.get("preset"))
-    share = settings.pop(REPLICA_BATCH, None)
-    if share is not None:
-        known = {**preset, **settings}
-        if known.get("strategy") == "tpu":
-            raise RecipeError(
-                f"--{REPLICA_BATCH} is not for --strategy=tpu, whose replicas "
-                "are known to a run alone: give --global_batch_size."
-            )
-        num_replicas = (
-            1
-            if known.get("strategy") == "one_device"
-            else known.get("num_replicas")
-            or known.get("virtual_replicas")
-            or num_devices
+def _count_replicas(settings, num_devices):
+    if settings["strategy"] == "tpu":
+        raise RecipeError(
+            f"--{REPLICA_BATCH} does not support --strategy=tpu, where only "
+            "the run knows its number of replicas. Set --global_batch_size."
         )
-        settings["global_batch_size"] = share * num_replicas
-    if log_every_examples is not None:
-        size = {**Config().to_dict(), **preset, **settings}["global_batch_size"]
-        settings["log_every_steps"] = max(round(log_every_examples / size), 1)
-    return settings
+    if settings["strategy"] == "one_device":
+        return 1
+    num_replicas = settings["num_replicas"] or settings["virtual_replicas"]
+    return num_replicas or num_devices
 
 
-def _check_axes(given, axes, log_every_examples):
+def _check_settings(config_class, given, axes, log_every_examples):
     names = [{name for part in axis for name in part} for axis in axes]
+    every = set(given).union(*names)
     for first, second in itertools.combinations(names, 2):
         if first & second:
             raise RecipeError(
-                f"--{min(first & second)} is varied twice: write its "
+                f"--{min(first & second)} is varied twice. Put all of its "
                 "alternatives into one --vary."
             )
-    every = set(given).union(*names)
     if {REPLICA_BATCH, "global_batch_size"} <= every:
         raise RecipeError(
-            "give either --global_batch_size or --vary=--replica_batch_size."
+            f"set either --global_batch_size or --vary=--{REPLICA_BATCH}."
         )
     if log_every_examples is not None and "log_every_steps" in every:
         raise RecipeError(
-            "give either --log_every_examples or --log_every_steps."
+            "set either --log_every_examples or --log_every_steps."
         )
-    for name in _OF_THE_SWEEP:
+    for name in fields_by_resume_rule(config_class, PER_COMMAND):
         if name in every:
             raise RecipeError(
-                f"--{name} is not for a sweep: it decides that for each run."
+                f"--{name} cannot be set: the sweep chooses it for each run."
             )
     parts = [given, *itertools.chain(*axes)]
     if any(part.get("strategy") == "multi_worker" for part in parts):
         raise RecipeError(
-            "a sweep runs on one machine: --strategy=multi_worker is not for it"
+            "--strategy=multi_worker is not supported: a sweep runs on one "
+            "machine."
         )
 
 
-def _check_fair(cells):
-    """Runs of different batch sizes must see the same examples."""
-    by_steps = [cell for cell in cells if cell.config.train_steps is not None]
-    sizes = {cell.config.global_batch_size for cell in cells}
-    if len(sizes) > 1 and by_steps:
+def _check_lengths(configs):
+    sizes = sorted({config.global_batch_size for config in configs})
+    steps = [config.train_steps for config in configs if config.train_steps]
+    if len(sizes) > 1 and steps:
         raise RecipeError(
-            "runs of different batch sizes see the same examples only where "
-            "the length is in epochs: give --train_epochs. "
-            f"Received: train_steps={by_steps[0].config.train_steps}, "
-            f"batch sizes {', '.join(map(str, sorted(sizes)))}"
+            "runs of different batch sizes see different numbers of examples "
+            "if their length is in steps: set --train_epochs. Received: "
+            f"train_steps={steps[0]}, batch sizes {', '.join(map(str, sizes))}"
         )
 
 
-def _name(varied):
-    """A folder name out of settings; the same whatever else is varied."""
+def _make_name(varied):
+    """Makes a folder name that depends on a run's own settings alone."""
     parts = []
-    for name, value in varied.items():
-        text = flag(name, value).removeprefix("--")
+    for setting in varied.items():
+        text = format_flag(*setting).removeprefix("--")
         parts.append(re.sub(r"[^\w.=+-]+", "_", text).strip("_"))
     name = "-".join(parts) or "run"
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_NAME_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: MAX_NAME - 9]}-{digest}"
+    return f"{name[: MAX_NAME_LENGTH - 9]}-{digest}"
+
+
+def format_flag(name, value):
+    """Formats a setting as it is typed in a shell."""
+    name, equals, value = format_argument(name, value).partition("=")
+    return f"{name}{equals}{shlex.quote(value) if equals else value}"
+
+
+def format_argument(name, value):
+    """Formats a setting as a command-line argument."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no{name}"
+    if value is None:
+        value = "none"
+    elif isinstance(value, dict):
+        value = json.dumps(value)
+    elif isinstance(value, float):
+        value = f"{value!r}".removesuffix(".0")
+    return f"--{name}={value}"

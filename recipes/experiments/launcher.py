@@ -1,11 +1,12 @@
-"""Becomes a program that gets SIGTERM when the one that started it ends.
+"""Runs a program that receives SIGTERM when its parent process ends.
 
 Usage: python recipes/experiments/launcher.py PARENT CORES PROGRAM ARGUMENT...
 
-PARENT is the process that started this one, CORES are the processor cores to
-run on, separated by commas; none for all. However the parent ends, even killed,
-the program is told, and can save. That it is a program rather than a few lines
-between fork and exec is because these may hang in a process with threads.
+PARENT is the id of the parent process. CORES are the processor cores to run on,
+separated by commas, or nothing for all of them. The signal is sent however the
+parent ends, so that the program can save a checkpoint even after `kill -9`.
+This is a program because Python code between fork and exec may deadlock in a
+process with threads.
 """
 
 import ctypes
@@ -18,7 +19,7 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2).
 
 def main(parent, cores, program, *arguments):
     if sys.platform == "linux":
-        # Both stay what they are in the program.
+        # exec keeps both settings.
         ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
         if cores:
             os.sched_setaffinity(0, map(int, cores.split(",")))

@@ -1,4 +1,4 @@
-"""What of a machine each of several runs at a time gets: GPUs, or cores."""
+"""Divides the GPUs or cores of this machine among concurrent runs."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ import re
 
 from recipes.errors import RecipeError
 
-# A GPU in CUDA_VISIBLE_DEVICES.
+# An entry of CUDA_VISIBLE_DEVICES.
 _GPU = re.compile(r"\d+|(GPU|MIG)-\S+")
 
 
@@ -17,9 +17,9 @@ class Share:
     """The devices of one run.
 
     Attributes:
-        environment: Dict of environment variables that give it its GPUs.
-        cores: The processor cores that it runs on; empty for all.
-        num_gpus: How many GPUs it has.
+        environment: Dict of the environment variables that select its GPUs.
+        cores: Processor cores to run on; empty for all of them.
+        num_gpus: Number of its GPUs.
     """
 
     environment: dict
@@ -27,54 +27,50 @@ class Share:
     num_gpus: int
 
 
-def make(num_jobs, num_gpus=None, cores=None):
-    """The shares of as many runs at a time.
+def make_shares(num_jobs, num_gpus=None, cores=None):
+    """Makes one equal `Share` for each concurrent run.
 
-    On a machine with GPUs each run gets as many as the others. On one without,
-    each gets cores of its own, or runs at a time would wait for each other in
-    the middle of every operation.
+    Without a GPU each run gets its own cores, since runs that share cores wait
+    for each other within every operation.
 
     Args:
-        num_jobs: How many runs at a time.
-        num_gpus: Number of GPUs; None looks for them.
-        cores: The cores that may be used; None takes all that this process has.
+        num_jobs: Number of concurrent runs.
+        num_gpus: Number of GPUs; None detects them.
+        cores: Available cores; None takes all cores of this process.
 
     Raises:
-        RecipeError: if there are more jobs than GPUs or cores.
+        RecipeError: if there are more runs than GPUs or cores.
     """
-    gpus = _gpus() if num_gpus is None else [str(i) for i in range(num_gpus)]
-    cores = _cores() if cores is None else list(cores)
-    parts, kind = (gpus, "GPUs") if gpus else (cores, "cores")
-    if num_jobs > len(parts):
+    gpus = _find_gpus() if num_gpus is None else map(str, range(num_gpus))
+    gpus = list(gpus)
+    cores = _find_cores() if cores is None else list(cores)
+    devices, kind = (gpus, "GPUs") if gpus else (cores, "cores")
+    if num_jobs > len(devices):
         raise RecipeError(
-            f"--jobs={num_jobs} runs at a time need as many {kind}, and "
-            f"{len(parts)} may be used."
+            f"--jobs={num_jobs} concurrent runs need at least {num_jobs} "
+            f"{kind}, but {len(devices)} are available. Reduce --jobs."
         )
-    each = len(parts) // num_jobs
-    taken = [parts[i * each : (i + 1) * each] for i in range(num_jobs)]
+    size = len(devices) // num_jobs
+    parts = [devices[i * size : (i + 1) * size] for i in range(num_jobs)]
     if gpus:
-        return [
-            Share({"CUDA_VISIBLE_DEVICES": ",".join(part)}, (), each)
-            for part in taken
-        ]
-    if num_jobs == 1:
-        return [Share({}, (), 0)]
-    return [Share({}, tuple(part), 0) for part in taken]
+        variable = "CUDA_VISIBLE_DEVICES"
+        return [Share({variable: ",".join(part)}, (), size) for part in parts]
+    return [Share({}, tuple(part) if num_jobs > 1 else (), 0) for part in parts]
 
 
-def _gpus():
-    """Names of the GPUs that may be used, without asking TensorFlow."""
+def _find_gpus():
+    """Lists the visible GPUs without importing TensorFlow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]
-        # CUDA reads up to the first that it does not know, such as -1.
-        return list(itertools.takewhile(_GPU.fullmatch, names))
+        # CUDA ignores an invalid entry such as -1 and everything after it.
+        return itertools.takewhile(_GPU.fullmatch, names)
     devices = pathlib.Path("/dev").glob("nvidia[0-9]*")
     numbers = [re.fullmatch(r"nvidia(\d+)", path.name) for path in devices]
     return sorted((n[1] for n in numbers if n), key=int)
 
 
-def _cores():
+def _find_cores():
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

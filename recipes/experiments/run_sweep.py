@@ -1,32 +1,34 @@
-"""A sweep from its cells to its report."""
+"""Runs a sweep, prints its progress and writes its report."""
 
 import pathlib
+import time
 
 from recipes.errors import RecipeError
 from recipes.experiments import grid
-from recipes.experiments import scheduler as jobs_lib
-from recipes.experiments import sweep_progress
+from recipes.experiments import results_table
+from recipes.experiments import scheduler
 from recipes.experiments import sweep_report
 from recipes.run_dir import lock
 
 
-def run(cells, folder, shares, command, x=None):
-    """Runs what is not done yet and writes the report, also when stopped.
+def run_sweep(cells, folder, shares, command, x=None):
+    """Runs the cells that are not done yet, and writes the report.
 
     Args:
         cells: List of `grid.Cell`.
         folder: Path of the sweep.
-        shares: List of `shares.Share`, one for each run at a time.
-        command: The command of the sweep, for its report.
-        x: Name of the setting along x, or None.
+        shares: List of `resources.Share`, one for each concurrent run.
+        command: The sweep's command, for the report.
+        x: Name of the setting along the x axis, or None.
 
     Returns:
-        The list of `jobs.Job`, each done or failed.
+        List of `scheduler.Job`, each done or failed.
 
     Raises:
-        RecipeError: if the folder is in use by another sweep, or a workdir
-            holds a run of another config.
-        KeyboardInterrupt: if it is stopped, after every run has saved.
+        RecipeError: if another sweep uses the folder, or a workdir holds a run
+            with other settings.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once all runs have saved and
+            the report is written.
     """
     folder = pathlib.Path(folder)
     if (folder / "config.json").exists():
@@ -35,12 +37,41 @@ def run(cells, folder, shares, command, x=None):
         )
     grid.check_workdirs(cells)
     with lock.acquire_lock(folder, "sweep", "out"):
-        jobs_lib.await_workdirs(cells)
-        jobs = jobs_lib.make(cells)
+        scheduler.await_workdirs(cells)
+        jobs = [scheduler.Job(cell) for cell in cells]
         try:
-            with sweep_progress.SweepProgress(jobs, x) as progress:
-                jobs_lib.finish(jobs, shares, progress.watch)
+            scheduler.run_jobs(jobs, shares, _make_progress(jobs))
         finally:
-            written = sweep_report.write(folder, jobs, command, x)
-            print("wrote " + " ".join(str(path) for path in written))
+            paths, table = sweep_report.write_report(folder, jobs, command, x)
+            print(results_table.format_markdown(table))
+            print("wrote " + " ".join(map(str, paths)), flush=True)
     return jobs
+
+
+def _make_progress(jobs):
+    """Returns `f(job)`, which prints one line about a job that has ended."""
+    num_before = sum(job.status == scheduler.DONE for job in jobs)
+    if num_before:
+        print(f"{num_before} of {len(jobs)} runs were done before", flush=True)
+    start = time.monotonic()
+    num_ended = num_before
+
+    def show(job):
+        nonlocal num_ended
+        num_ended += 1
+        text = f"{num_ended}/{len(jobs)}  {job.cell.name}"
+        run = job.load_run() if job.status == scheduler.DONE else None
+        if run is None:
+            print(f"{text}  failed, {job.error}", flush=True)
+            return
+        score = job.cell.program.score
+        value = run.final(f"eval/{score.key}")
+        if value is not None:
+            text += f"  {score.heading} {score.factor * value:.{score.digits}f}"
+        num_left = len(jobs) - num_ended
+        if num_left:
+            seconds = (time.monotonic() - start) / (num_ended - num_before)
+            text += f", about {seconds * num_left / 60:.0f} min left"
+        print(text, flush=True)
+
+    return show

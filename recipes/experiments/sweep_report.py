@@ -1,4 +1,4 @@
-"""What a sweep leaves: results.json, table.md, table.png and curves*.png."""
+"""Writes the report of a sweep: results.json, table.md and figures."""
 
 import importlib.metadata
 import json
@@ -9,12 +9,11 @@ import platform
 import re
 
 from recipes import atomic_io
-from recipes.experiments import aggregate as groups_lib
-from recipes.experiments import compare_report
+from recipes.experiments import aggregate
+from recipes.experiments import grid
 from recipes.experiments import plots
 from recipes.experiments import results_table
-from recipes.experiments import scheduler as jobs_lib
-from recipes.experiments import sweep_figure
+from recipes.experiments import scheduler
 
 PACKAGES = (
     "keras_norm",
@@ -23,165 +22,174 @@ PACKAGES = (
     "tensorflow_datasets",
     "numpy",
 )
-# Of more groups, each value along x has curves in a figure of its own.
+# With more groups, each value along x gets its own figure of curves.
 MAX_CURVES = 12
-# Columns of the second table: heading, key or function, factor, digits.
-COLUMNS = (
-    ("seeds", None, 1, 0),
-    ("test top-1, %", "eval/accuracy", 100, 2),
-    ("test loss", "eval/loss", 1, 4),
-    ("ms a step", lambda run: run.seconds_per_step, 1e3, 1),
-    (
-        "peak memory, MiB",
-        lambda run: run.summary.get("peak_memory_bytes"),
-        2**-20,
-        0,
-    ),
-    ("time, s", lambda run: run.summary.get("seconds"), 1, 0),
-)
 
 
-def write(folder, jobs, command, x=None):
-    """Writes the files and returns their paths.
+def write_report(folder, jobs, command, x=None):
+    """Writes the files.
 
     Args:
         folder: Path of the sweep.
-        jobs: List of `jobs.Job`.
-        command: The command of the sweep.
+        jobs: List of `scheduler.Job`.
+        command: The sweep's command.
         x: Name of the setting along x, or None.
+
+    Returns:
+        List of the files' paths; data frame with the table of the score.
     """
     folder = pathlib.Path(folder)
-    results = folder / "results.json"
-    content = _without_nan(collect(jobs, command))
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    atomic_io.write_text(results, text)
-    table = make_table(jobs, x)
-    written = [results, folder / "table.md"]
-    atomic_io.write_text(written[-1], _page(table, jobs, command))
-    if not table.cells:
-        return written
-    written.append(folder / "table.png")
-    _save(sweep_figure.draw(table), written[-1])
-    for name, some in _panels(table).items():
-        written.append(folder / f"{name}.png")
-        _save(plots.draw(some), written[-1])
-    return written
+    program = jobs[0].cell.program
+    runs = [job.load_run() for job in jobs]
+    content = collect(jobs, runs, command, x)
+    table = results_table.make_table(content["runs"], x)
+    groups = _group_runs(table, runs)
+    shown = results_table.pivot(table, program.score)
+    paths = [folder / "results.json", folder / "table.md"]
+    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    atomic_io.write_text(paths[0], text + "\n")
+    page = _format_page(table, shown, groups, jobs, command)
+    atomic_io.write_text(paths[1], page)
+    if groups:
+        figures = {"table": plots.draw_table(table, program.score)}
+        for name, some in _split_groups(table, groups).items():
+            figures[name] = plots.draw_curves(some, program)
+        for name, figure in figures.items():
+            paths.append(folder / f"{name}.png")
+            plots.save(figure, paths[-1])
+    return paths, shown
 
 
-def make_table(jobs, x=None):
-    """The `sweep_table.Table` of jobs, of those that ended."""
-    ended = {id(job.cell): job.ended_run() for job in jobs}
-    cells = [job.cell for job in jobs]
-    return results_table.make(cells, x, lambda cell: ended[id(cell)])
+def collect(jobs, runs, command, x=None):
+    """Collects the content of results.json.
 
-
-def groups(table):
-    """The groups of a table, in its order, named by row and column."""
-    named = []
-    for (row, column), group in table.cells.items():
-        label = row
-        if table.x is not None:
-            label += f" {groups_lib.flag(table.x, column)}"
-        named.append(groups_lib.Group(label, {}, group.runs))
-    return named
-
-
-def _panels(table):
-    """The groups of a table by the name of a figure, not too many in one."""
-    if len(table.cells) <= MAX_CURVES or table.x is None:
-        return {"curves": groups(table)}
-    panels = {}
-    for (_, column), group in table.cells.items():
-        name = groups_lib.argument(table.x, column).removeprefix("--")
-        name = "curves-" + re.sub(r"[^\w.=+-]+", "_", name)
-        panels.setdefault(name, []).append(group)
-    return panels
-
-
-def collect(jobs, command):
-    """All that a sweep came to, for programs."""
+    Args:
+        jobs: List of `scheduler.Job`.
+        runs: List of the `Run` of each job, None for unfinished ones.
+        command: The sweep's command.
+        x: Name of the setting along x, or None.
+    """
     return {
         "command": command,
-        "versions": versions(),
-        "machine": machine(),
-        "runs": [_result(job) for job in jobs],
+        "versions": get_versions(),
+        "machine": describe_machine(),
+        "runs": [
+            _collect_run(job, run, x)
+            for job, run in zip(jobs, runs, strict=True)
+        ],
     }
 
 
-def versions():
-    """Versions of what decides the numbers, without importing it."""
-    found = {"python": platform.python_version()}
+def get_versions():
+    """Returns the versions of the packages, without importing them."""
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
-def machine():
-    """Number of cores and name of the processor."""
-    return f"{len(_cores())} cores, {processor()}"
-
-
-def processor():
-    """The name of the processor."""
+def describe_machine():
+    """Returns the number of available cores and the processor's name."""
+    cores = len(os.sched_getaffinity(0))
     info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text() if info.exists() else ""
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return f"{cores} cores, {name[1] if name else platform.machine()}"
 
 
-def _cores():
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return range(os.cpu_count() or 1)
-
-
-def _result(job):
+def _collect_run(job, run, x):
+    config, varied = job.cell.config, job.cell.varied
     result = {
         "name": job.cell.name,
-        "settings": job.cell.varied,
-        "seed": job.cell.config.seed,
+        "settings": dict(varied),
+        "seed": config.seed,
         "status": job.status,
         "command": job.cell.command,
     }
+    if x is not None:
+        result["settings"].setdefault(x, getattr(config, x, None))
     if job.error is not None:
         result["error"] = job.error
-    run = job.ended_run()
     if run is None:
         return result
-    epochs, accuracies = run.series("eval/accuracy")
+    epochs, scores = run.series(f"eval/{job.cell.program.score.key}")
     return {
         **result,
-        "accuracy": run.final("eval/accuracy"),
-        "loss": run.final("eval/loss"),
-        "training_loss": compare_report.last_losses(run),
-        "evaluations": dict(zip(map(str, epochs), accuracies, strict=True)),
-        "examples_trained_on": _num_examples(run),
+        **aggregate.measure(run, job.cell.program),
+        "evaluations": dict(zip(map(str, epochs), scores, strict=True)),
+        "examples_trained_on": count_examples(run),
         "num_replicas": run.num_replicas,
-        "seconds_per_step": run.seconds_per_step,
-        "seconds": run.summary["seconds"],
-        "peak_memory_bytes": run.summary.get("peak_memory_bytes"),
-        "parameters": run.summary.get("parameters"),
+        "num_train": run.summary.get("num_train"),
+        "num_eval": run.summary.get("num_eval"),
     }
 
 
-def _num_examples(run):
-    """How many images a run was trained on, those seen twice counted twice."""
+def count_examples(run):
+    """Counts the training examples, repeated ones several times."""
     step, size = run.rows[-1]["step"], run.config["global_batch_size"]
     num_train = run.summary.get("num_train")
     if run.config["drop_remainder"] or num_train is None:
         return step * size
-    # The last batch of an epoch is filled up with nothing.
+    # The last batch of an epoch is padded.
     epochs, rest = divmod(step, -(-num_train // size))
     return epochs * num_train + rest * size
 
 
+def _group_runs(table, runs):
+    """Groups the ended runs: dict from (row, column) to a list of `Run`."""
+    groups = {}
+    keys = zip(table.frame["row"], table.frame["column"], strict=True)
+    for key, run in zip(keys, runs, strict=True):
+        if run is not None:
+            groups.setdefault(key, []).append(run)
+    return groups
+
+
+def _label(table, row, column):
+    if table.x is None:
+        return row
+    return f"{row} {grid.format_flag(table.x, column)}"
+
+
+def _split_groups(table, groups):
+    """Splits groups by figure: dict from its name to a dict of groups."""
+    if len(groups) <= MAX_CURVES or table.x is None:
+        named = {_label(table, *key): runs for key, runs in groups.items()}
+        return {"curves": named}
+    figures = {}
+    for (row, column), runs in groups.items():
+        name = f"curves-{table.x}={column}"
+        figures.setdefault(re.sub(r"[^\w.=+-]+", "_", name), {})[row] = runs
+    return figures
+
+
+def _format_page(table, shown, groups, jobs, command):
+    program = jobs[0].cell.program
+    corner = "" if table.x is None else program.score.heading
+    named = {_label(table, *key): runs for key, runs in groups.items()}
+    parts = [f"    {command}", results_table.format_markdown(shown, corner)]
+    if named:
+        details = aggregate.summarize(named, program)
+        parts.append(results_table.format_markdown(details))
+    parts.append(
+        "± is the sample standard deviation over seeds. Memory is the peak of "
+        "the process, or of a GPU."
+    )
+    num_ended = sum(map(len, groups.values()))
+    if num_ended < len(jobs):
+        parts.append(f"{num_ended} of {len(jobs)} runs are done.")
+    failed = [job for job in jobs if job.status == scheduler.FAILED]
+    if failed:
+        lines = [f"* `{job.cell.name}`: {job.error}" for job in failed]
+        parts.append("Failed:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
 def _without_nan(value):
-    """A value that JSON can hold: numbers that are not finite as words."""
+    """Replaces non-finite numbers, which JSON cannot hold, by their names."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -189,39 +197,3 @@ def _without_nan(value):
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _page(table, jobs, command):
-    parts = [f"    {command}", results_table.markdown(table)]
-    heads = ["", *(heading for heading, *_ in COLUMNS)]
-    rows = {
-        group.label: [_text(group, *column[1:]) for column in COLUMNS]
-        for group in groups(table)
-    }
-    parts.append(results_table.grid_of(heads, rows))
-    parts.append(
-        "± is the sample standard deviation over seeds; memory is the peak of "
-        "the process, or of a GPU."
-    )
-    num_ended = sum(job.ended_run() is not None for job in jobs)
-    if num_ended < len(jobs):
-        parts.append(f"{num_ended} of {len(jobs)} runs ended.")
-    failed = [job for job in jobs if job.status == jobs_lib.FAILED]
-    if failed:
-        parts.append("Failed:")
-        parts.append(
-            "\n".join(f"* `{job.cell.name}`: {job.error}" for job in failed)
-        )
-    return "\n\n".join(parts) + "\n"
-
-
-def _text(group, value, factor, digits):
-    if value is None:
-        return str(len(group.runs))
-    spread = group.spread(value)
-    return "" if spread is None else spread.text(digits, factor)
-
-
-def _save(figure, path):
-    with atomic_io.atomic_file(path) as place:
-        figure.savefig(place, dpi=130)

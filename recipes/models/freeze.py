@@ -2,18 +2,9 @@
 
 import keras
 
+import keras_norm
 from keras_norm.conversion import graph
-from keras_norm.layers._channel_layer import AffineChannelLayer
-from keras_norm.layers.tlu import TLU
 from recipes.errors import RecipeError
-
-_NORMS = (
-    AffineChannelLayer,
-    TLU,
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-)
 
 
 def freeze(model, what, head):
@@ -37,7 +28,12 @@ def freeze(model, what, head):
         if layer.weights and not isinstance(layer, keras.Model)
     ]
     if what == "norm":
-        frozen = [layer for layer in layers if isinstance(layer, _NORMS)]
+        frozen = [
+            layer
+            for layer in layers
+            if keras_norm.is_norm_layer(layer)
+            or isinstance(layer, keras_norm.TLU)
+        ]
     else:
         kept = {
             id(part)

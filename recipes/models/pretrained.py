@@ -3,7 +3,7 @@
 import keras
 
 import keras_norm
-from keras_norm import values
+from keras_norm import variables
 from keras_norm.conversion import graph
 from keras_norm.saving import load as load_lib
 from recipes.errors import RecipeError
@@ -126,7 +126,7 @@ def _with_head(model, num_classes):
         )
         logits = head(inputs)
         if kept:
-            values.copy(last.weights, head.weights)
+            variables.copy_values(last.weights, head.weights)
     elif kept:
         logits = features
     else:

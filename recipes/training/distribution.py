@@ -160,8 +160,8 @@ def describe_devices(strategy):
         return _format_count(replicas, "TPU core")
     gpus = tf.config.list_physical_devices("GPU")
     if used[0].device_type == "GPU":
-        count = _format_count(len(used), "GPU")
-        text = f"{count} ({_gpu_names(gpus[: len(used)])})"
+        names = _gpu_names(gpus[: len(used)])
+        text = f"{_format_count(len(used), 'GPU')} ({names})"
         if len(used) < len(gpus):
             text += f" of {len(gpus)}"
     else:

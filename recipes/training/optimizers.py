@@ -6,7 +6,7 @@ from recipes.training.trainer import DECOUPLED_DECAY
 from recipes.training.trainer import weights_without_decay
 
 
-def make_optimizer(config, rate, weights):
+def make_optimizer(config, rate, model):
     """Returns the optimizer of a run, not yet built.
 
     AdamW and LAMB use decoupled weight decay: a step with learning rate `rate`
@@ -22,13 +22,13 @@ def make_optimizer(config, rate, weights):
     Args:
         config: A `RunConfig`.
         rate: The learning rate, a number or a schedule.
-        weights: List of the trainable weights of the model.
+        model: The Keras model to train.
     """
     optimizer = _OPTIMIZERS[config.optimizer](config, rate)
     if config.optimizer in DECOUPLED_DECAY:
         # By identity: Keras matches names anywhere in a weight's name.
         optimizer.exclude_from_weight_decay(
-            var_list=weights_without_decay(weights, config.norm_weight_decay)
+            var_list=weights_without_decay(model, config.norm_weight_decay)
         )
     return optimizer
 

@@ -143,9 +143,7 @@ def build_trainer(config, task, data, strategy):
             config, data.num_steps, data.steps_per_epoch
         )
         trainer.compile(
-            optimizer=optimizers.make_optimizer(
-                config, learning_rate, model.trainable_variables
-            )
+            optimizer=optimizers.make_optimizer(config, learning_rate, model)
         )
     return trainer
 

@@ -4,20 +4,9 @@ import contextlib
 
 import tensorflow as tf
 
+import keras_norm
 from keras_norm.training import ReplicaModel
 
-# Weights of norms and TLUs. Weight decay would pull them towards the minimum
-# that they start from, or towards a scale of zero.
-NORM_WEIGHTS = (
-    "gamma",
-    "beta",
-    "tau",
-    "alpha",
-    "learned_epsilon",
-    "center_weight",
-    "scale_weight",
-    "scale_bias",
-)
 # Optimizers that apply the decay to the weight itself. For the others, the
 # decay is a gradient, `decay * w`.
 DECOUPLED_DECAY = ("adamw", "lamb")
@@ -62,9 +51,7 @@ class Trainer(ReplicaModel):
         weights = model.trainable_variables
         excluded = {
             id(weight)
-            for weight in weights_without_decay(
-                weights, config.norm_weight_decay
-            )
+            for weight in weights_without_decay(model, config.norm_weight_decay)
         }
         self.decayed_weights = [w for w in weights if id(w) not in excluded]
 
@@ -125,13 +112,17 @@ def weighted_mean(values, weights):
     )
 
 
-def weights_without_decay(weights, norm_weight_decay):
-    """Returns the weights that are excluded from weight decay.
+def weights_without_decay(model, norm_weight_decay):
+    """Returns the trainable weights that are excluded from weight decay.
 
     Args:
-        weights: List of the trainable weights of a model.
-        norm_weight_decay: Whether to apply decay to norms and TLUs as well.
+        model: A Keras model.
+        norm_weight_decay: Whether the weights of normalization layers and
+            thresholds decay too.
     """
     if norm_weight_decay:
         return []
-    return [weight for weight in weights if weight.name in NORM_WEIGHTS]
+    # By identity: Keras matches names anywhere in the name of a weight.
+    trainable = {id(weight) for weight in model.trainable_variables}
+    weights = keras_norm.norm_weights(model)
+    return [weight for weight in weights if id(weight) in trainable]

@@ -1,4 +1,4 @@
-"""Small models, each with a trait that makes rebuilding go wrong somewhere."""
+"""Small models, each with a feature that is hard to rebuild."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class Scale(layers.Layer):
-    """A weight that is no layer's but its own, as ConvNeXt's LayerScale."""
+    """Layer with its own weight, like ConvNeXt's LayerScale."""
 
     def build(self, shape):
         self.factor = self.add_weight(name="factor", shape=(shape[-1],))
@@ -19,7 +19,7 @@ class Scale(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class Block(layers.Layer):
-    """A composite layer, whose config does not name what is inside."""
+    """Composite layer whose config does not list its inner layers."""
 
     def __init__(self, filters=4, **kwargs):
         super().__init__(**kwargs)
@@ -40,7 +40,7 @@ class Block(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class Backbone(keras.Model):
-    """A Functional model with a constructor of its own, as KerasHub's."""
+    """Functional model that overrides the constructor, like KerasHub's."""
 
     def __init__(self, width=4, **kwargs):
         x = keras.Input((6, 6, 3), name="images")
@@ -77,7 +77,7 @@ def sequential():
 
 
 def built_sequential():
-    """Built by its first call: no keras.Input was given."""
+    """Sequential without keras.Input, built by its first call."""
     model = keras.Sequential(
         [layers.Dense(4), layers.BatchNormalization(), layers.ReLU()]
     )
@@ -121,7 +121,7 @@ def four_relus():
 
 
 def other_activations():
-    """Capped, smooth and hard ones, and a gate written by hand."""
+    """Capped, smooth and hard activations, and a handwritten gate."""
     x = image()
     branches = [
         activation(conv_block(x, f"branch{i}", activation=False))
@@ -207,7 +207,7 @@ def nested():
 
 
 def frozen_nested():
-    """Frozen as a whole and called with training=False."""
+    """Frozen model, called with training=False."""
     x = keras.Input((6, 6, 3))
     base = keras.Model(x, conv_block(x, "base"), name="base")
     base.trainable = False
@@ -217,7 +217,7 @@ def frozen_nested():
 
 
 def thawed():
-    """Frozen as a whole, then one layer and one activation set anew."""
+    """Frozen model with one trainable layer and one trainable activation."""
     x = keras.Input((6, 6, 3))
     base = keras.Model(x, conv_block(x, "base"), name="base")
     base.trainable = False
@@ -299,7 +299,7 @@ def with_lambda():
 
 
 def own_weights():
-    """Separable convolution, a custom layer, embeddings: many kinds."""
+    """Model with a separable convolution, a custom layer and embeddings."""
     x = image()
     y = layers.SeparableConv2D(4, 3, padding="same")(x)
     y = Scale(name="scale")(y)
@@ -309,7 +309,7 @@ def own_weights():
 
 
 def adapted():
-    """Preprocessing that computes with what it was adapted to."""
+    """Model with adapted preprocessing layers."""
     data = np.random.default_rng(3).normal(2.0, 5.0, (8, 6, 6, 3))
     scaled = layers.Normalization(name="adapted")
     scaled.adapt(data.astype("float32"))
@@ -318,7 +318,7 @@ def adapted():
 
 
 def composites():
-    """Layers made of layers, without batch normalization in them."""
+    """Model with composite layers that contain no batch normalization."""
     x = keras.Input((7, 4), name="steps")
     y = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)
     y = layers.BatchNormalization(name="bn")(y)
@@ -328,7 +328,7 @@ def composites():
 
 
 def after_activation():
-    """The convolution has its own activation, the norm none."""
+    """Convolution with an activation, followed by a norm without one."""
     x = image()
     y = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
     y = layers.BatchNormalization(name="bn")(y)
@@ -349,9 +349,9 @@ def options():
     )
 
 
-def sequential_of(*parts):
+def sequential_of(*inner):
     return keras.Sequential(
-        [keras.Input((6, 6, 3)), *parts, layers.Flatten(), layers.Dense(2)]
+        [keras.Input((6, 6, 3)), *inner, layers.Flatten(), layers.Dense(2)]
     )
 
 
@@ -383,7 +383,7 @@ class AddIfGiven(layers.Layer):
 
 
 def chain(num):
-    """As deep as asked for."""
+    """Model with `num` additions in a row."""
     x = y = keras.Input((3,), name="vector")
     for _ in range(num):
         y = ops.add(y, 1.0)
@@ -396,7 +396,7 @@ def backbone():
 
 
 def borrowed():
-    """Its layers are those of another model, which goes on elsewhere."""
+    """Model that reuses the layers of a larger model."""
     other = residual()
     features = other.get_layer("first_bn").output
     y = layers.Flatten()(layers.ReLU(name="own_relu")(features))
@@ -415,7 +415,7 @@ def compiled():
 
 
 def wrapped():
-    """Not reached: inside a wrapper and inside a composite layer."""
+    """Batch normalization inside a wrapper and a composite layer."""
     x = keras.Input((7, 5), name="steps")
     y = layers.TimeDistributed(
         keras.Sequential(
@@ -470,14 +470,14 @@ ZOO = {
 
 
 def build(name):
-    """A model of the zoo whose weights are all different."""
+    """Builds a model in which all weights are different."""
     model = ZOO[name]()
     fill(model)
     return model
 
 
 def fill(model, seed=1):
-    """Different values everywhere; gamma and variance as trained ones are."""
+    """Assigns different values, with plausible gamma and variance."""
     generator = np.random.default_rng(seed)
     for variable in model.variables:
         if "float" not in str(variable.dtype) or "adapted/" in variable.path:
@@ -489,7 +489,7 @@ def fill(model, seed=1):
 
 
 def draw(model, batch=2, seed=0):
-    """Inputs as nested as the model takes them."""
+    """Draws inputs in the model's nested structure."""
     generator = np.random.default_rng(seed)
 
     def values(x):
@@ -507,7 +507,7 @@ def _inputs(model):
 
 
 def call(model, inputs, **kwargs):
-    """The outputs in a flat list of arrays."""
+    """Returns the outputs in a flat list of arrays."""
     outputs = model(inputs, **kwargs)
     return [
         np.array(ops.convert_to_numpy(ops.stop_gradient(x)), "float32")
@@ -520,7 +520,7 @@ def every_layer(model):
 
 
 def stock(model):
-    """Keras' own batch normalization, wherever it is."""
+    """Returns all layers of Keras' own batch normalization."""
     return [
         layer
         for layer in every_layer(model)

@@ -1,4 +1,4 @@
-"""What becomes of the activations, consumer by consumer."""
+"""Conversion of the activations behind replaced layers."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.conversion import small_models
 
 
 def kinds(model):
-    """Class name by name, of every operation of the graph."""
+    """Returns a dict from operation names to class names."""
     return {
         graph.operation(node).name: type(graph.operation(node)).__name__
         for node in graph.nodes(model)
@@ -24,13 +24,13 @@ def convert(name, norm="frn", **kwargs):
     return keras_norm.convert(small_models.build(name), norm, **kwargs)
 
 
-def test_each_of_the_four_spellings_becomes_tlu():
+def test_every_spelling_of_relu_becomes_tlu():
     converted, report = convert("four_relus")
     assert list(kinds(converted).values()).count("TLU") == 4
     assert report.num_thresholds == 4 and report.num_relus_kept == 0
 
 
-def test_a_relu_after_an_addition_becomes_its_own_tlu():
+def test_relu_after_addition_gets_its_own_tlu():
     converted, report = convert("residual")
     found = kinds(converted)
     assert found["first_relu"] == found["out"] == "TLU"
@@ -42,7 +42,7 @@ def test_a_relu_after_an_addition_becomes_its_own_tlu():
     assert [a.path for a in behind["second_bn"]] == ["out"]
 
 
-def test_a_bare_addition_counts_and_a_constant_does_not():
+def test_adding_tensors_is_an_addition_and_adding_a_constant_is_not():
     converted, report = convert("bare_operations")
     assert report.num_thresholds == 2
     converted, _ = convert("other_activations", activation="tlu")
@@ -56,13 +56,13 @@ def test_other_norms_keep_the_relu(norm):
     assert (report.num_thresholds, report.num_relus_kept) == (0, 2)
 
 
-def test_capped_relus_that_stay_name_the_argument_that_changes_them():
+def test_kept_capped_relus_hint_at_activation_tlu():
     model = keras.applications.MobileNetV2(
         weights=None, input_shape=(32, 32, 3)
     )
     hint = (
-        "Capped ReLUs that stay behind new norms: 35. activation='tlu' "
-        "(--activation tlu) makes each min(TLU, 6)."
+        "Capped ReLUs that are kept behind new norms: 35. activation='tlu' "
+        "(--activation tlu) converts each to min(TLU, 6)."
     )
     report = keras_norm.plan_conversion(model, "frn")
     assert hint in report.notes and hint in str(report)
@@ -77,7 +77,7 @@ def test_capped_relus_that_stay_name_the_argument_that_changes_them():
     )
 
 
-def test_keep_keeps_everything():
+def test_policy_keep_keeps_every_activation():
     converted, report = convert("residual", activation="keep")
     assert kinds(converted)["out"] == kinds(converted)["first_relu"] == "ReLU"
     assert report.num_thresholds == 0
@@ -85,18 +85,18 @@ def test_keep_keeps_everything():
 
 
 @pytest.mark.parametrize("norm", ["frn", "rbn", "gn"])
-def test_tlu_goes_with_any_norm(norm):
+def test_policy_tlu_applies_to_any_norm(norm):
     converted, report = convert("residual", norm, activation="tlu")
     assert kinds(converted)["out"] == kinds(converted)["first_relu"] == "TLU"
     assert report.num_thresholds == 2
 
 
-def test_tlu_after_rbn_keeps_the_function():
+def test_tlu_after_rbn_is_numerically_equivalent():
     _, report = convert("residual", "rbn", activation="tlu", verify=True)
     assert report.function == "rounding"
 
 
-def test_other_activations_stay_and_a_cap_survives():
+def test_other_activations_and_caps_are_kept():
     model = small_models.build("other_activations")
     converted, report = keras_norm.convert(model, "frn")
     source = kinds(model)
@@ -115,7 +115,7 @@ def test_other_activations_stay_and_a_cap_survives():
     assert texts.count("min(TLU, 6)") == 2
 
 
-def test_a_cap_of_six_computes_min_of_tlu_and_six():
+def test_relu6_becomes_min_of_tlu_and_six():
     converted, _ = convert("other_activations", activation="tlu")
     capped = converted.get_layer("capped")
     capped.tau.assign([-1.0, 0.0, 1.0, 7.0])
@@ -128,7 +128,7 @@ def test_a_cap_of_six_computes_min_of_tlu_and_six():
     )
 
 
-def test_every_consumer_is_decided_on_its_own():
+def test_every_activation_call_is_decided_separately():
     converted, report = convert("many_consumers")
     found = kinds(converted)
     assert found["relu1"] == found["relu2"] == "TLU"
@@ -140,7 +140,7 @@ def test_every_consumer_is_decided_on_its_own():
     assert graph.operation(node).name == "stem_bn"
 
 
-def test_a_relu_that_serves_other_tensors_stays_for_them():
+def test_relu_is_kept_for_its_other_tensors():
     model = small_models.build("shared_relu")
     converted, report = keras_norm.convert(model, "frn")
     found = kinds(converted)
@@ -155,7 +155,7 @@ def test_a_relu_that_serves_other_tensors_stays_for_them():
     )
 
 
-def test_names_of_new_thresholds_do_not_clash():
+def test_names_of_new_thresholds_are_unique():
     relu = layers.ReLU(name="relu")
     x = small_models.image()
     y = small_models.conv_block(x, "a", activation=False)
@@ -169,14 +169,14 @@ def test_names_of_new_thresholds_do_not_clash():
     assert names == ["relu_a_bn_1", "relu_a_bn_2"]
 
 
-def test_a_relu_outside_follows_the_end_of_a_nested_model():
+def test_relu_behind_a_nested_model_is_converted():
     converted, report = convert("nested")
     assert type(converted.get_layer("after")) is keras_norm.TLU
     inner = next(e for e in report.entries if e.path == "middle/inner/bn")
     assert [a.path for a in inner.activations] == ["after"]
 
 
-def test_dropout_and_linear_are_looked_through():
+def test_relu_behind_dropout_and_linear_is_converted():
     x = small_models.image()
     y = small_models.conv_block(x, "a", activation=False)
     y = layers.Activation("linear")(layers.Dropout(0.1)(y))
@@ -189,13 +189,13 @@ def test_dropout_and_linear_are_looked_through():
     assert report.num_relus_kept == 1
 
 
-def test_relus_of_norms_that_were_left_out_stay():
+def test_relus_behind_excluded_norms_are_kept():
     converted, report = convert("residual", include="first_bn")
     found = kinds(converted)
     assert found["first_relu"] == "TLU" and found["out"] == "ReLU"
 
 
-def test_a_threshold_has_the_dtype_and_the_freedom_of_its_relu():
+def test_threshold_takes_dtype_and_trainable_from_its_relu():
     converted, _ = convert("mixed")
     assert converted.get_layer("relu").dtype_policy.name == "mixed_bfloat16"
     assert converted.get_layer("relu").tau.dtype == "float32"
@@ -207,7 +207,7 @@ def test_a_threshold_has_the_dtype_and_the_freedom_of_its_relu():
     assert not converted.get_layer("head_relu").trainable_weights
 
 
-def test_a_bare_relu_takes_dtype_and_axis_of_its_norm():
+def test_threshold_of_a_bare_relu_takes_dtype_and_axis_from_its_norm():
     x = keras.Input((4, 6, 6))
     y = layers.BatchNormalization(axis=1, dtype="mixed_bfloat16", name="n")(x)
     model = keras.Model(x, ops.relu(y))
@@ -219,7 +219,7 @@ def test_a_bare_relu_takes_dtype_and_axis_of_its_norm():
     assert threshold.dtype_policy.name == "mixed_bfloat16"
 
 
-def test_an_unknown_policy_is_named():
+def test_unknown_policy_raises():
     with pytest.raises(keras_norm.ConversionError, match="activation='relu'"):
         convert("residual", activation="relu")
 
@@ -240,7 +240,7 @@ def test_an_unknown_policy_is_named():
         (layers.Add(), None, None),
     ],
 )
-def test_the_rules_know_activations(operation, cap, name):
+def test_activation_layers_are_recognized(operation, cap, name):
     assert layer_predicates.relu_cap(operation) == cap
     assert layer_predicates.activation_name(operation) == name
 
@@ -260,7 +260,7 @@ def test_the_rules_know_activations(operation, cap, name):
         (lambda x: x + 1.0, None, None),
     ],
 )
-def test_the_rules_know_bare_activations(function, cap, name):
+def test_bare_activations_are_recognized(function, cap, name):
     node, _ = graph.producing_node(function(keras.Input((3,))))
     assert layer_predicates.relu_cap(graph.operation(node)) == cap
     assert layer_predicates.activation_name(graph.operation(node)) == name

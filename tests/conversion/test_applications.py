@@ -1,4 +1,4 @@
-"""Every network of keras.applications that has batch normalization."""
+"""Conversion of every keras.applications model with batch normalization."""
 
 import inspect
 import subprocess
@@ -21,8 +21,8 @@ REPRESENTATIVE = (
     "EfficientNetB0",
     "NASNetMobile",
 )
-# What else is done with them takes long, above all on JAX, which compiles a
-# training step for a minute.
+# Training takes long, above all on JAX, which compiles a training step for a
+# minute.
 TRAINED = ("MobileNetV2",)
 if keras.backend.backend() != "jax":
     TRAINED += ("MobileNetV3Small",)
@@ -87,12 +87,12 @@ def draw(model):
     return np.random.default_rng(1).normal(size=shape).astype("float32")
 
 
-def test_there_are_33():
+def test_applications_has_33_models():
     assert len(NAMES) == 33
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts(name):
+def test_numbers_of_replaced_layers(name):
     report = keras_norm.plan_conversion(build(name), "frn")
     counts = len(report.replaced), report.num_thresholds, report.num_relus_kept
     assert counts == COUNTS[name]
@@ -113,7 +113,7 @@ def test_counts(name):
     ],
     ids=" ".join,
 )
-def test_the_function_is_kept(name, norms):
+def test_conversion_is_numerically_equivalent(name, norms):
     model = build(name)
     for norm in norms:
         _, report = keras_norm.convert(model, norm, inputs=255 * draw(model))
@@ -131,7 +131,7 @@ def test_the_function_is_kept(name, norms):
         for name in NAMES
     ],
 )
-def test_it_converts_trains_and_reloads_in_a_fresh_process(name, tmp_path):
+def test_converted_model_trains_and_reloads_in_a_new_process(name, tmp_path):
     model = build(name)
     inputs = draw(model)
     np.save(tmp_path / "inputs.npy", inputs)

@@ -1,4 +1,4 @@
-"""Selection, weights, report, verification, and what is refused."""
+"""Selection, weights, report, verification and errors of `convert`."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from keras import layers
 import keras_norm
 from keras_norm.conversion import report as report_lib
 from keras_norm.conversion import verify
+from keras_norm.conversion.entries import Entry
 from tests.assertions import assert_allclose
 from tests.assertions import assert_array_equal
 from tests.assertions import to_numpy
@@ -67,11 +68,11 @@ def test_selection(include, exclude, expected):
         ({"include": lambda layer: False}, "`include` matches no batch"),
         ({"include": "*", "exclude": "*"}, "nothing is left to convert"),
         ({"include": []}, "`include` is an empty list"),
-        ({"include": 3}, "takes a name with .*include=3"),
+        ({"include": 3}, "must be a name with .*include=3"),
         ({"include": ["bn", "bm"]}, "include='bm'"),
     ],
 )
-def test_a_selection_of_nothing_is_named(kwargs, message):
+def test_selection_without_a_match_raises(kwargs, message):
     with pytest.raises(keras_norm.ConversionError, match=message) as error:
         keras_norm.convert(small_models.build("nested"), "gn", **kwargs)
     assert "\n" not in str(error.value)
@@ -102,9 +103,9 @@ def functional_with_call():
          "frn", {}, "has no batch normalization: nothing to convert"),
         (small_models.residual, "frm", {}, "Did you mean 'frn'"),
         (small_models.residual, 3, {}, "Unknown norm.*Received: 3"),
-        (subclassed, "frn", {}, "'own' has no graph to walk.*norm_scope"),
-        (functional_with_call, "frn", {}, "'doubled' has no graph to walk"),
-        (lambda: "resnet.keras", "frn", {}, "'resnet.keras' has no graph"),
+        (subclassed, "frn", {}, "'own' has no functional graph.*norm_scope"),
+        (functional_with_call, "frn", {}, "'doubled' has no functional graph"),
+        (lambda: "resnet.keras", "frn", {}, "not the path.*resnet.keras'"),
         (lambda: keras.Sequential([layers.BatchNormalization()]),
          "frn", {}, "is not built"),
         (small_models.residual, "gn", {"groups": 3}, "'first_bn'.*groups=3"),
@@ -112,20 +113,21 @@ def functional_with_call():
         (small_models.vectors, "frn", {"learned_epsilon": False}, "bn.*sign"),
         (small_models.residual, "frn", {"eps": 1}, "takes no argument 'eps'"),
         (small_models.residual, lambda bn: bn.name, {}, "must return a new"),
-        (small_models.residual, lambda bn: None, {"groups": 1}, "no arguments"),
-        (small_models.residual, keras_norm.FRN(), {}, "one and the same in"),
+        (small_models.residual, lambda bn: None, {"groups": 1},
+         "inside the function"),
+        (small_models.residual, keras_norm.FRN(), {}, "place would share"),
         (small_models.residual, layers.Identity, {}, "'first_bn'.*axis"),
-        (small_models.wrapped, "frn", {}, "2 batch normalizations cannot"),
+        (small_models.wrapped, "frn", {}, "2 batch normalizations are outside"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_converted_is_named(build, norm, kwargs, message):
+def test_invalid_model_or_norm_raises(build, norm, kwargs, message):
     model = build()
     with pytest.raises(keras_norm.ConversionError, match=message) as error:
         keras_norm.convert(model, norm, **kwargs)
     assert "\n" not in str(error.value)
 
 
-def test_what_cannot_be_reached_is_listed_and_kept_on_demand():
+def test_unreachable_layers_are_listed_and_kept_if_not_strict():
     model = small_models.wrapped()
     small_models.fill(model)
     plan = keras_norm.plan_conversion(model, "rbn")
@@ -143,13 +145,13 @@ def test_what_cannot_be_reached_is_listed_and_kept_on_demand():
     assert "wrapper/inside" in str(report) and "unreachable" in str(report)
 
 
-def test_what_is_left_out_need_not_be_reached():
+def test_excluded_layers_may_be_unreachable():
     model = small_models.wrapped()
     _, report = keras_norm.convert(model, "gn", exclude=["wrapper", "block"])
     assert replaced(report) == ["bn"] and len(report.kept) == 2
 
 
-def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_base():
+def test_subclass_that_overrides_call_is_not_converted():
     @keras.saving.register_keras_serializable(package="keras_norm_tests")
     class Renamed(layers.BatchNormalization):
         pass
@@ -163,10 +165,10 @@ def test_a_subclass_with_a_call_of_its_own_is_not_taken_for_its_base():
     model = keras.Model(x, Doubled(name="b")(Renamed(name="a")(x)))
     report = keras_norm.plan_conversion(model, "frn")
     assert replaced(report) == ["a"]
-    assert "Doubled computes its own" in report.unreachable[0].reason
+    assert "Doubled overrides `call`" in report.unreachable[0].reason
 
 
-def test_a_function_makes_the_new_layer_and_may_keep_the_old():
+def test_norm_function_creates_or_keeps_layers():
     def replace(bn):
         if bn.name == "shortcut_bn":
             return None
@@ -184,7 +186,7 @@ def test_a_function_makes_the_new_layer_and_may_keep_the_old():
     assert report.norm == "replace" and report.function == "changed"
 
 
-def test_a_layer_class_and_a_norm_are_taken():
+def test_norm_may_be_a_layer_class_or_a_norm():
     model = small_models.build("residual")
     converted, _ = keras_norm.convert(
         model, keras_norm.RBN, scale_statistic=None
@@ -216,7 +218,7 @@ def test_weights_are_copied_created_and_dropped_by_name():
     assert brn.created == ("moving_stddev", "renorm_mean", "renorm_stddev")
 
 
-def test_weights_are_the_old_ones():
+def test_copied_weights_have_the_old_values():
     model = small_models.build("residual")
     old = model.get_layer("first_bn")
     for norm in ("frn", "gn", "in", "ln", "eval_norm", "brn", "frozen"):
@@ -230,7 +232,7 @@ def test_weights_are_the_old_ones():
 
 
 @pytest.mark.parametrize("norm", ["frn", "rbn", "gn"])
-def test_a_missing_gamma_becomes_ones(norm):
+def test_missing_gamma_becomes_ones(norm):
     model = small_models.build("without_affine")
     converted, report = keras_norm.convert(model, norm)
     gamma = keras.ops.convert_to_numpy(converted.get_layer("no_gamma").gamma)
@@ -242,7 +244,7 @@ def test_a_missing_gamma_becomes_ones(norm):
         np.testing.assert_array_equal(converted.get_layer("no_beta").beta, 0.0)
 
 
-def test_rbn_divides_by_its_own_restriction():
+def test_rbn_gamma_is_divided_by_its_restriction():
     model = small_models.build("residual")
     for kwargs in (
         {"restriction": "tanh"},
@@ -262,7 +264,7 @@ def test_rbn_divides_by_its_own_restriction():
         assert report.function == "changed"
 
 
-def test_brn_starts_where_batch_norm_is():
+def test_brn_starts_at_the_moments_of_batch_norm():
     model = small_models.build("residual")
     layer = keras_norm.convert(model, "brn")[0].get_layer("first_bn")
     np.testing.assert_array_equal(layer.renorm_mean, layer.moving_mean)
@@ -271,7 +273,7 @@ def test_brn_starts_where_batch_norm_is():
     np.testing.assert_allclose(layer.moving_stddev, stddev, rtol=1e-6)
 
 
-def test_synchronization_and_penalties_on_outputs_carry_over():
+def test_synchronization_and_activity_regularizers_carry_over():
     x = small_models.image()
     # Keras' own synchronizes on TensorFlow alone.
     synchronized = keras.backend.backend() == "tensorflow"
@@ -285,7 +287,7 @@ def test_synchronization_and_penalties_on_outputs_carry_over():
         assert isinstance(layer.activity_regularizer, keras.regularizers.L2)
 
 
-def test_verification_measures_and_proves():
+def test_verification_reports_differences():
     model = small_models.build("residual")
     given = small_models.draw(model, batch=5)
     _, report = keras_norm.convert(model, "sync_bn", inputs=given)
@@ -302,7 +304,7 @@ def test_verification_measures_and_proves():
 
 
 @pytest.mark.parametrize("norm", ["bn", "rbn"])
-def test_a_function_that_was_not_kept_is_an_error(norm):
+def test_different_outputs_of_equivalent_models_raise(norm):
     model = small_models.build("residual")
     converted, report = keras_norm.convert(model, norm)
     converted.get_layer("first_bn").beta.assign_add([1e-3, 0.0, 0.0, 0.0])
@@ -314,12 +316,12 @@ def test_a_function_that_was_not_kept_is_an_error(norm):
 
 
 @pytest.mark.parametrize("name", ["siamese", "masked", "shared_norm"])
-def test_any_structure_of_inputs_is_verified(name):
+def test_every_structure_of_inputs_is_verified(name):
     _, report = keras_norm.convert(small_models.build(name), "bn", verify=True)
     assert report.comparisons[0].largest == 0.0
 
 
-def test_unknown_sizes_and_integers_are_drawn():
+def test_random_inputs_have_unknown_sizes_and_integers():
     tokens = keras.Input((None,), dtype="int32")
     y = layers.Embedding(5, 4)(tokens)
     y = layers.BatchNormalization()(y)
@@ -327,14 +329,14 @@ def test_unknown_sizes_and_integers_are_drawn():
     assert report.comparisons[0].largest == 0.0
 
 
-def test_a_report_is_a_table_and_json():
+def test_report_prints_a_table_and_json():
     model = small_models.build("many_consumers")
     _, report = keras_norm.convert(model, "frn")
     text = str(report)
     for part in ("stem_bn", "FRN", "relu1: TLU", "relu2: TLU", "changed"):
         assert part in text
     assert "weights a: copied gamma, beta; dropped moving_mean" in text
-    assert "consumers, 1 batch normalization: 1 to FRN. 2 TLU made" in text
+    assert "consumers, 1 batch normalization: 1 to FRN. 2 TLU created" in text
     assert max(map(len, text.splitlines())) <= 120
     data = json.loads(report.to_json())
     assert data["num_replaced"] == 1 and data["function"] == "changed"
@@ -342,10 +344,10 @@ def test_a_report_is_a_table_and_json():
     assert data["entries"][0]["activations"][1]["becomes"] == "TLU"
 
 
-def test_the_worst_function_is_that_of_the_model():
+def test_function_of_a_report_is_its_worst_entry():
     def made(*kinds):
         entries = [
-            report_lib.Entry("p", "BN", None, "replaced", "L", function=kind)
+            Entry("p", "BN", None, "replaced", "L", function=kind)
             for kind in kinds
         ]
         return report_lib.ConversionReport("m", "n", entries).function
@@ -355,7 +357,7 @@ def test_the_worst_function_is_that_of_the_model():
     assert made("rounding", "changed", "exact") == "changed"
 
 
-def test_the_result_is_not_compiled_and_trains():
+def test_converted_model_is_not_compiled_and_trains():
     model = small_models.build("compiled")
     converted, report = keras_norm.convert(model, "frn")
     assert not converted.compiled and "is compiled" in report.notes[0]

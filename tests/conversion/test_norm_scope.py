@@ -1,4 +1,4 @@
-"""Models born with another norm, and what becomes of them in files."""
+"""Models built in a `norm_scope`, and their files."""
 
 import threading
 
@@ -14,7 +14,7 @@ STOCK = layers.BatchNormalization
 
 
 def composite():
-    """Functional, with batch normalization where no graph walk gets."""
+    """Functional model with batch normalization outside its graph."""
     x = keras.Input((6, 6, 3), name="image")
     y = layers.Conv2D(4, 3, name="conv")(x)
     y = layers.BatchNormalization(name="outer")(y)
@@ -46,7 +46,7 @@ def subclassed(**kwargs):
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class Held(layers.Layer):
-    """Saves its norm by the name of the attribute, whatever its class."""
+    """Layer that saves its norm under the name of the attribute."""
 
     def __init__(self, center=True, scale=True, **kwargs):
         super().__init__(**kwargs)
@@ -66,16 +66,16 @@ class Held(layers.Layer):
         return {**super().get_config(), **flags}
 
 
-def held(**flags):
+def with_flags(**flags):
     x = keras.Input((6, 6, 3))
-    return keras.Model(x, Held(**flags)(x), name="held")
+    return keras.Model(x, Held(**flags)(x), name="with_flags")
 
 
 def draw():
     return np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
 
 
-def born(build, norm, **kwargs):
+def build_in_scope(build, norm, **kwargs):
     with keras_norm.norm_scope(norm, **kwargs):
         model = build()
     small_models.fill(model)
@@ -92,7 +92,7 @@ def assert_reloads(path, expected):
     )
 
 
-def test_what_is_built_from_code_is_born_with_the_norm():
+def test_models_built_in_the_scope_have_the_norm():
     with keras_norm.norm_scope("frn") as scope:
         model = keras.applications.ResNet50(weights=None, classes=2)
     assert scope.num_replaced == len(scope.names) == 53
@@ -104,7 +104,7 @@ def test_what_is_built_from_code_is_born_with_the_norm():
     assert len(small_models.stock(outside)) == 53
 
 
-def test_it_reaches_what_no_walk_does():
+def test_scope_replaces_layers_outside_the_graph():
     for build in (composite, subclassed):
         with keras_norm.norm_scope("rbn") as scope:
             model = build()
@@ -112,8 +112,8 @@ def test_it_reaches_what_no_walk_does():
         assert scope.num_replaced == (2 if build is composite else 1)
 
 
-def test_the_options_of_the_code_carry_over():
-    norm = born(subclassed, "rbn").norm
+def test_options_of_batch_norm_carry_over():
+    norm = build_in_scope(subclassed, "rbn").norm
     assert (norm.name, norm.epsilon, norm.momentum) == ("norm", 1e-2, 0.99)
     with keras_norm.norm_scope("gn", groups=2):
         layer = layers.BatchNormalization(
@@ -127,7 +127,7 @@ def test_the_options_of_the_code_carry_over():
     assert isinstance(layer.gamma_initializer, keras.initializers.Zeros)
 
 
-def test_a_name_bound_before_is_reached_too():
+def test_scope_replaces_layers_of_an_imported_name():
     from keras.layers import BatchNormalization as bound_before
 
     with keras_norm.norm_scope("frn"):
@@ -137,7 +137,7 @@ def test_a_name_bound_before_is_reached_too():
     assert type(bound_before()) is STOCK
 
 
-def test_subclasses_are_left_alone():
+def test_subclasses_are_not_replaced():
     class Own(STOCK):
         pass
 
@@ -146,14 +146,14 @@ def test_subclasses_are_left_alone():
     assert scope.num_replaced == 0
 
 
-def test_an_exception_closes_the_scope():
+def test_exception_closes_the_scope():
     with pytest.raises(RuntimeError), keras_norm.norm_scope("frn"):
         raise RuntimeError
     assert type(layers.BatchNormalization()) is STOCK
     assert "__new__" not in vars(STOCK)
 
 
-def test_a_bad_argument_leaves_the_scope_whole():
+def test_invalid_argument_does_not_break_the_scope():
     with keras_norm.norm_scope("gn", groups=0):
         with pytest.raises(keras_norm.ConversionError, match="groups=0"):
             layers.BatchNormalization()
@@ -169,7 +169,7 @@ def test_a_bad_argument_leaves_the_scope_whole():
             pass
 
 
-def test_the_innermost_scope_counts():
+def test_innermost_scope_takes_precedence():
     with keras_norm.norm_scope("frn") as outer:
         with keras_norm.norm_scope("rbn") as inner:
             assert type(layers.BatchNormalization()) is keras_norm.RBN
@@ -177,7 +177,7 @@ def test_the_innermost_scope_counts():
     assert (outer.num_replaced, inner.num_replaced) == (1, 1)
 
 
-def test_a_scope_belongs_to_its_thread():
+def test_scope_applies_to_its_thread():
     entered, made = threading.Barrier(3), {}
 
     def work(norm):
@@ -202,7 +202,7 @@ def test_a_scope_belongs_to_its_thread():
     assert "__new__" not in vars(STOCK)
 
 
-def test_a_function_may_keep_batch_norm():
+def test_norm_function_may_keep_batch_norm():
     with keras_norm.norm_scope(lambda bn: None) as scope:
         layer = layers.BatchNormalization(name="kept", epsilon=0.5)
     assert type(layer) is STOCK and layer.epsilon == 0.5
@@ -214,9 +214,9 @@ NORMS = ["frn", "rbn", "gn", "bn", "frozen", "eval_norm", "in", "none"]
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("build", [composite, subclassed])
-def test_it_reloads_inside_and_nowhere_else(norm, build, tmp_path):
-    path = tmp_path / "born.keras"
-    model = born(build, norm)
+def test_model_reloads_only_inside_the_same_scope(norm, build, tmp_path):
+    path = tmp_path / "model.keras"
+    model = build_in_scope(build, norm)
     expected = small_models.call(model, draw(), training=False)[0]
     model.save(path)
     with keras_norm.norm_scope(norm):
@@ -247,9 +247,11 @@ def test_it_reloads_inside_and_nowhere_else(norm, build, tmp_path):
         ("rbn", {}, {"restriction": "tanh"}),
     ],
 )
-def test_other_arguments_are_another_scope(norm, kwargs, other, tmp_path):
-    path = tmp_path / "born.keras"
-    born(subclassed, norm, **kwargs).save(path)
+def test_model_does_not_reload_with_other_arguments(
+    norm, kwargs, other, tmp_path
+):
+    path = tmp_path / "model.keras"
+    build_in_scope(subclassed, norm, **kwargs).save(path)
     with keras_norm.norm_scope(norm, **other):
         with pytest.raises(ValueError, match="'norm' is keras_norm>"):
             load(path)
@@ -270,12 +272,14 @@ def test_other_arguments_are_another_scope(norm, kwargs, other, tmp_path):
         ("bn", {}, {}),
     ],
 )
-def test_weights_that_look_alike_are_told_apart(norm, kwargs, flags, tmp_path):
+def test_weights_of_equal_shapes_are_distinguished(
+    norm, kwargs, flags, tmp_path
+):
     def build():
-        return held(**flags)
+        return with_flags(**flags)
 
-    path = tmp_path / "born.keras"
-    model = born(build, norm, **kwargs)
+    path = tmp_path / "model.keras"
+    model = build_in_scope(build, norm, **kwargs)
     stock = build()
     if norm != "bn":
         shapes = [[v.shape for v in m.variables] for m in (model, stock)]
@@ -283,15 +287,15 @@ def test_weights_that_look_alike_are_told_apart(norm, kwargs, flags, tmp_path):
     model.save(path)
     with pytest.raises(Exception, match="norm"):
         load(path)
-    weights = tmp_path / "born.weights.h5"
+    weights = tmp_path / "model.weights.h5"
     model.save_weights(weights)
     with pytest.raises(Exception, match="norm"):
         stock.load_weights(weights)
 
 
-def test_weights_of_batch_norm_load_only_where_they_mean_the_same(tmp_path):
+def test_batch_norm_weights_load_only_into_equivalent_layers(tmp_path):
     path = tmp_path / "stock.keras"
-    model = held(center=False, scale=False)
+    model = with_flags(center=False, scale=False)
     small_models.fill(model)
     model.save(path)
     expected = small_models.call(model, draw(), training=False)[0]
@@ -306,26 +310,28 @@ def test_weights_of_batch_norm_load_only_where_they_mean_the_same(tmp_path):
             load(path)
 
 
-def test_a_layer_of_another_package_that_looks_alike_is_told_apart(tmp_path):
+def test_similar_layer_of_another_package_is_distinguished(tmp_path):
     def other(bn):
         return layers.LayerNormalization(name=bn.name)
 
-    path = tmp_path / "born.keras"
-    born(lambda: held(center=False, scale=False), other).save(path)
+    path = tmp_path / "model.keras"
+    build_in_scope(lambda: with_flags(center=False, scale=False), other).save(
+        path
+    )
     with pytest.raises(Exception, match="norm"):
         load(path)
     with keras_norm.norm_scope(other):
         load(path)
 
 
-def test_what_lies_in_a_graph_loads_everywhere(tmp_path):
-    model = born(small_models.residual, "frn")
-    model.save(tmp_path / "born.keras")
+def test_functional_model_reloads_without_a_scope(tmp_path):
+    model = build_in_scope(small_models.residual, "frn")
+    model.save(tmp_path / "model.keras")
     expected = small_models.call(model, draw(), training=False)[0]
-    assert_reloads(tmp_path / "born.keras", expected)
+    assert_reloads(tmp_path / "model.keras", expected)
 
 
-def test_a_model_born_so_trains_and_converts():
+def test_model_built_in_a_scope_trains_and_converts():
     with keras_norm.norm_scope("bn"):
         model = small_models.residual()
     model.compile(optimizer="sgd", loss="mse")

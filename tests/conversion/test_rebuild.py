@@ -1,4 +1,4 @@
-"""One contract over small models, each of which breaks a simpler walk."""
+"""Properties that every converted model has, on small models."""
 
 import inspect
 import sys
@@ -18,7 +18,7 @@ each_norm = pytest.mark.parametrize("norm", ["frn", "rbn", "gn", "bn"])
 
 
 def state(model):
-    """Everything of a model that a conversion might change."""
+    """Returns everything that a conversion might change."""
     operations = [graph.operation(node) for node in graph.nodes(model)]
     return (
         model.to_json() if graph.keeps_class(model) else model.name,
@@ -53,7 +53,7 @@ def assert_same(before, after):
 
 @each_model
 @pytest.mark.parametrize("norm", ["sync_bn", "brn", "frozen"])
-def test_the_exact_kinds_keep_every_bit(name, norm):
+def test_exact_norms_keep_outputs_bit_for_bit(name, norm):
     model = small_models.build(name)
     converted, report = keras_norm.convert(model, norm)
     inputs = small_models.draw(model)
@@ -65,7 +65,7 @@ def test_the_exact_kinds_keep_every_bit(name, norm):
 
 
 @each_model
-def test_rbn_keeps_the_function(name):
+def test_rbn_is_numerically_equivalent(name):
     model = small_models.build(name)
     converted, report = keras_norm.convert(model, "rbn")
     inputs = small_models.draw(model)
@@ -80,7 +80,9 @@ def test_rbn_keeps_the_function(name):
 
 @each_model
 @each_norm
-def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
+def test_no_batch_norm_remains_and_outputs_survive_a_reload(
+    name, norm, tmp_path
+):
     model = small_models.build(name)
     num = len(small_models.stock(model))
     converted, report = keras_norm.convert(model, norm)
@@ -100,7 +102,7 @@ def test_nothing_is_left_and_it_reloads_exactly(name, norm, tmp_path):
 
 @each_model
 @pytest.mark.parametrize("norm", ["frn", "bn"])
-def test_the_source_stays_and_shares_nothing(name, norm):
+def test_source_is_unchanged_and_independent(name, norm):
     model = small_models.build(name)
     before = state(model)
     converted, _ = keras_norm.convert(model, norm)
@@ -160,7 +162,7 @@ def test_weights_outside_the_norms_are_copied(name):
 
 
 @each_model
-def test_the_plan_says_what_the_conversion_does(name):
+def test_plan_equals_the_report_of_the_conversion(name):
     model = small_models.build(name)
     before = state(model)
     plan = keras_norm.plan_conversion(model, "frn")
@@ -171,7 +173,7 @@ def test_the_plan_says_what_the_conversion_does(name):
 
 @pytest.mark.parametrize("name", ["frozen_nested", "inference_calls"])
 @pytest.mark.parametrize("training", [None, True])
-def test_a_call_with_training_false_stays_one(name, training):
+def test_call_with_training_false_carries_over(name, training):
     # Keras overrules the recorded False by a True from outside.
     model = small_models.build(name)
     converted, _ = keras_norm.convert(model, "bn")
@@ -188,7 +190,7 @@ def test_a_call_with_training_false_stays_one(name, training):
     assert recorded.count(False) == 2
 
 
-def test_a_mask_is_used_or_its_loss_is_said():
+def test_mask_is_used_or_its_loss_is_noted():
     model = small_models.build("masked")
     inputs = small_models.draw(model)
     inputs[:, 4:] = 0.0
@@ -202,11 +204,11 @@ def test_a_mask_is_used_or_its_loss_is_said():
     _, report = keras_norm.convert(
         model, lambda bn: keras.layers.LayerNormalization(name=bn.name)
     )
-    assert "takes no mask" in report.entries[0].note
-    assert "takes no mask" in str(report)
+    assert "ignores the mask" in report.entries[0].note
+    assert "ignores the mask" in str(report)
 
 
-def test_a_deep_model_is_walked_without_recursion():
+def test_deep_model_is_rebuilt_without_recursion():
     model = small_models.chain(300)
     limit = sys.getrecursionlimit()
     # Keras itself recurses as deep as the graph, some calls a node.
@@ -224,7 +226,7 @@ def test_a_deep_model_is_walked_without_recursion():
 
 @pytest.mark.parametrize("name", ["sequential", "nested", "composites"])
 @pytest.mark.parametrize("policies", [(1, 0), (0, 1)])
-def test_the_policy_of_the_moment_is_not_taken(name, policies):
+def test_default_dtype_policy_is_ignored(name, policies):
     then, now = (("float32", "mixed_bfloat16")[i] for i in policies)
     keras.config.set_dtype_policy(then)
     model = small_models.build(name)
@@ -240,7 +242,7 @@ def test_the_policy_of_the_moment_is_not_taken(name, policies):
 
 
 @each_model
-def test_every_layer_is_called_as_often_as_before(name):
+def test_every_layer_is_called_once_per_node(name):
     model = small_models.build(name)
     converted, _ = keras_norm.convert(model, "rbn")
     for old, new in zip(model.layers, converted.layers, strict=True):
@@ -251,7 +253,7 @@ def test_every_layer_is_called_as_often_as_before(name):
             assert len(new._inbound_nodes) == len(inside), new.name
 
 
-def test_shared_layers_stay_shared():
+def test_shared_layers_are_shared_after_conversion():
     model = small_models.build("shared_norm")
     converted, report = keras_norm.convert(model, "frn")
     assert len(report.entries) == 1
@@ -264,7 +266,7 @@ def test_shared_layers_stay_shared():
     np.testing.assert_array_equal(small_models.call(converted, [x, x])[0], 0.0)
 
 
-def test_a_nested_model_called_twice_is_one_model():
+def test_nested_model_called_twice_is_rebuilt_once():
     model = small_models.build("siamese")
     converted, _ = keras_norm.convert(model, "frn")
     x = small_models.draw(model)["left"]
@@ -273,16 +275,16 @@ def test_a_nested_model_called_twice_is_one_model():
     assert set(converted.output) == {"sum", "left"}
 
 
-def test_a_functional_subclass_comes_back_plain_and_the_report_says_so():
+def test_functional_subclass_is_rebuilt_plain_with_a_note():
     model = small_models.build("backbone")
     converted, report = keras_norm.convert(model, "frn")
     assert type(model) is small_models.Backbone
     assert type(converted) is type(small_models.residual())
-    assert "backbone is a Backbone; it comes back as a plain" in report.notes[0]
+    assert "backbone is a Backbone; it is rebuilt as a plain" in report.notes[0]
     assert report.notes[0] in str(report)
 
 
-def test_classes_built_from_a_graph_are_kept():
+def test_functional_subclass_without_a_constructor_keeps_its_class():
     @keras.saving.register_keras_serializable(package="keras_norm_tests")
     class Own(keras.Model):
         pass
@@ -293,7 +295,7 @@ def test_classes_built_from_a_graph_are_kept():
     assert type(converted) is Own and not report.notes
 
 
-def test_an_optional_input_stays_optional():
+def test_optional_input_carries_over():
     model = small_models.build("optional_input")
     converted, _ = keras_norm.convert(model, "bn")
     x = small_models.draw(model)[0]
@@ -311,7 +313,7 @@ def test_an_optional_input_stays_optional():
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="text needs TensorFlow"
 )
-def test_a_vocabulary_is_copied():
+def test_vocabulary_is_copied():
     lookup = keras.layers.StringLookup(output_mode="one_hot", name="lookup")
     lookup.adapt([["a", "b"], ["c", "b"]])
     x = keras.Input((1,), dtype="string")
@@ -349,7 +351,7 @@ def test_batch_renormalization_keeps_its_moments():
         )
 
 
-def test_a_lambda_calls_the_same_function():
+def test_lambda_calls_the_same_function():
     model = small_models.build("with_lambda")
     converted, _ = keras_norm.convert(model, "bn")
     theirs, ours = (m.get_layer("lambda") for m in (model, converted))
@@ -359,7 +361,7 @@ def test_a_lambda_calls_the_same_function():
 
 
 class Apply(keras.Operation):
-    """Holds what no config can."""
+    """Operation whose argument cannot be serialized."""
 
     def __init__(self, function):
         super().__init__(name="apply")
@@ -372,7 +374,7 @@ class Apply(keras.Operation):
         return keras.KerasTensor(x.shape, x.dtype)
 
 
-def test_a_bare_operation_with_any_argument_is_copied():
+def test_bare_operations_are_copied_with_their_arguments():
     x = keras.Input((4,))
     y = keras.layers.BatchNormalization()(x)
     model = keras.Model(x, Apply(lambda row: 2.0 * row)(y))
@@ -380,7 +382,7 @@ def test_a_bare_operation_with_any_argument_is_copied():
     assert report.comparisons[0].largest == 0.0
 
 
-def test_a_sequential_with_a_call_of_its_own_is_no_graph():
+def test_sequential_that_overrides_call_is_not_a_graph():
     class Doubled(keras.Sequential):
         def call(self, inputs, training=None, mask=None):
             return 2.0 * super().call(inputs, training, mask)
@@ -394,7 +396,7 @@ def test_a_sequential_with_a_call_of_its_own_is_no_graph():
         keras_norm.convert(outer, "frn")
 
 
-def test_regularizers_constraints_and_numbers_carry_over():
+def test_regularizers_constraints_and_momentum_carry_over():
     model = small_models.build("options")
     for norm in ("bn", "rbn", "eval_norm", "brn"):
         converted, _ = keras_norm.convert(model, norm)
@@ -409,7 +411,7 @@ def test_regularizers_constraints_and_numbers_carry_over():
     assert layer.gamma.regularizer is layer.gamma_regularizer
 
 
-def test_arguments_come_before_what_carries_over():
+def test_arguments_take_precedence():
     model = small_models.build("options")
     converted, report = keras_norm.convert(
         model, "bn", epsilon=1e-4, momentum=0.5, gamma_regularizer=None
@@ -421,7 +423,7 @@ def test_arguments_come_before_what_carries_over():
 
 
 @pytest.mark.parametrize("name", ["positive_axis", "channels_first"])
-def test_the_axis_carries_over(name):
+def test_axis_carries_over(name):
     model = small_models.build(name)
     axis = model.get_layer("bn").axis
     converted, _ = keras_norm.convert(model, "frn")
@@ -438,7 +440,7 @@ def test_vectors_get_a_learned_epsilon():
     assert converted.get_layer("first_bn").learned_epsilon is None
 
 
-def test_a_learned_epsilon_starts_at_the_variance():
+def test_learned_epsilon_starts_at_the_variance():
     model = small_models.build("vectors")
     old = model.get_layer("bn")
 
@@ -473,7 +475,7 @@ def test_gradients_through_many_single_values_stay_finite():
         assert np.isfinite(to_numpy(variable)).all(), variable.path
 
 
-def test_a_dead_or_exploding_channel_is_kept():
+def test_channels_with_extreme_moments_are_kept():
     model = small_models.build("positive_axis")
     layer = model.get_layer("bn")
     layer.gamma.assign([0.0, -1.5, 2.0])
@@ -489,7 +491,7 @@ def test_a_dead_or_exploding_channel_is_kept():
         )
 
 
-def test_fresh_is_a_new_network():
+def test_fresh_initializes_new_layers():
     model = small_models.build("options")
     converted, report = keras_norm.convert(model, "rbn", fresh=True)
     layer = converted.get_layer("bn")
@@ -499,7 +501,7 @@ def test_fresh_is_a_new_network():
     assert not report.entries[0].copied
 
 
-def test_a_model_trained_with_our_norm_converts_too():
+def test_model_with_norms_of_this_package_converts():
     model = small_models.build("residual")
     ours, _ = keras_norm.convert(model, "sync_bn")
     converted, report = keras_norm.convert(ours, "rbn", verify=True)
@@ -508,7 +510,7 @@ def test_a_model_trained_with_our_norm_converts_too():
     assert type(converted.get_layer("first_bn")) is keras_norm.RBN
 
 
-def test_a_layer_that_cannot_be_made_again_is_named():
+def test_layer_that_cannot_be_rebuilt_is_named():
     class NoConfig(keras.layers.Layer):
         def __init__(self, required, **kwargs):
             super().__init__(**kwargs)
@@ -522,7 +524,7 @@ def test_a_layer_that_cannot_be_made_again_is_named():
         keras_norm.convert(keras.Model(x, y), "frn")
 
 
-def test_a_layer_that_its_config_does_not_tell_is_named():
+def test_layer_changed_after_build_is_named():
     class Grown(keras.layers.Layer):
         width = 2
 
@@ -536,5 +538,7 @@ def test_a_layer_that_its_config_does_not_tell_is_named():
     y = keras.layers.BatchNormalization()(Grown(name="grown")(x))
     model = keras.Model(x, y)
     Grown.width = 3
-    with pytest.raises(keras_norm.ConversionError, match="'grown'.*other wei"):
+    with pytest.raises(
+        keras_norm.ConversionError, match="'grown'.*different wei"
+    ):
         keras_norm.convert(model, "frn")

@@ -1,4 +1,4 @@
-"""A network that others trained, and images that it is right on."""
+"""Conversion of a network with published weights."""
 
 import io
 import pathlib
@@ -22,7 +22,7 @@ IMAGES = "foolbox==3.3.4"
 
 
 def download(package, folder):
-    """The wheel of a package, as an open archive."""
+    """Opens the wheel of a package as a zip archive."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", package]
     done = subprocess.run(
         [*command, "--only-binary=:all:", "--dest", str(folder)],
@@ -38,7 +38,7 @@ def download(package, folder):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A Keras 2 file with six batch normalizations, `axis` a list."""
+    """Extracts a Keras 2 file with six layers whose `axis` is a list."""
     folder = tmp_path_factory.mktemp("cifar10")
     with download(MODEL, folder) as archive:
         (name,) = [n for n in archive.namelist() if n.endswith("cnn_model.h5")]
@@ -48,7 +48,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    """20 images of 0 to 255, and the class that each is of."""
+    """Returns 20 images in [0, 255] and their labels."""
     images, labels = [], []
     with download(IMAGES, tmp_path_factory.mktemp("foolbox")) as archive:
         for name in sorted(archive.namelist()):
@@ -68,7 +68,7 @@ def num_right(model, images, labels):
 
 
 @pytest.mark.parametrize("norm", ["rbn", "sync_bn", "frozen", "bn"])
-def test_it_is_as_right_as_before(norm, network, labelled):
+def test_converted_network_keeps_its_accuracy(norm, network, labelled):
     images, labels = labelled
     model, notes = load.load_model(network)
     assert "old format" in notes[0]
@@ -83,7 +83,9 @@ def test_it_is_as_right_as_before(norm, network, labelled):
             assert comparison.largest == 0.0
 
 
-def test_it_converts_from_the_command_line(network, labelled, tmp_path, capfd):
+def test_network_converts_from_the_command_line(
+    network, labelled, tmp_path, capfd
+):
     images, labels = labelled
     np.save(tmp_path / "images.npy", images)
     code = keras_norm_cli.main(

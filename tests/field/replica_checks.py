@@ -1,4 +1,4 @@
-"""Training on replicas and in parts, against Keras' `fit` on one device."""
+"""Compares `ReplicaModel.fit` with Keras' `fit` on one device."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_norm.training import ReplicaModel
 
 
 def scope(num_replicas):
-    """The scope of a strategy over logical CPU devices."""
+    """Returns the scope of a strategy over logical CPU devices."""
     devices = [f"CPU:{index}" for index in range(num_replicas)]
     reduction = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, reduction).scope()
@@ -19,7 +19,7 @@ def sgd():
 
 
 def in_keras(network, data, epochs=2, batch_size=8, fit=None, **compiling):
-    """Logs, evaluation and weights of Keras' own `fit` on one device."""
+    """Returns logs, evaluation and weights of Keras on one device."""
     keras.utils.set_random_seed(0)
     model = network()
     model.compile(sgd(), **compiling)
@@ -36,7 +36,7 @@ def on_replicas(
     arguments=None,
     **compiling,
 ):
-    """The same of a `ReplicaModel`."""
+    """Returns logs, evaluation and weights of a `ReplicaModel`."""
     keras.utils.set_random_seed(0)
     with scope(num_replicas):
         model = ReplicaModel(network(), **(arguments or {}))
@@ -57,7 +57,7 @@ def results(model, network, data, epochs, batch_size, fit):
 
 
 def assert_same(ours, theirs, atol=1e-5):
-    """Logs with their names, evaluation and weights are those of Keras."""
+    """Asserts that logs, evaluation and weights equal Keras'."""
     for i, (one, other) in enumerate(zip(ours[:2], theirs[:2], strict=True)):
         assert set(one) == set(other), i
         for name in one:

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO  # noqa: E402
 
 from recipes.data import input_pipeline  # noqa: E402
 from recipes.detection import coco_metric  # noqa: E402
-from recipes.detection import pictures  # noqa: E402
+from recipes.detection import visualization  # noqa: E402
 from recipes.detection.datasets import coco_folder  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
 from tests.recipes.detection import small_detector  # noqa: E402
@@ -85,11 +85,11 @@ def write(root, train, evaluation=None, write_json=None):
             path.write_text(json.dumps(part))
         for image in part["images"]:
             if isinstance(image.get("file_name"), str):
-                save(root / split / image["file_name"], HEIGHT, WIDTH)
+                write_image(root / split / image["file_name"], HEIGHT, WIDTH)
     return root / "annotations" / "instances_train.json"
 
 
-def save(path, height, width, seed=0, **options):
+def write_image(path, height, width, seed=0, **options):
     """Writes an image file with Pillow."""
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (height, width, 3)
@@ -269,7 +269,7 @@ def test_file_names_may_be_relative_to_the_dataset_folder(tmp_path, folder):
         path = tmp_path / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(part))
     for image in part["images"]:
-        save(tmp_path / image["file_name"], HEIGHT, WIDTH)
+        write_image(tmp_path / image["file_name"], HEIGHT, WIDTH)
     source = coco_folder.open_folder(tmp_path)
     for i, image in enumerate(part["images"]):
         assert source.train.name(i) == str(tmp_path / image["file_name"])
@@ -428,9 +428,9 @@ def test_classes_with_the_same_name_have_separate_ap():
 
 def test_unlisted_images_are_logged(tmp_path, caplog):
     write(tmp_path, changed("images", 0, "file_name", value="./1.png"))
-    save(tmp_path / "train" / "3.PNG", HEIGHT, WIDTH)
-    save(tmp_path / "val" / "extra.jpg", HEIGHT, WIDTH)
-    save(tmp_path / "val" / "._1.png", HEIGHT, WIDTH, format="PNG")
+    write_image(tmp_path / "train" / "3.PNG", HEIGHT, WIDTH)
+    write_image(tmp_path / "val" / "extra.jpg", HEIGHT, WIDTH)
+    write_image(tmp_path / "val" / "._1.png", HEIGHT, WIDTH, format="PNG")
     with caplog.at_level("WARNING", logger="absl"):
         coco_folder.open_folder(tmp_path)
     (record,) = caplog.records
@@ -440,8 +440,8 @@ def test_unlisted_images_are_logged(tmp_path, caplog):
 
 def test_unused_roboflow_splits_are_logged(tmp_path, caplog):
     for split in ("train", "valid", "test"):
-        save(tmp_path / split / "1.png", HEIGHT, WIDTH)
-        save(tmp_path / split / "2.png", HEIGHT, WIDTH)
+        write_image(tmp_path / split / "1.png", HEIGHT, WIDTH)
+        write_image(tmp_path / split / "2.png", HEIGHT, WIDTH)
         path = tmp_path / split / "_annotations.coco.json"
         path.write_text(json.dumps(content()))
     with caplog.at_level("WARNING", logger="absl"):
@@ -485,7 +485,7 @@ def write_mismatched(root, split="train"):
                     # Stored in landscape, annotated as displayed, in portrait.
                     size = (WIDTH, HEIGHT)
                     options["exif"] = make_exif_orientation_6()
-            save(path, *size, seed=i, **options)
+            write_image(path, *size, seed=i, **options)
             if "exif" in options:
                 with PIL.Image.open(path) as image:
                     seen = PIL.ImageOps.exif_transpose(image)
@@ -572,7 +572,7 @@ def test_skipped_images_of_another_size_have_zero_weight(
 def test_exif_is_ignored_if_the_stored_size_is_annotated(tmp_path):
     dataset, paths = write_mismatched(tmp_path)
     for path in paths:
-        save(path, HEIGHT, WIDTH, exif=make_exif_orientation_6())
+        write_image(path, HEIGHT, WIDTH, exif=make_exif_orientation_6())
     _, made = make_data(dataset, "fail")
     with made.bad_images.named():
         weights = [weights for *_, weights in made.train(0)]
@@ -582,21 +582,23 @@ def test_exif_is_ignored_if_the_stored_size_is_annotated(tmp_path):
 def test_report_omits_images_of_another_size(tmp_path):
     dataset, _ = write_mismatched(tmp_path, "val")
     _, made = make_data(dataset, "skip")
-    shown = pictures.chosen(made.source.evaluation, made.source, [], NUM_IMAGES)
+    shown = visualization.select_images(
+        made.source.evaluation, made.source, [], NUM_IMAGES
+    )
     there = {annotation.image_id for _, annotation, _ in shown}
     assert there == set(range(NUM_IMAGES)) - set(WRONG)
 
 
 def test_sizes_are_checked_before_a_run_unless_skipped(tmp_path):
     dataset, _ = write_mismatched(tmp_path)
-    save(tmp_path / "val" / "00.jpg", WIDTH, HEIGHT)
+    write_image(tmp_path / "val" / "00.jpg", WIDTH, HEIGHT)
     message = "image 0 should have 32x24 pixels, but .*00.jpg has 24x32.*EXIF"
     with pytest.raises(RecipeError, match=message):
         make_data(dataset, "fail")
     make_data(dataset, "skip")
     # If the size of every image differs, nothing is left to train on.
     for path in (tmp_path / "train").iterdir():
-        save(path, HEIGHT // 2, WIDTH // 2)
+        write_image(path, HEIGHT // 2, WIDTH // 2)
     message = "instances_train.json: .* 20 of 20 checked images"
     with pytest.raises(RecipeError, match=message):
         make_data(dataset, "skip")

@@ -1,4 +1,4 @@
-"""The program keras-norm: what it shows of any model, and how it ends."""
+"""Output, errors and signals of the program keras-norm."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from keras import layers
 import keras_norm
 import keras_norm_cli
 from keras_norm.saving import load
-from tests.field import hostile_files
+from tests.saving import hostile_files
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (8, 8, 4)
@@ -31,7 +31,7 @@ def run(capfd, *arguments):
 
 
 def program(code, environment=()):
-    """A Python program in a process of its own."""
+    """Runs Python code in a new process."""
     return subprocess.run(
         [sys.executable, "-c", code],
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HOME": "/"}
@@ -51,7 +51,7 @@ def chain(*parts, shape=IMAGE, **options):
 
 @keras.saving.register_keras_serializable("field_command")
 class InstanceNorm(layers.Layer):
-    """A custom norm, known by its name alone."""
+    """Custom norm, recognized by the name of its class."""
 
     def call(self, x):
         return x - keras.ops.mean(x, axis=(1, 2), keepdims=True)
@@ -59,7 +59,7 @@ class InstanceNorm(layers.Layer):
 
 @keras.saving.register_keras_serializable("field_command")
 class Block(layers.Layer):
-    """A composite layer: no graph leads into it."""
+    """Composite layer, which has no functional graph."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -74,7 +74,7 @@ class Block(layers.Layer):
 
 @keras.saving.register_keras_serializable("field_command")
 class Subclassed(keras.Model):
-    """A model without a graph."""
+    """Model without a functional graph."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -140,7 +140,7 @@ def test_inspect_shows_every_normalization_layer(folder, capfd):
     }
     assert {name: rows[name].split()[1] for name in NORMS} == NORMS
     assert "tlu: tlu" in rows["frn"] and "relu: relu" in rows["rbn"]
-    assert "2 batch normalizations, 0 not reached" in output
+    assert "2 batch normalizations, 0 outside the functional graph" in output
     assert "2 FRN, 1 RBN, 1 EvalNorm, 1 GroupNormalization" in output
     code, output, _ = run(capfd, "inspect", "model.keras", "--json")
     data = json.loads(output)
@@ -167,8 +167,14 @@ def unbuilt():
 READABLE = {
     "plain": (plain, "15 parameters, 0 batch normalizations"),
     "empty": (lambda: chain(shape=(3,)), "0 parameters"),
-    "subclassed": (subclassed, "1 batch normalization, 1 not reached"),
-    "unbuilt": (unbuilt, "not built, 1 batch normalization, 1 not reached"),
+    "subclassed": (
+        subclassed,
+        "1 batch normalization, 1 outside the functional graph",
+    ),
+    "unbuilt": (
+        unbuilt,
+        "not built, 1 batch normalization, 1 outside the functional graph",
+    ),
     "compiled": (lambda: chain(keras_norm.FRN()), "1 FRN"),
 }
 
@@ -199,7 +205,7 @@ EVIL = (
 
 
 @pytest.mark.parametrize("arguments", [["inspect"], ["convert", "--plan"]])
-def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
+def test_control_characters_in_names_are_escaped(arguments, folder, capfd):
     model = chain(
         layers.BatchNormalization(name=f"bn{EVIL}"),
         layers.ReLU(name=f"relu{EVIL}"),
@@ -225,7 +231,7 @@ def test_names_reach_no_terminal_as_they_are(arguments, folder, capfd):
     assert code == 0 and output.isascii() and json.loads(output)
 
 
-def test_errors_reach_no_terminal_as_they_are(folder, capfd):
+def test_control_characters_in_errors_are_escaped(folder, capfd):
     made = hostile_files.Files(folder)
     edits = {
         "class": hostile_files.insert(
@@ -253,7 +259,7 @@ def test_errors_reach_no_terminal_as_they_are(folder, capfd):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_during_a_write_leaves_nothing(
+def test_signal_during_a_write_leaves_no_file(
     number, folder, capfd, monkeypatch
 ):
     chain(layers.BatchNormalization()).save("model.keras")
@@ -276,11 +282,11 @@ def test_a_signal_during_a_write_leaves_nothing(
     finally:
         signal.signal(number, outside)
     assert (code, output) == (128 + number, "")
-    assert errors.endswith("stopped; a file is written whole or not at all\n")
+    assert errors.endswith("stopped; no incomplete file was written\n")
     assert os.listdir() == ["model.keras"]
 
 
-def test_signals_are_left_alone_in_a_thread(folder, capfd):
+def test_signal_handlers_are_unchanged_in_a_thread(folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     codes = []
     thread = threading.Thread(
@@ -293,7 +299,7 @@ def test_signals_are_left_alone_in_a_thread(folder, capfd):
     assert codes == [0]
 
 
-def test_the_version_comes_at_once():
+def test_version_does_not_import_keras():
     done = program(
         "import sys, keras_norm_cli\n"
         "try: keras_norm_cli.main(['--version'])\n"
@@ -329,14 +335,14 @@ sys.exit(keras_norm_cli.main(["inspect", "model.keras"]))
         ((), {"KERAS_BACKEND": "nix"}, "the backend 'nix' is not installed"),
     ],
 )
-def test_a_missing_backend_is_one_line(absent, environment, message):
+def test_missing_backend_prints_a_one_line_error(absent, environment, message):
     done = program(ABSENT.format(absent=absent), environment)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ") and message in done.stderr
 
 
-def test_the_reminder_to_import_is_printed_and_right(folder, capfd):
+def test_printed_load_command_works(folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     _, _, errors = run(capfd, "convert", "model.keras", "out.keras", "--to=frn")
     assert errors == (
@@ -350,7 +356,7 @@ def test_the_reminder_to_import_is_printed_and_right(folder, capfd):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_terminal_cannot_show_is_escaped(folder, monkeypatch):
+def test_characters_outside_the_encoding_are_escaped(folder, monkeypatch):
     chain(layers.BatchNormalization(name="größe")).save("model.keras")
     buffer = io.BytesIO()
     terminal = io.TextIOWrapper(buffer, "ascii")
@@ -373,7 +379,7 @@ def widened():
 
 
 @pytest.mark.parametrize("make", [large, widened])
-def test_inputs_too_large_end_in_one_line(make, folder, capfd):
+def test_too_large_inputs_print_a_one_line_error(make, folder, capfd):
     make().save("model.keras")
     code, output, errors = run(
         capfd, "convert", "model.keras", "out.keras", "--to=rbn", "--verify"
@@ -388,7 +394,9 @@ def test_inputs_too_large_end_in_one_line(make, folder, capfd):
     ("norm", "word"),
     [("rbn", "verified"), ("sync_bn", "verified"), ("frn", "compared")],
 )
-def test_only_a_kept_function_is_verified(norm, word, folder, capfd):
+def test_output_says_verified_only_for_equivalent_models(
+    norm, word, folder, capfd
+):
     chain(layers.BatchNormalization()).save("model.keras")
     code, output, _ = run(
         capfd, "convert", "model.keras", "out.keras", f"--to={norm}", "--verify"
@@ -399,7 +407,7 @@ def test_only_a_kept_function_is_verified(norm, word, folder, capfd):
 
 @pytest.mark.parametrize("norm", ["rbn", "bn", "frn", "gn", "none"])
 @pytest.mark.parametrize("factor", [3e38, np.nan])
-def test_outputs_that_are_not_finite_are_an_error(norm, factor, folder, capfd):
+def test_nonfinite_outputs_print_an_error(norm, factor, folder, capfd):
     chain(
         layers.BatchNormalization(),
         layers.Rescaling(float(factor)),
@@ -413,7 +421,7 @@ def test_outputs_that_are_not_finite_are_an_error(norm, factor, folder, capfd):
 
 
 def write_long(path):
-    """An array of 10 TB, whose file ends after its header."""
+    """Writes an array of 10 TB whose file ends after its header."""
     with open(path, "wb") as file:
         header = {"descr": "<f4", "fortran_order": False}
         np.lib.format.write_array_header_1_0(
@@ -431,7 +439,7 @@ def write_long(path):
         lambda path: pathlib.Path(path).touch(),
     ],
 )
-def test_inputs_that_are_none_are_one_line(write, folder, capfd):
+def test_invalid_inputs_print_a_one_line_error(write, folder, capfd):
     chain(layers.BatchNormalization()).save("model.keras")
     write("inputs.npy")
     code, output, errors = run(
@@ -439,10 +447,10 @@ def test_inputs_that_are_none_are_one_line(write, folder, capfd):
         "--inputs=inputs.npy",
     )  # fmt: skip
     assert (code, output) == (1, "") and errors.count("\n") == 1
-    assert "--inputs takes an .npy or .npz file" in errors
+    assert "--inputs must be an .npy or .npz file" in errors
 
 
-def test_what_nobody_thought_of_is_one_line(folder, capfd, monkeypatch):
+def test_unexpected_error_prints_one_line(folder, capfd, monkeypatch):
     def fail(*arguments):
         raise RuntimeError("one\ntwo\x1b[31m")
 

@@ -20,8 +20,8 @@ from recipes.config.setting import MAY_CHANGE  # noqa: E402
 from recipes.config.setting import PER_COMMAND  # noqa: E402
 from recipes.detection.config import DetectionConfig  # noqa: E402
 from recipes.errors import RecipeError  # noqa: E402
-from recipes.experiments import aggregate  # noqa: E402
 from recipes.experiments import grid  # noqa: E402
+from recipes.experiments.programs import PROGRAMS  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
 from recipes.training import distribution  # noqa: E402
 from tests.recipes.command_line import FAST  # noqa: E402
@@ -186,7 +186,8 @@ VARIED = [(p, f) for p, f in KEPT if p == "imagenet"]
 def test_a_sweep_varies_none(field, tmp_path):
     value = example(field)
     text = f"--{field.name}={value} | none"
-    axis = grid.parse_axis(text)
+    program = PROGRAMS["imagenet"]
+    axis = grid.parse_axis(text, program)
     assert axis == [{field.name: value}, {field.name: None}]
     given = {"preset": "digits"}
     if field.name == "convert_to":
@@ -194,13 +195,13 @@ def test_a_sweep_varies_none(field, tmp_path):
     if field.name in OTHER_LENGTH:
         # Of one of the runs, the length is the other one.
         axis[1][OTHER_LENGTH[field.name]] = 3
-    first, second = grid.make(tmp_path, given, [axis])
+    first, second = grid.make_cells(program, tmp_path, given, [axis])
     assert getattr(first.config, field.name) == value
     assert getattr(second.config, field.name) is None
     assert f"--{field.name}=none" in second.command
     # The command that it gives makes the same run.
     for cell in (first, second):
-        arguments = [aggregate.argument(*s) for s in cell.settings.items()]
+        arguments = [grid.format_argument(*s) for s in cell.settings.items()]
         assert parse(Config, *arguments) == cell.config
 
 

@@ -124,7 +124,7 @@ def test_old_file_keeps_its_groups(tmp_path):
         assert_allclose(model(x), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_old_config_that_was_not_built():
+def test_config_of_an_old_unbuilt_layer():
     config = {**GroupNormalization().get_config(), "groups": None}
     layer = GroupNormalization.from_config(config)
     again = GroupNormalization.from_config(layer.get_config())
@@ -187,11 +187,11 @@ def test_conversion_chooses_groups_by_the_same_rule():
 @pytest.mark.parametrize("norm", ["gn", "frn"])
 def test_conversion_warns_of_one_channel_a_group(norm):
     with pytest.warns(
-        UserWarning, match="One channel a group.* 1 layer.*first"
+        UserWarning, match="1 layer with one channel per group.*first"
     ):
         _, report = keras_norm.convert(batch_norm_model(), norm, groups=16)
     notes = {entry.path: entry.note for entry in report.entries}
-    assert "groups=16 leaves one channel a group" in notes["first"]
+    assert "groups=16 leaves one channel per group" in notes["first"]
     assert notes["second"] is None
 
 

@@ -90,7 +90,7 @@ def test_frn_divides_by_valid_values(kwargs):
     ],
     ids=["gn", "gfrn", "rbn_group"],
 )
-def test_groups_refuse_masks_that_differ_between_channels(layer):
+def test_groups_reject_masks_with_different_channels(layer):
     with pytest.raises(ValueError, match="differs between channels"):
         layer(draw(), mask=(draw() != 0).any(-1))
 

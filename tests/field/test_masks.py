@@ -197,19 +197,19 @@ def test_masked_models_keep_their_function(frame, tmp_path):
 
 
 @pytest.mark.parametrize("producer", ["cast", "embedding", "operations"])
-def test_whatever_makes_the_mask(producer, tmp_path):
+def test_every_mask_producer(producer, tmp_path):
     check(sequential(producer), tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("producer", ["cast", "embedding", "operations"])
 @pytest.mark.parametrize("frame", FRAMES[1:], ids=lambda f: f.__name__)
-def test_whatever_makes_the_mask_in_every_model(frame, producer, tmp_path):
+def test_every_mask_producer_in_every_model(frame, producer, tmp_path):
     check(frame(producer), tmp_path)
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS)
-def test_what_takes_the_mask_gets_it(consumer, tmp_path):
+def test_mask_consumers_receive_the_mask(consumer, tmp_path):
     check(sequential("masking", consumer), tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_masks_in_a_functional_model(frame, tmp_path):
 # Keras warns that a nested model takes no mask; its layers do get it.
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 @pytest.mark.parametrize("make", [keras.Sequential, None])
-def test_a_mask_that_comes_from_outside_a_nested_model(make, tmp_path):
+def test_a_mask_from_outside_a_nested_model(make, tmp_path):
     head, *rest = stack("masking")
     x = keras.Input((STEPS, FEATURES))
     inner = keras.Model(x, apply(rest, x)) if make is None else make([x, *rest])
@@ -231,7 +231,7 @@ def test_a_mask_that_comes_from_outside_a_nested_model(make, tmp_path):
 
 
 # The mask decides what the moments are of. keras-team/keras#7466
-def test_training_counts_the_steps_that_are_not_masked():
+def test_training_counts_unmasked_steps():
     model = sequential("masking")
     small_models.fill(model)
     inputs = draw(model)

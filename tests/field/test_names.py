@@ -1,4 +1,4 @@
-"""What the package answers to a name, an argument or a path that is wrong."""
+"""Error messages for invalid names, arguments and paths."""
 
 import pathlib
 import subprocess
@@ -32,12 +32,12 @@ def test_a_name_in_another_case_is_suggested(name, meant):
 
 
 @pytest.mark.parametrize("name", [None, 3, ["frn"], {"frn": 1}, "", b"frn"])
-def test_what_is_no_name_is_a_value_error(name):
-    with pytest.raises(ValueError, match="There are: bn, .* Received: "):
+def test_an_invalid_name_is_a_value_error(name):
+    with pytest.raises(ValueError, match="Known norms: bn, .* Received: "):
         keras_norm.get(name)
 
 
-def test_a_layer_is_no_norm():
+def test_a_layer_instance_raises_an_error():
     with pytest.raises(ValueError, match="pass its class"):
         keras_norm.get(keras_norm.FRN())
 
@@ -55,7 +55,7 @@ def test_an_unknown_argument_fails_at_once(name, kind):
 
 
 @pytest.mark.parametrize("name", keras_norm.names())
-def test_what_is_listed_is_taken(name):
+def test_listed_arguments_are_accepted(name):
     with pytest.raises(ValueError) as raised:
         keras_norm.get(name, nothing=1)
     listed = str(raised.value).partition("It takes: ")[2].partition(". Rec")[0]
@@ -71,7 +71,7 @@ def test_what_is_listed_is_taken(name):
 @pytest.mark.parametrize(
     ("name", "argument"), [("in", "groups"), ("ln", "groups"), ("frn", "axis")]
 )
-def test_an_argument_that_is_settled_is_refused(name, argument):
+def test_a_fixed_argument_raises_an_error(name, argument):
     with pytest.raises(TypeError, match=f"takes no argument '{argument}'"):
         keras_norm.get(name, **{argument: 2})
 
@@ -122,7 +122,7 @@ def test_groups_of_rbn_go_with_group_statistics(statistics):
 @pytest.mark.parametrize(
     "function", [keras_norm.convert, keras_norm.plan_conversion]
 )
-def test_a_path_is_no_model(path, function):
+def test_a_path_instead_of_a_model_raises_an_error(path, function):
     with pytest.raises(ConversionError) as raised:
         function(path, "frn")
     line = str(raised.value)
@@ -133,8 +133,8 @@ def test_a_path_is_no_model(path, function):
 
 
 @pytest.mark.parametrize("model", [None, 3, {}, object(), np.zeros(3)])
-def test_nor_is_anything_else(model):
-    with pytest.raises(ConversionError, match="Received: model of the type"):
+def test_other_objects_raise_an_error(model):
+    with pytest.raises(ConversionError, match="Received: model of type"):
         keras_norm.convert(model, "frn")
 
 
@@ -168,6 +168,6 @@ def test_modules_are_imported_when_they_are_used():
     assert printed[-1] == "False"
 
 
-def test_the_docstring_says_where_to_start():
+def test_the_docstring_lists_the_entry_points():
     for name in ("convert", "FRN", "RBN", "get", "training", "load_model"):
         assert name in keras_norm.__doc__

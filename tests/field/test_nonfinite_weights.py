@@ -72,7 +72,11 @@ def test_verifying_names_the_layer(fault, norm):
     put(model.get_layer(layer), name, index, value)
     text = message(keras_norm.convert, model, norm, verify=True)
     kind = type(model.get_layer(layer)).__name__
-    assert f"'{layer}' ({kind}) has 1 of" in text and "assign finite" in text
+    assert (
+        f"'{layer}' ({kind}) has invalid values in" in text
+        and ": 1 of" in text
+        and "assign finite" in text
+    )
     assert text.endswith(f"Received: {layer}/{name}{list(index)}={value:g}")
     # Without verifying the report says so.
     _, report = keras_norm.convert(model, norm)
@@ -105,7 +109,7 @@ def test_a_small_negative_variance_has_an_inverse():
     assert report.comparisons[0].largest == 0.0 and not report.notes
 
 
-def test_a_broken_variance_is_no_start_for_frn():
+def test_frn_epsilon_does_not_start_at_an_invalid_variance():
     x = keras.Input((4,))
     model = keras.Model(x, layers.BatchNormalization(name="bn")(x))
     for value in (np.nan, np.inf, -9.0):
@@ -131,7 +135,7 @@ def test_the_command_line_names_it(tmp_path, capsys):
     assert "bn/moving_variance[2]=-1" in capsys.readouterr().out
 
 
-def test_outputs_that_overflow_agree_with_nothing():
+def test_overflowing_outputs_fail_verification():
     keras.config.set_dtype_policy("float16")
     model = keras.Sequential(
         [
@@ -155,7 +159,7 @@ def test_outputs_that_overflow_agree_with_nothing():
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in log:RuntimeWarning")
-def test_outputs_of_finite_weights_that_are_nan():
+def test_nan_outputs_of_finite_weights():
     x = keras.Input((4,))
     model = keras.Model(x, layers.BatchNormalization()(ops.log(x)))
     text = message(keras_norm.convert, model, "bn", verify=True)
@@ -167,12 +171,12 @@ def test_outputs_of_finite_weights_that_are_nan():
 
 @pytest.mark.parametrize("norm", ["bn", "rbn", "frn"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_result_that_is_not_finite_is_an_error(norm, value):
+def test_nonfinite_results_raise_an_error(norm, value):
     model = network()
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
     text = message(verify.verify_conversion, model, converted, report)
-    assert "the result 'network'" in text and "first in 'bn'" in text
+    assert "the converted model 'network'" in text and "first in 'bn'" in text
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -188,7 +192,7 @@ def test_a_nan_is_the_worst_in_any_place(place):
 
 
 @pytest.mark.parametrize("name", ["boxes", "scores"])
-def test_a_detection_that_is_nan_is_not_found(name):
+def test_a_nan_detection_is_excluded(name):
     if not ON_TENSORFLOW:
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")
@@ -203,11 +207,11 @@ def test_a_detection_that_is_nan_is_not_found(name):
         }
 
     shape = (1, 64, 64, 3)
-    assert export.difference(found(), found(), shape, 0.5) == 0.0
+    assert export.largest_difference(found(), found(), shape, 0.5) == 0.0
     broken = found()
     broken[name][0, 0] = np.nan
     for pair in ((broken, found()), (found(), broken), (broken, broken)):
-        assert export.difference(*pair, shape, 0.5) == np.inf
+        assert export.largest_difference(*pair, shape, 0.5) == np.inf
 
 
 def test_an_export_names_the_layer(tmp_path):

@@ -55,7 +55,7 @@ def test_model_checkpoint_saves_the_network(tmp_path, ema_decay):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_training_goes_on_from_saved_weights(tmp_path):
+def test_training_resumes_from_saved_weights(tmp_path):
     path = tmp_path / "some.weights.h5"
     whole = model_of(ema_decay=0.5)
     first = fit(whole, epochs=1).history
@@ -68,7 +68,7 @@ def test_training_goes_on_from_saved_weights(tmp_path):
         np.testing.assert_allclose(values, second[name], rtol=1e-4)
 
 
-def test_keras_callbacks_do_as_on_one_device(tmp_path):
+def test_keras_callbacks_work_as_on_one_device(tmp_path):
     def trained(model):
         callbacks = keras.callbacks
         history = fit(
@@ -131,14 +131,14 @@ def _summary(model):
     return "\n".join(lines)
 
 
-def test_a_model_is_made_again_from_its_config():
+def test_model_is_rebuilt_from_its_config():
     model = model_of(ema_decay=0.5, clip_norm=1.0)
     again = ReplicaModel.from_config(model.get_config())
     assert again.settings == model.settings
     assert again.model.count_params() == model.model.count_params()
 
 
-def test_an_export_infers_with_the_averages(tmp_path):
+def test_export_uses_the_averages(tmp_path):
     model = model_of(ema_decay=0.5)
     fit(model)
     model.export(tmp_path / "saved", verbose=False)

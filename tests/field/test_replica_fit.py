@@ -1,4 +1,4 @@
-"""What Keras' `fit` takes, on replicas, against Keras on one device."""
+"""Arguments of `fit` on replicas, compared with Keras on one device."""
 
 import functools
 
@@ -102,10 +102,12 @@ SHORT = ("dict", "dataset", "class_weight", "per pixel")
 
 def cases():
     for name in CASES:
-        for num_replicas, num_parts in ((2, 1), (1, 4), (4, 2)):
+        for num_replicas, num_microbatches in ((2, 1), (1, 4), (4, 2)):
             is_short = num_replicas == 2 and name in SHORT
             marks = [] if is_short else [pytest.mark.long]
-            yield pytest.param(name, num_replicas, num_parts, marks=marks)
+            yield pytest.param(
+                name, num_replicas, num_microbatches, marks=marks
+            )
 
 
 @functools.cache
@@ -114,21 +116,25 @@ def expected(name):
     return replica_checks.in_keras(network, data, fit=fit, **compiling)
 
 
-@pytest.mark.parametrize(("name", "num_replicas", "num_parts"), list(cases()))
-def test_sample_weights_count_as_on_one_device(name, num_replicas, num_parts):
+@pytest.mark.parametrize(
+    ("name", "num_replicas", "num_microbatches"), list(cases())
+)
+def test_sample_weights_count_as_on_one_device(
+    name, num_replicas, num_microbatches
+):
     network, data, compiling, fit = CASES[name]
     ours = replica_checks.on_replicas(
         network,
         data,
         num_replicas,
         fit=fit,
-        arguments={"accumulation_steps": num_parts},
+        arguments={"accumulation_steps": num_microbatches},
         **compiling,
     )
     replica_checks.assert_same(ours, expected(name))
 
 
-def test_weights_by_name_go_to_outputs_in_a_list():
+def test_sample_weights_by_name_match_a_list_of_outputs():
     _, data, compiling, _ = CASES["list"]
     named = {"a": A, "b": B}
     ours = replica_checks.on_replicas(
@@ -137,7 +143,7 @@ def test_weights_by_name_go_to_outputs_in_a_list():
     replica_checks.assert_same(ours, expected("list"))
 
 
-def test_weights_may_come_after_an_evaluation_without_any():
+def test_fit_with_sample_weights_after_evaluate_without():
     def train(model):
         loss = keras.losses.MeanSquaredError("mean_with_sample_weight")
         model.compile(replica_checks.sgd(), loss)
@@ -166,7 +172,7 @@ def test_weights_may_come_after_an_evaluation_without_any():
         pytest.param("eval_norm", marks=pytest.mark.long),
     ],
 )
-def test_rows_without_any_weight_count_in_no_statistic(norm):
+def test_examples_without_weight_do_not_count_in_statistics(norm):
     # Row 1 has no weight in any pixel; row 2 is not one whose weights are 0.
     weights = PER_PIXEL.copy()
     weights[2, 0] = 0
@@ -193,9 +199,9 @@ def test_rows_without_any_weight_count_in_no_statistic(norm):
 @pytest.mark.parametrize(
     "num_replicas", [pytest.param(1, marks=pytest.mark.long), 2]
 )
-def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
+def test_compile_applies_frozen_and_unfrozen_layers(num_replicas):
     def train(model, network):
-        """Weights after training with all, without hidden, with all."""
+        """Returns weights after training with a frozen layer in between."""
         for is_trainable in (True, False, True):
             network.get_layer("hidden").trainable = is_trainable
             model.compile(replica_checks.sgd(), CROSSENTROPY)
@@ -216,7 +222,7 @@ def test_a_layer_is_frozen_and_unfrozen_by_compile(num_replicas):
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable")
-def test_a_model_of_which_nothing_is_trainable_stays_as_it_is():
+def test_model_without_trainable_weights_does_not_change():
     with replica_checks.scope(2):
         model = ReplicaModel(dense(), clip_global_norm=1.0)
         model.model.trainable = False
@@ -250,7 +256,7 @@ def without_input():
         pytest.param(Subclass, 2, marks=pytest.mark.long),
     ],
 )
-def test_a_network_is_built_from_the_first_batch(network, num_replicas):
+def test_network_is_built_from_the_first_batch(network, num_replicas):
     expected = replica_checks.in_keras(network, (X, B), loss=CROSSENTROPY)
     ours = replica_checks.on_replicas(
         network,
@@ -263,7 +269,7 @@ def test_a_network_is_built_from_the_first_batch(network, num_replicas):
     assert ours[0]["loss"][0] > ours[0]["loss"][1]
 
 
-def test_layers_with_metrics_are_refused():
+def test_layers_with_metrics_raise():
     class Counts(keras.layers.Layer):
         def __init__(self):
             super().__init__(name="counts")
@@ -277,7 +283,7 @@ def test_layers_with_metrics_are_refused():
         ReplicaModel(network)
 
 
-def test_a_network_with_a_step_of_its_own_is_refused():
+def test_network_with_a_custom_step_raises():
     class Own(Subclass):
         def train_step(self, data):
             return {}
@@ -290,7 +296,7 @@ def test_a_network_with_a_step_of_its_own_is_refused():
     not hasattr(keras, "RematScope"), reason="Keras 3.8 has no RematScope"
 )
 @pytest.mark.parametrize("name", ["conv", "norm"])
-def test_layers_of_keras_in_a_remat_scope_are_refused(name):
+def test_keras_layers_in_a_remat_scope_raise(name):
     with keras.RematScope(mode="list_of_layers", layer_names=[name]):
         network = keras.Sequential(
             [

@@ -1,4 +1,4 @@
-"""Losses and metrics on replicas and in parts, against Keras on one device."""
+"""Losses and metrics on replicas equal Keras on one device."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ import pytest
 from tests.field import replica_checks
 
 random = np.random.default_rng(0)
-# Rows of 1 to 7 tokens, 0 being none; the last batch has 5 rows.
+# Examples of 1 to 7 tokens, 0 is padding; the last batch has 5 examples.
 LENGTHS = np.array([7, 1, 2, 7, 1, 1, 3, 2, 6, 1, 2, 2, 5])
 TOKENS = random.integers(1, 9, (13, 7)) * (np.arange(7) < LENGTHS[:, None])
 NEXT = random.integers(0, 9, (13, 7))
@@ -34,7 +34,7 @@ WAYS = {
 
 
 def per_token():
-    """A loss for each token, those that are 0 masked."""
+    """Loss for each token; tokens that are 0 are masked."""
     return keras.Sequential(
         [
             keras.Input((7,)),
@@ -49,7 +49,7 @@ def dense():
 
 
 class Added(keras.layers.Layer):
-    """Adds a mean over rows, and a loss for every row, which Keras sums."""
+    """Adds a mean over examples, and a loss per example, which Keras sums."""
 
     def call(self, x):
         self.add_loss(keras.ops.mean(keras.ops.square(x)))
@@ -180,7 +180,7 @@ def expected(name):
 # https://github.com/huggingface/transformers/issues/24725
 # https://github.com/pytorch/torchtune/pull/1875
 @pytest.mark.parametrize(("name", "way"), list(cases()))
-def test_a_loss_is_divided_by_what_it_is_on_one_device(name, way):
+def test_losses_equal_one_device(name, way):
     network, data, compiling, fit = CASES[name]
     ours = replica_checks.on_replicas(
         network, data, fit=fit, **WAYS[way], **compiling
@@ -223,7 +223,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_of_the_whole_batch_is_refused_by_name(case):
+def test_loss_or_metric_of_the_whole_batch_raises(case):
     compiling, weights, message = REFUSED[case]
     weights = PER_ROW if weights is PER_ROW else None
     with pytest.raises(ValueError, match=message):
@@ -232,7 +232,7 @@ def test_what_is_of_the_whole_batch_is_refused_by_name(case):
         )
 
 
-def test_an_added_loss_of_the_whole_batch_is_refused():
+def test_added_loss_of_the_whole_batch_raises():
     def network():
         layers = [keras.layers.Dense(2), Largest()]
         return keras.Sequential([keras.Input((5,)), *layers])
@@ -247,7 +247,7 @@ def test_an_added_loss_of_the_whole_batch_is_refused():
         )
 
 
-def test_on_one_device_in_one_part_every_loss_is_keras():
+def test_unsplit_batch_uses_every_loss_of_keras():
     expected = replica_checks.in_keras(dense, (X, Y), loss="dice")
     ours = replica_checks.on_replicas(
         dense, (X, Y), num_replicas=1, loss="dice"

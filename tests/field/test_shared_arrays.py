@@ -8,7 +8,7 @@ from keras import ops
 
 import keras_norm
 from keras_norm import analysis
-from keras_norm import values
+from keras_norm import variables
 from keras_norm.conversion import weights
 from tests.assertions import assert_array_equal
 from tests.assertions import to_numpy
@@ -43,7 +43,7 @@ def tied():
 
 
 def addresses(model):
-    """Where in memory each variable's value lies."""
+    """Returns the memory address of each variable's value."""
     if BACKEND == "jax":
         return [v.value.unsafe_buffer_pointer() for v in model.variables]
     if BACKEND == "torch":
@@ -157,7 +157,7 @@ def test_a_variable_of_no_layer_and_a_tensor_are_copied():
     assert_array_equal(converted(inputs), expected)
 
 
-def test_a_weight_of_a_layer_that_comes_later_is_refused():
+def test_a_weight_of_a_later_layer_raises_an_error():
     x = keras.Input((3,))
     late = layers.Dense(3, name="late")
     late.build((None, 3))
@@ -167,10 +167,10 @@ def test_a_weight_of_a_layer_that_comes_later_is_refused():
         keras_norm.convert(model, "bn")
 
 
-def test_a_value_that_is_read_is_not_what_is_trained():
+def test_a_value_read_is_independent_of_training():
     model = noisy()
     learned = analysis.learned_values(model)["rbn"]
-    kept = values.read(model.get_layer("head").kernel)
+    kept = variables.read_copy(model.get_layer("head").kernel)
     before = {name: value.copy() for name, value in learned.items()}
     start = kept.copy()
     inputs = np.random.default_rng(0).normal(size=(4, 6, 6, 3))
@@ -185,10 +185,10 @@ def test_a_value_that_is_read_is_not_what_is_trained():
 def test_a_variable_keeps_its_dtype_and_nothing_of_the_source(dtype):
     source = keras.Variable(np.arange(64), trainable=False, dtype=dtype)
     target = keras.Variable(np.zeros(64), dtype="float32")
-    values.copy([source], [target])
+    variables.copy_values([source], [target])
     assert keras.backend.standardize_dtype(target.dtype) == "float32"
     array = np.arange(64, dtype="float32")
-    values.assign(source, array)
+    variables.assign_copy(source, array)
     array[:] = 0
     source.assign(np.zeros(64))
     assert_array_equal(target, np.arange(64, dtype="float32"))
@@ -203,7 +203,7 @@ def adapted(size=None):
 
 
 # Layers with a state of their own: a copy of the weights alone is not enough.
-def test_a_network_made_again_computes_with_what_it_was_adapted_to():
+def test_a_rebuilt_network_keeps_adapted_statistics():
     if BACKEND != "tensorflow":
         pytest.skip("the recipes run on TensorFlow")
     pytest.importorskip("absl")

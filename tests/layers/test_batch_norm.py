@@ -128,7 +128,7 @@ def test_a_mask_of_nothing_moves_nothing():
     assert_array_equal(layer.moving_variance, np.ones(3))
 
 
-def test_a_mask_equals_the_batch_without_what_it_hides():
+def test_a_mask_equals_a_batch_without_masked_positions():
     x = draw((4, 6, 3))
     mask = np.ones((4, 6), bool)
     mask[1, 2:] = False

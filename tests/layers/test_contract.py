@@ -1,4 +1,4 @@
-"""What holds for every layer, over one table of layers."""
+"""Contract tests of every layer, over one table of layers."""
 
 import keras
 import numpy as np

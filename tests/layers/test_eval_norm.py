@@ -54,7 +54,7 @@ def test_a_sample_does_not_see_the_others_at_inference():
 
 
 def difference(x, weights, a, b):
-    """What the scalars make small: the mean squared difference."""
+    """Mean squared difference that the scalars minimize."""
     mixed = {**weights, "mean_mix": a, "variance_mix": b}
     evaluated = reference.eval_norm(x, mixed, training=False)
     trained = reference.eval_norm(x, mixed, training=True)
@@ -85,7 +85,7 @@ def test_a_step_goes_down_the_gradient_of_the_difference():
         assert_allclose(step, gradients[key], rtol=1e-5)
 
 
-def test_masked_positions_take_no_part_in_a_step():
+def test_masked_positions_do_not_affect_a_step():
     x = draw()
     mask = np.ones(SHAPE[:-1], bool)
     mask[:, 2:] = False

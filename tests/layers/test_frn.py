@@ -101,7 +101,7 @@ def test_static_1x1_maps_warn():
         ((None, 1, None, 4), -1, False),
     ],
 )
-def test_auto_learns_a_scalar_where_a_plane_has_one_value(shape, axis, learned):
+def test_auto_learns_a_scalar_if_a_plane_has_one_value(shape, axis, learned):
     layer = FRN(axis=axis, learned_epsilon="auto")
     config = layer.get_config()
     assert config["learned_epsilon"] == "auto"

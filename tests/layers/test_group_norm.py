@@ -63,7 +63,7 @@ def test_a_sample_does_not_see_the_others():
     assert_array_equal(to_numpy(layer(x))[0], alone[0])
 
 
-def test_a_mask_equals_the_sample_without_what_it_hides():
+def test_a_mask_equals_an_example_without_masked_positions():
     x = draw((1, 6, 12))
     mask = np.array([[1, 1, 0, 1, 0, 0]], bool)
     layer = GroupNormalization(groups=3)
@@ -103,7 +103,9 @@ def test_an_unknown_size_counts_as_more_than_one():
 @pytest.mark.parametrize(
     ("groups", "nearest"), [(5, "4 and 6"), (32, "12"), (7, "6 and 12")]
 )
-def test_groups_that_do_not_divide_are_named_with_the_nearest(groups, nearest):
+def test_invalid_groups_raise_an_error_with_the_nearest_divisors(
+    groups, nearest
+):
     message = f"as {nearest} would. Received: groups={groups}, channels=12"
     with pytest.raises(ValueError, match=message):
         GroupNormalization(groups=groups).build(SHAPE)

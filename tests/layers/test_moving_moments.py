@@ -79,7 +79,7 @@ def test_it_stays_so_inside_a_network(make):
     assert_array_equal(ours.predict(x, verbose=0), theirs.predict(x, verbose=0))
 
 
-def test_what_is_not_trainable_equals_keras_bit_by_bit_in_training():
+def test_untrainable_layers_equal_keras_bit_for_bit_in_training():
     shape = (4, 9, 7, 5)
     ours, theirs = (
         model_of(cls(trainable=False), shape)
@@ -96,7 +96,7 @@ def test_a_mask_of_another_rank_is_refused_at_inference(make):
 
 
 @pytest.mark.parametrize("trainable", [False, True])
-def test_nothing_that_is_frozen_is_trained(trainable):
+def test_frozen_weights_are_not_trained(trainable):
     shape = (4, 9, 7, 5)
     layer = FrozenBatchNormalization(trainable=not trainable)
     model = model_of(layer, shape)
@@ -117,7 +117,7 @@ def test_nothing_that_is_frozen_is_trained(trainable):
         assert_array_equal(weight, value)
 
 
-def test_the_gradient_of_the_input_passes_through_what_is_frozen():
+def test_input_gradients_pass_through_a_frozen_layer():
     layer = FrozenBatchNormalization(moving_variance_initializer="ones")
     layer.build((None, 3))
     upstream = draw((2, 3))
@@ -141,6 +141,6 @@ def test_the_frozen_takes_the_weights_of_batch_normalization():
 @pytest.mark.parametrize(
     "option", ["momentum", "gamma_regularizer", "beta_constraint", "renorm"]
 )
-def test_what_would_train_is_no_argument_of_the_frozen(option):
+def test_the_frozen_layer_rejects_training_arguments(option):
     with pytest.raises(ValueError, match=option):
         FrozenBatchNormalization(**{option: None})

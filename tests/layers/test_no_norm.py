@@ -7,7 +7,7 @@ from tests.assertions import assert_array_equal
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 4, 5, 3)])
-def test_it_gives_what_it_takes(shape):
+def test_output_equals_input(shape):
     x = np.random.default_rng(0).normal(size=shape).astype("float32")
     layer = NoNormalization(axis=1)
     mask = np.ones(shape[:-1], bool)

@@ -1,4 +1,4 @@
-"""What Keras asks of its BatchNormalization, asked of the layers here."""
+"""Checks that Keras makes of BatchNormalization, on these layers."""
 
 import keras
 import numpy as np
@@ -81,7 +81,7 @@ def test_it_normalizes_after_training_on_the_same_batch(
 
 
 @each_peer
-def test_what_is_not_trainable_infers_until_it_is_trainable_again(make):
+def test_untrainable_layers_use_inference_mode(make):
     layer = make(momentum=0.8, epsilon=1e-7)
     layer.build((4, 5, 3))
     x = draw((4, 5, 3))
@@ -98,7 +98,7 @@ def test_what_is_not_trainable_infers_until_it_is_trainable_again(make):
 
 
 @each_peer
-def test_a_batch_that_is_masked_throughout(make):
+def test_a_fully_masked_batch(make):
     layer = make(center=False, scale=False)
     x = np.zeros((4, 5), "float32")
     output = layer(x, mask=np.zeros((4,), bool), training=True)
@@ -117,7 +117,7 @@ def test_a_mask_of_length_1_stands_for_every_position(make):
 
 
 @each_peer
-def test_a_mask_of_ones_is_no_mask(make):
+def test_a_mask_of_ones_has_no_effect(make):
     x = draw((2, 4, 3, 5))
     masked, plain = make(), make()
     output = masked(x, mask=np.ones((2, 4, 3), bool), training=True)
@@ -139,7 +139,7 @@ def test_the_mask_of_padded_sequences_reaches_it(make):
 
 
 @each_peer
-def test_values_that_float16_cannot_square(make):
+def test_values_whose_squares_overflow_float16(make):
     layer = make(dtype="mixed_float16", momentum=0.0)
     x = np.array([[60000.0, 8.0], [-60000.0, 2.0]], "float32")
     output = keras.ops.cast(layer(x, training=True), "float32")

@@ -54,7 +54,7 @@ def test_start_values():
     }
 
 
-def test_a_calibration_that_is_off_has_no_weights():
+def test_a_disabled_calibration_has_no_weights():
     layer = RBN(center_statistic=None, scale_statistic=None)
     layer.build((None, 4, 4, 2))
     assert [v.name for v in layer.trainable_weights] == ["gamma", "beta"]

@@ -1,4 +1,4 @@
-"""Training on two and four replicas against one device, by plain `fit`."""
+"""Training with `fit` on two and four replicas equals one device."""
 
 import functools
 import itertools
@@ -23,10 +23,10 @@ def scope(num_replicas):
     return tf.distribute.MirroredStrategy(devices, reduction).scope()
 
 
-def examples(rows):
+def examples(size):
     random = np.random.default_rng(0)
-    x = random.normal(size=(rows, 6, 6, 3)).astype("float32")
-    return x, random.integers(0, CLASSES, rows)
+    x = random.normal(size=(size, 6, 6, 3)).astype("float32")
+    return x, random.integers(0, CLASSES, size)
 
 
 def network(norm):
@@ -50,8 +50,8 @@ def adamw():
     return optimizer
 
 
-# Name: optimizer, rows of the set, dtype policy, arguments of the model and of
-# compile.
+# Name: optimizer, size of the dataset, dtype policy, arguments of the model and
+# of compile.
 SETTINGS = {
     "plain": (sgd, 32, "float32", {}, {}),
     "clip_norm": (sgd, 32, "float32", {"clip_norm": 0.1}, {}),
@@ -66,7 +66,7 @@ SETTINGS = {
     ),
     "uneven last batch": (sgd, 16 + 7, "float32", {}, {}),
     "uneven first batch": (sgd, 11, "float32", {}, {}),
-    "empty shares": (sgd, 16 + 1, "float32", {}, {}),
+    "empty batches": (sgd, 16 + 1, "float32", {}, {}),
     "averages": (sgd, 32, "float32", {"ema_decay": 0.5}, {}),
     "steps_per_execution": (
         sgd,
@@ -84,11 +84,11 @@ SETTINGS = {
 
 @functools.cache
 def train(num_replicas, norm, setting):
-    """Losses, weights and an evaluation after two epochs."""
-    optimizer, rows, policy, arguments, compiling = SETTINGS[setting]
+    """Returns losses, weights and an evaluation after two epochs."""
+    optimizer, size, policy, arguments, compiling = SETTINGS[setting]
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(policy)
-    x, y = examples(rows)
+    x, y = examples(size)
     with scope(num_replicas):
         model = ReplicaModel(network(norm), **arguments)
         model.compile(
@@ -98,7 +98,7 @@ def train(num_replicas, norm, setting):
             **compiling,
         )
     batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(
-        BATCH, drop_remainder=rows % BATCH == 0
+        BATCH, drop_remainder=size % BATCH == 0
     )
     history = model.fit(batches, epochs=2, verbose=0, shuffle=False).history
     evaluated = model.evaluate(batches, verbose=0, return_dict=True)
@@ -110,20 +110,20 @@ def train(num_replicas, norm, setting):
 SHORT = (
     "clip_global_norm",
     "uneven last batch",
-    "empty shares",
+    "empty batches",
     "averages",
     "mixed_float16",
 )
 
 
 def cases():
-    """Every setting, norm and number of replicas; most of them take long."""
+    """Yields every setting, norm and number of replicas; most are slow."""
     for setting, norm, num_replicas in itertools.product(
         SETTINGS, ("frn", "sync_bn"), (2, 4)
     ):
         is_short = setting in SHORT if norm == "sync_bn" else True
         if num_replicas == 4:
-            is_short = setting in ("clip_global_norm", "empty shares")
+            is_short = setting in ("clip_global_norm", "empty batches")
         marks = [] if is_short else [pytest.mark.long]
         yield pytest.param(setting, norm, num_replicas, marks=marks)
 
@@ -147,7 +147,7 @@ def test_replicas_equal_one_device(setting, norm, num_replicas):
         np.testing.assert_allclose(ours, theirs, atol=10 * rounding)
 
 
-# What Keras is told on one device, where its clipping is right.
+# Arguments of Keras on one device, where its clipping is correct.
 IN_KERAS = {
     "plain": sgd,
     "uneven last batch": sgd,
@@ -162,10 +162,10 @@ IN_KERAS = {
 
 @pytest.mark.parametrize("setting", IN_KERAS)
 def test_one_device_equals_keras(setting):
-    rows = SETTINGS[setting][1]
+    size = SETTINGS[setting][1]
     history, _, evaluated = train(1, "frn", setting)
     keras.utils.set_random_seed(0)
-    x, y = examples(rows)
+    x, y = examples(size)
     model = network("frn")
     model.compile(
         IN_KERAS[setting](),
@@ -180,10 +180,10 @@ def test_one_device_equals_keras(setting):
     assert evaluated == pytest.approx(expected, rel=1e-5)
 
 
-def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
-    """Weights after one step of rate 1, which is the negative gradient."""
+def gradients_of(num_replicas, size=32, norm="frn", weights=None, **arguments):
+    """Returns the change after one step with rate 1, the negative gradient."""
     keras.utils.set_random_seed(0)
-    x, y = examples(rows)
+    x, y = examples(size)
     with scope(num_replicas):
         model = ReplicaModel(network(norm), **arguments)
         before = [w.numpy() for w in model.model.weights]
@@ -195,7 +195,7 @@ def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
         x,
         y,
         sample_weight=weights,
-        batch_size=rows,
+        batch_size=size,
         verbose=0,
         shuffle=False,
     )
@@ -209,9 +209,7 @@ def gradients_of(num_replicas, rows=32, norm="frn", weights=None, **arguments):
 @pytest.mark.parametrize(
     "arguments", [{"accumulation_steps": 4}, {"xla": True}]
 )
-def test_accumulated_and_compiled_gradients_are_the_same(
-    num_replicas, arguments
-):
+def test_accumulation_and_xla_give_the_same_gradients(num_replicas, arguments):
     expected = gradients_of(1)
     for ours, theirs in zip(
         gradients_of(num_replicas, **arguments), expected, strict=True
@@ -219,7 +217,7 @@ def test_accumulated_and_compiled_gradients_are_the_same(
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_synchronized_statistics_are_those_of_the_parts():
+def test_synchronized_statistics_are_computed_per_microbatch():
     # Two replicas, two parts: the parts of both replicas are one batch.
     parts = gradients_of(2, norm="sync_bn", accumulation_steps=2)
     whole = gradients_of(2, norm="sync_bn")
@@ -237,14 +235,14 @@ def test_synchronized_statistics_are_those_of_the_parts():
         ),
     ],
 )
-def test_statistics_are_averaged_where_a_pass_is_compiled(norm):
+def test_statistics_are_averaged_under_xla(norm):
     plain = gradients_of(2, norm=norm)
     compiled = gradients_of(2, norm=norm, xla=True)
     for ours, theirs in zip(compiled, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_compiled_pass_cannot_synchronize():
+def test_synchronized_layers_raise_under_xla():
     with scope(2), pytest.raises(ValueError, match="batch_norm.* xla=True"):
         ReplicaModel(network("sync_bn"), xla=True)
 
@@ -271,7 +269,7 @@ def test_keras_batch_norm_agrees_on_every_replica():
 
 @pytest.mark.parametrize("norm", ["bn", "sync_bn", "rbn", "frn"])
 @pytest.mark.parametrize("num_replicas", [1, 2])
-def test_padding_leaves_no_trace(norm, num_replicas):
+def test_padding_does_not_change_results(norm, num_replicas):
     class Weighted(ReplicaModel):
         """Divides by the sum of the weights."""
 
@@ -299,10 +297,10 @@ def test_padding_leaves_no_trace(norm, num_replicas):
     for present in ([1, 1, 1, 0, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]):
         present = np.array(present, "float32")
         kept = present > 0
-        rows = int(kept.sum())
+        size = int(kept.sum())
         if norm == "bn" and num_replicas == 2:
-            continue  # Its batches are those of the replicas.
-        expected = weights_after(x[kept], y[kept], np.ones(rows, "float32"))
+            continue  # Its batches are the per-replica batches.
+        expected = weights_after(x[kept], y[kept], np.ones(size, "float32"))
         if norm == "rbn" and num_replicas == 2:
             continue
         padded = np.where(kept[:, None, None, None], x, 100.0)
@@ -346,7 +344,7 @@ def test_averages_follow_their_formula_and_are_evaluated():
 
 
 def poisoned(policy, num_replicas=2, dtype="float32"):
-    """A model after three steps, the second with a NaN in one image."""
+    """Trains for three steps, the second with a NaN in one image."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(dtype)
     x, y = examples(48)
@@ -370,7 +368,7 @@ def equal(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_a_bad_step_is_left_out_and_counted():
+def test_nonfinite_step_is_skipped_and_counted():
     model, (first, second, third) = poisoned("skip")
     assert equal(first, second) and not equal(second, third)
     assert all(np.isfinite(weight).all() for weight in third)
@@ -378,7 +376,7 @@ def test_a_bad_step_is_left_out_and_counted():
     model.raise_if_not_finite()
 
 
-def test_a_bad_step_stops_all_that_follow_and_names_variables():
+def test_nonfinite_step_stops_updates_and_names_variables():
     model, (first, second, third) = poisoned("stop")
     assert equal(first, second) and equal(second, third)
     with pytest.raises(NonFiniteError, match="the loss and .* at step 2") as e:
@@ -387,12 +385,12 @@ def test_a_bad_step_stops_all_that_follow_and_names_variables():
     assert any("kernel" in name for name in e.value.names)
 
 
-def test_without_a_policy_the_weights_are_lost_as_in_keras():
+def test_without_a_policy_weights_become_nan_as_in_keras():
     _, (_, second, _) = poisoned(None)
     assert any(np.isnan(weight).any() for weight in second)
 
 
-def test_an_overflow_halves_the_scale_and_is_no_bad_step():
+def test_overflow_halves_the_loss_scale_and_is_not_counted():
     keras.config.set_dtype_policy("mixed_float16")
     x, y = examples(16)
     with scope(2):
@@ -419,11 +417,11 @@ def test_an_overflow_halves_the_scale_and_is_no_bad_step():
         ({"accumulation_steps": 0}, "accumulation_steps=0"),
         ({"ema_decay": 1.0}, "ema_decay=1.0"),
         ({"nan_policy": "ignore"}, "nan_policy='ignore'"),
-        ({"clip_norm": -1}, "positive number. Received: clip_norm=-1"),
-        ({"clip_norm": 1, "clip_value": 2}, "one way at most.*clip_value=2"),
+        ({"clip_norm": -1}, "positive. Received: clip_norm=-1"),
+        ({"clip_norm": 1, "clip_value": 2}, "only one of.*clip_value=2"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments, message):
+def test_invalid_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
         ReplicaModel(network("frn"), **arguments)
 
@@ -433,7 +431,7 @@ def test_arguments_that_cannot_be_are_refused(arguments, message):
     [
         (
             keras.optimizers.SGD(gradient_accumulation_steps=2),
-            "takes `accumulation_steps`",
+            "Pass `accumulation_steps`",
         ),
         (
             keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
@@ -442,12 +440,14 @@ def test_arguments_that_cannot_be_are_refused(arguments, message):
         (keras.optimizers.SGD(clipvalue=1.0), "clip_value=1.0, clip_norm=2"),
     ],
 )
-def test_an_optimizer_that_does_the_same_is_refused(optimizer, message):
+def test_optimizer_that_repeats_work_of_the_step_raises(optimizer, message):
     model = ReplicaModel(network("frn"), clip_norm=2)
     with pytest.raises(ValueError, match=message):
         model.compile(optimizer, "mse")
 
 
-def test_a_share_that_cannot_be_split_is_named():
-    with pytest.raises(ValueError, match="accumulation_steps=3, rows=16"):
+def test_uneven_microbatches_raise():
+    with pytest.raises(
+        ValueError, match="accumulation_steps=3, per-replica .*=16"
+    ):
         gradients_of(2, accumulation_steps=3)

@@ -1,4 +1,4 @@
-"""Plain `fit` on two workers, as two processes on the loopback."""
+"""Training with `fit` on two workers, as two local processes."""
 
 import json
 import os

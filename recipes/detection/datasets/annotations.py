@@ -53,7 +53,7 @@ class Split:
         name: `f(index)` returns a description of the image and its location
             for messages.
         annotations: `f()` returns the list of `Annotation`s by index, read
-            once. Their boxes are those of `read` in pixels.
+            once. They have the boxes of `read`, in pixels.
         path: `f(index)` returns the path of the image's file; None if images
             are not stored as files.
     """

@@ -6,7 +6,7 @@ The folder has the layout of COCO's archives,
   train2017/*.jpg                        val2017/*.jpg
 
 (or with the images in images/train2017 and images/val2017, or all in images),
-or that of a Roboflow export:
+or of a Roboflow export:
 
   train/_annotations.coco.json           valid/_annotations.coco.json
   train/*.jpg                            valid/*.jpg

@@ -1,28 +1,33 @@
-"""Images with boxes by the name of a dataset, every example by its number."""
+"""Opens a detection dataset by its name.
+
+To add a dataset, write a module with a function that returns a `Source`, and
+add it to `DATASETS`.
+"""
 
 import pathlib
 
 from recipes.detection.datasets import coco_folder
 from recipes.detection.datasets import tfds
 from recipes.detection.datasets import trees
-from recipes.detection.datasets.annotations import Annotation
-from recipes.detection.datasets.annotations import Source
-from recipes.detection.datasets.annotations import Split
 
-__all__ = ["Annotation", "Source", "Split", "open_source"]
+# Datasets outside TFDS: `f(config)` returns a `Source`.
+DATASETS = {"trees": lambda config: trees.open_trees(config.data_dir)}
 
 
 def open_source(config):
-    """The source that `config.dataset` names.
+    """Opens the dataset that `config.dataset` names.
 
     Args:
-        config: Has `dataset`: `"folder:PATH"`, `"trees"` or the name of a TFDS
-            set, such as `"coco/2017"`; `data_dir`: path of the folder that
-            sets are in or are put into, None for that of TFDS; and
-            `on_bad_image`.
+        config: Config with `dataset`: `"folder:PATH"`, a name in `DATASETS` or
+            the name of a TFDS dataset, such as `"coco/2017"`; `data_dir`: path
+            of the folder with the prepared datasets, None for the default of
+            TFDS; and `on_bad_image`.
+
+    Returns:
+        A `Source`.
 
     Raises:
-        RecipeError: if there is no such dataset, or it cannot be had.
+        RecipeError: if the dataset is unknown or cannot be read or prepared.
     """
     kind, _, path = config.dataset.partition(":")
     if kind == "folder":
@@ -30,6 +35,6 @@ def open_source(config):
             pathlib.Path(path).expanduser(),
             skips=config.on_bad_image == "skip",
         )
-    if config.dataset == "trees":
-        return trees.open_trees(config.data_dir)
-    return tfds.open_set(config)
+    if config.dataset in DATASETS:
+        return DATASETS[config.dataset](config)
+    return tfds.open_dataset(config, (*DATASETS, "folder:PATH"))

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets of images with boxes, every example by its number."""
+"""Opens detection datasets of TensorFlow Datasets with random access."""
 
 import dataclasses
 import functools
@@ -14,29 +14,28 @@ from recipes.detection.datasets.annotations import Source
 from recipes.detection.datasets.annotations import Split
 from recipes.errors import RecipeError
 
-OWN = ("trees", "folder:PATH")
-KNOWN = ("coco/2017", "coco/2014", "voc/2007", "voc/2012")
+EXAMPLES = ("coco/2017", "coco/2014", "voc/2007", "voc/2012")
 IMAGE_ID = "image/id"
-# What says of a box that what is found there does not count: VOC leaves out of
-# its metric what is hard to find, as COCO does its crowds.
+# Features that mark boxes to ignore in the evaluation: VOC ignores difficult
+# objects, as COCO ignores crowds.
 CROWD_KEYS = ("is_crowd", "is_difficult")
-# The numbers from 1 to 90 that COCO gives to none of its 80 categories. TFDS
-# counts them from 0 on, in the same order.
+# Category ids between 1 and 90 that COCO does not use. The labels of TFDS are
+# numbered from 0 without gaps, in the same order.
 COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Keys:
-    """What the features of a set are called.
+    """Names of the features of a dataset.
 
     Attributes:
         image: The image.
-        image_id: Its number, or None.
-        objects: The sequence of objects, of which the rest are parts.
-        box: Where an object is.
-        label: What it is.
-        crowd: See `CROWD_KEYS`; None where a set has none of them.
-        area: Its area in square pixels, or None.
+        image_id: The id of the image, or None.
+        objects: The sequence of objects, which contains the following features.
+        box: The box.
+        label: The class label.
+        crowd: The first of `CROWD_KEYS` in the dataset, or None.
+        area: The area in square pixels, or None.
     """
 
     image: str
@@ -48,26 +47,33 @@ class _Keys:
     area: str | None
 
 
-def open_set(config):
-    """The source that the TFDS set `config.dataset` is.
+def open_dataset(config, other_names=()):
+    """Opens the TFDS dataset `config.dataset`.
+
+    Args:
+        config: Config with `dataset` and `data_dir`.
+        other_names: Names of datasets outside TFDS, for the error message.
+
+    Returns:
+        A `Source`.
 
     Raises:
-        RecipeError: if there is no such set, it has no boxes, or it is not
-            prepared and cannot be.
+        RecipeError: if the dataset does not exist, has no boxes, or cannot be
+            prepared.
     """
-    builder = tfds_reader.get_builder(config, OWN, KNOWN)
+    builder = tfds_reader.get_builder(config, other_names, EXAMPLES)
     features = builder.info.features
-    keys = _keys(features)
+    keys = _find_keys(features)
     if keys is None:
         raise RecipeError(
-            f"--dataset={config.dataset} is no detection set, which has an "
-            "image and a sequence of objects with a box and a class label. "
+            f"--dataset={config.dataset} is not a detection dataset. It needs "
+            "an image, and a sequence of objects with a box and a class label. "
             f"Its features are {', '.join(features)}."
         )
     tfds_reader.prepare_builder(builder)
     splits = builder.info.splits
     names = [n for n in tfds_reader.EVAL_SPLITS if n in splits]
-    parse = _parser(features, keys)
+    parse = _make_parser(features, keys)
     train, evaluation = (
         next((s for s in found if _has_boxes(s, parse)), None)
         for found in (
@@ -85,23 +91,23 @@ def open_set(config):
     return Source(
         class_names=tuple(label.names),
         category_ids=_category_ids(builder, label.num_classes),
-        train=_split(train, parse),
-        evaluation=_split(evaluation, parse),
+        train=_make_split(train, parse),
+        evaluation=_make_split(evaluation, parse),
     )
 
 
-def _keys(features):
-    """The `_Keys` of a set, or None where it has no boxes."""
-    images = _of_kind(features, tfds.features.Image)
+def _find_keys(features):
+    """Returns the `_Keys` of a dataset, or None without boxes."""
+    images = _names_of_type(features, tfds.features.Image)
     has_id = IMAGE_ID in features and features[IMAGE_ID].np_dtype == np.int64
     for objects, sequence in features.items():
         if not isinstance(sequence, tfds.features.Sequence):
             continue
-        parts = sequence.feature
-        if not isinstance(parts, tfds.features.FeaturesDict):
+        object_features = sequence.feature
+        if not isinstance(object_features, tfds.features.FeaturesDict):
             continue
-        boxes = _of_kind(parts, tfds.features.BBoxFeature)
-        labels = _of_kind(parts, tfds.features.ClassLabel)
+        boxes = _names_of_type(object_features, tfds.features.BBoxFeature)
+        labels = _names_of_type(object_features, tfds.features.ClassLabel)
         if images and boxes and labels:
             return _Keys(
                 image="image" if "image" in images else images[0],
@@ -109,12 +115,14 @@ def _keys(features):
                 objects=objects,
                 box=boxes[0],
                 label="label" if "label" in labels else labels[0],
-                crowd=next((k for k in CROWD_KEYS if k in parts), None),
-                area="area" if "area" in parts else None,
+                crowd=next(
+                    (k for k in CROWD_KEYS if k in object_features), None
+                ),
+                area="area" if "area" in object_features else None,
             )
 
 
-def _of_kind(features, kind):
+def _names_of_type(features, kind):
     return [key for key, each in features.items() if isinstance(each, kind)]
 
 
@@ -125,21 +133,20 @@ def _category_ids(builder, num_classes):
     return tuple(ids)
 
 
-def _parser(features, keys):
-    """`f(record)`: see `Split.read`; besides, `areas` and `image_id`.
+def _make_parser(features, keys):
+    """Returns `f(record)`, which parses a record as in `Split.read`.
 
-    Both are -1 where the set does not have them.
+    Its result also contains `areas` and `image_id`, which are -1 in datasets
+    without them.
     """
-    parts = features[keys.objects].feature
+    object_features = features[keys.objects].feature
     objects = {keys.box, keys.label, keys.crowd, keys.area} - {None}
-    wanted = {
-        key: features[key] for key in {keys.image, keys.image_id} - {None}
-    }
-    wanted[keys.objects] = tfds.features.Sequence(
-        {key: parts[key] for key in objects}
+    used = {key: features[key] for key in {keys.image, keys.image_id} - {None}}
+    used[keys.objects] = tfds.features.Sequence(
+        {key: object_features[key] for key in objects}
     )
-    # What is not wanted, such as masks, is not even read.
-    partial = tfds.features.FeaturesDict(wanted)
+    # Unused features, such as masks, are not even read.
+    partial = tfds.features.FeaturesDict(used)
     skip = {keys.image: tfds.decode.SkipDecoding()}
 
     def parse(record):
@@ -163,20 +170,20 @@ def _parser(features, keys):
     return parse
 
 
-def _records(info):
+def _open_records(info):
     return tf.data.TFRecordDataset([str(path) for path in info.filepaths])
 
 
 def _has_boxes(info, parse):
-    """Whether any image of a split has some: COCO's test split has none."""
-    found = _records(info).map(
+    """Returns True if any image has boxes: COCO's test split has none."""
+    found = _open_records(info).map(
         lambda record: tf.shape(parse(record)["boxes"])[0] > 0,
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return any(found.as_numpy_iterator())
 
 
-def _split(info, parse):
+def _make_split(info, parse):
     _, index, name = tfds_reader.index_split(info)
 
     def read(i):
@@ -184,14 +191,14 @@ def _split(info, parse):
         keys = ("image", "boxes", "labels", "is_crowd")
         return {key: example[key] for key in keys}
 
-    def measured(record):
+    def measure(record):
         example = parse(record)
-        return {**example, "image": _size(example["image"])}
+        return {**example, "image": _read_size(example["image"])}
 
     @functools.cache
     def annotate():
-        examples = _records(info).map(
-            measured, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        examples = _open_records(info).map(
+            measure, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         return [
             _annotation(i, example)
@@ -203,10 +210,10 @@ def _split(info, parse):
     )
 
 
-def _size(encoded):
-    """Height and width of an image file's bytes; 0 where they are no image.
+def _read_size(encoded):
+    """Returns height and width of an encoded image; 0 if it is invalid.
 
-    Such an image is named when it is decoded, or is left out then.
+    Invalid images are reported or skipped when they are decoded.
     """
     sizes = tf.data.Dataset.from_tensors(encoded).map(annotations.image_size)
     none = tf.data.Dataset.from_tensors(tf.zeros(2, tf.int32))

@@ -1,8 +1,8 @@
-"""Tiles of aerial photos with boxes around trees: --dataset=trees.
+"""The dataset `trees`: tiles of aerial photos with boxes around trees.
 
-Real and small: one photo is for training, three photos of other places are for
-evaluation, so that a good score there would mean that what was learned holds
-elsewhere. With a single photo to learn from, it does not go far.
+A small, real dataset: one photo for training, and three photos of other places
+for evaluation. With a single training photo, evaluation scores stay low: the
+dataset shows that a detector learns, not that it generalizes.
 """
 
 import contextlib
@@ -31,38 +31,41 @@ PHOTOS = {
 }
 FOLDER = "tree_tiles"
 SIZE = 128
-# A box belongs to a tile that holds at least this share of its area.
+# A tile contains a box with at least this fraction of its area inside.
 MIN_INSIDE = 0.5
 
 
 def open_trees(data_dir=None):
-    """The source, whose files are made where they are not there yet.
+    """Opens the dataset, and prepares its files first if necessary.
 
     Args:
-        data_dir: Path of the folder in which there is a folder `tree_tiles`, or
-            in which it is made; None for that of TFDS.
+        data_dir: Path of the folder that contains the folder `tree_tiles`, or
+            in which it is created; None for the default of TFDS.
+
+    Returns:
+        A `Source`.
 
     Raises:
-        RecipeError: if the photos cannot be had, or the folder not written.
+        RecipeError: if the photos cannot be downloaded, or the folder cannot be
+            written.
     """
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR)
     root = data_dir.expanduser() / FOLDER
     if not root.exists():
-        _make(root)
+        _prepare(root)
     return coco_folder.open_folder(root)
 
 
-def tiles(photo, boxes):
-    """The whole tiles of a photo; what is left at its right and bottom is not.
+def split_into_tiles(photo, boxes):
+    """Splits a photo into tiles and drops remainders at the right and bottom.
 
     Args:
         photo: uint8 `(height, width, 3)`.
-        boxes: Rows of left, top, right, bottom, in pixels.
+        boxes: List of `[left, top, right, bottom]` in pixels.
 
     Yields:
-        `(top, left, pixels, inside)`, where `inside` is float64 `(n, 4)`: the
-        boxes of the tile, left, top, right, bottom, clipped to it and in its
-        own pixels.
+        `(top, left, pixels, boxes)`, where the boxes are float64 `(n, 4)`,
+        `[left, top, right, bottom]` in pixels of the tile and clipped to it.
     """
     boxes = np.array(boxes, np.float64).reshape(-1, 4)
     areas = _area(boxes)
@@ -80,10 +83,10 @@ def _area(boxes):
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
-def _make(root):
-    """Makes the folder, whole or not at all."""
+def _prepare(root):
+    """Writes the folder atomically."""
     print(
-        f"fetching {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
+        f"downloading {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
         f"{root}"
     )
     with contextlib.ExitStack() as stack:
@@ -97,27 +100,27 @@ def _make(root):
                 deepforest_photos.open_wheel(root.parent)
             )
             archive = stack.enter_context(zipfile.ZipFile(wheel))
-            made = pathlib.Path(partial) / FOLDER
-            _write(archive, made)
-            # Another run may have been faster.
+            new = pathlib.Path(partial) / FOLDER
+            _write(archive, new)
+            # Another run may have written it meanwhile.
             if not root.exists():
-                os.rename(made, root)
+                os.rename(new, root)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise RecipeError(
-                f"--dataset=trees cannot be made in {root}: {error}. Another "
-                "--data_dir may do."
+                f"--dataset=trees cannot be written to {root}: {error}. Set "
+                "another --data_dir."
             ) from error
 
 
 def _write(archive, root):
-    """The tiles, as PNG files, and their boxes, as COCO lays them out."""
+    """Writes the tiles as PNG files, and their boxes in COCO's layout."""
     (root / "annotations").mkdir(parents=True)
     for split, photos in PHOTOS.items():
         (root / split).mkdir()
         images, annotations = [], []
         for name in photos:
             photo, boxes = deepforest_photos.read_photo(archive, name)
-            for top, left, pixels, inside in tiles(photo, boxes):
+            for top, left, pixels, inside in split_into_tiles(photo, boxes):
                 file_name = f"{name}_{top}_{left}.png"
                 encoded = tf.io.encode_png(pixels).numpy()
                 (root / split / file_name).write_bytes(encoded)
@@ -132,7 +135,7 @@ def _write(archive, root):
         }
         path = root / "annotations" / f"instances_{split}.json"
         path.write_text(json.dumps(content))
-        with_trees = len({row["image_id"] for row in annotations})
+        with_trees = len({each["image_id"] for each in annotations})
         print(
             f"{split}: {len(images)} tiles of {SIZE}x{SIZE} pixels, "
             f"{with_trees} of them with {len(annotations)} trees"

@@ -4,12 +4,9 @@ import pytest
 import tensorflow as tf
 
 from recipes.classification import datasets
-from recipes.classification import keras_augment
-from recipes.classification import mixup
 from recipes.classification import preprocessing
-from recipes.classification import rand_augment
+from recipes.classification import random_augment
 from recipes.data import input_pipeline
-from recipes.data import stateless
 from tests import tfds_archives
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
@@ -129,7 +126,7 @@ def test_rand_augment_changes_more_the_stronger_it_is(channels):
     changes = []
     for strength in (1e-3, 3.0, 10.0):
         config = make_config(rand_augment=strength)
-        layer = keras_augment.make(config, channels)
+        layer = random_augment.make_random_augment(config, channels)
         outputs = drawn(lambda seed, layer=layer: layer(image, seed))
         assert all(output.shape == image.shape for output in outputs)
         assert min(output.min() for output in outputs) >= 0
@@ -139,33 +136,15 @@ def test_rand_augment_changes_more_the_stronger_it_is(channels):
     assert np.mean(changes[0]) < np.mean(changes[1]) < np.mean(changes[2])
 
 
-@pytest.mark.parametrize("name", rand_augment.RandAugment._AUGMENT_LAYERS)
-def test_an_operation_without_strength_does_nothing(name):
-    seeds = stateless.Seeds()
-    layer = getattr(rand_augment.RandAugment(0.0, seeds), name)
-    image = tf.constant(picture()[None], tf.float32)
-    seeds.start(tf.constant([0, 1], tf.int64))
-    drawn = layer.get_random_transformation(image, seed=seeds)
-    output = layer.transform_images(image, drawn)
-    if name in ("auto_contrast", "equalization"):
-        assert np.abs(output - image).max() > 5
-    else:
-        np.testing.assert_allclose(output, image, atol=1.01)
-
-
-def test_rand_augment_turns_as_far_as_its_paper():
-    layer = rand_augment.RandAugment(10.0, stateless.Seeds())
-    least, most = layer.random_rotation.factor
-    assert (least * 360, most * 360) == pytest.approx((-30, 30))
-
-
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_color_jitter_has_the_strength_it_is_given(channels, policy):
     keras.config.set_dtype_policy(policy)
     image = tf.constant(picture(16, 16, channels), tf.float32)
     for strength, low, high in ((1e-4, 0.0, 0.5), (0.5, 5.0, 60.0)):
-        layer = keras_augment.make(make_config(color_jitter=strength), channels)
+        layer = random_augment.make_random_augment(
+            make_config(color_jitter=strength), channels
+        )
         outputs = drawn(lambda seed, layer=layer: layer(image, seed), 20)
         change = np.mean([np.abs(output - image).mean() for output in outputs])
         assert low <= change <= high
@@ -174,7 +153,9 @@ def test_color_jitter_has_the_strength_it_is_given(channels, policy):
 
 def test_random_erasing_leaves_most_of_the_image():
     image = tf.constant(picture(32, 32), tf.float32)
-    layer = keras_augment.make(make_config(random_erasing=0.25), 3)
+    layer = random_augment.make_random_augment(
+        make_config(random_erasing=0.25), 3
+    )
     shares = [
         np.mean((output != image.numpy()).any(-1))
         for output in drawn(lambda seed: layer(image, seed), 60)
@@ -182,59 +163,3 @@ def test_random_erasing_leaves_most_of_the_image():
     # A side may cover one more pixel than it is long.
     assert max(shares) <= (0.25**0.5 + 1 / 32) ** 2
     assert 0.2 < np.mean(np.array(shares) > 0) < 0.8
-
-
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "both"])
-def test_labels_are_mixed_as_images_are(kind):
-    flags = {"mixup": 0.5, "cutmix": 1.0}
-    if kind != "both":
-        flags = {kind: flags[kind]}
-    mix = tf.function(mixup.make_mixup(make_config(**flags), 12, 0))
-    # Image i is i all over, and its label is i: the mean of a mixture is
-    # that of its labels.
-    labels = np.arange(12)
-    images = np.tile(labels[:, None, None, None], (1, 7, 5, 3))
-    weights = (labels != 3).astype(np.float32)
-    partners = 0
-    for step in range(5):
-        batch = images.astype(np.float32), labels, weights
-        mixed, targets, kept = mix(tf.constant(step, tf.int64), batch)
-        np.testing.assert_array_equal(kept, weights)
-        assert targets.dtype == tf.float32 and targets.shape == (12, 12)
-        np.testing.assert_allclose(np.sum(targets, 1), 1, rtol=1e-6)
-        np.testing.assert_allclose(
-            np.mean(mixed, (1, 2, 3)), targets.numpy() @ labels, atol=1e-4
-        )
-        # The image of weight 0 stays alone.
-        assert targets[3, 3] == 1
-        assert not np.delete(targets[:, 3], 3).any()
-        partners += np.count_nonzero(np.diag(targets) < 1)
-    assert partners > 20
-
-
-def test_each_batch_takes_one_of_mixup_and_cutmix():
-    mix = tf.function(mixup.make_mixup(make_config(mixup=1, cutmix=1), 8, 0))
-    images = np.tile(np.arange(8.0)[:, None, None, None], (1, 8, 8, 1))
-    batch = images.astype(np.float32), np.arange(8), np.ones(8, np.float32)
-    kinds = set()
-    for step in range(12):
-        mixed, _, _ = mix(tf.constant(step, tf.int64), batch)
-        kinds.add(bool(np.ptp(mixed, (1, 2, 3)).max() > 0))
-    assert kinds == {False, True}
-
-
-def test_workers_and_steps_mix_differently():
-    batch = (
-        np.random.default_rng(0).normal(size=(8, 4, 4, 1)).astype(np.float32),
-        np.arange(8),
-        np.ones(8, np.float32),
-    )
-    targets = [
-        mixup.make_mixup(make_config(mixup=1.0), 8, pipeline)(
-            tf.constant(step, tf.int64), batch
-        )[1].numpy()
-        for pipeline, step in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 0))
-    ]
-    np.testing.assert_array_equal(targets[0], targets[4])
-    distinct = {target.tobytes() for target in targets}
-    assert len(distinct) == 4

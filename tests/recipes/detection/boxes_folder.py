@@ -20,7 +20,7 @@ def box(number, image_id, bbox, category_id=3, **more):
 
 
 def content():
-    """The annotations of a split; image 20 has none."""
+    """Returns the annotations of a split; image 20 has none."""
     images = [
         {"id": i, "file_name": f"{i}.jpg", "height": h, "width": w}
         for i, (h, w) in SIZES.items()
@@ -39,7 +39,7 @@ def content():
     }
 
 
-# Of each layout: where the annotations are, and where the images.
+# The annotation file and the image folder of both splits, for each layout.
 LAYOUTS = {
     "coco": {
         "annotations/instances_train2017.json": "train2017",

@@ -1,8 +1,7 @@
-"""COCO in small: its archives, and the set that TFDS makes of them.
+"""Prepares a small version of COCO from archives in its format.
 
-A rectangle of one of three colors is an object of the kind of that color, in
-front of noise: something that a small detector learns. Written as COCO writes
-its files, and prepared by TFDS' own `coco/2017`.
+Objects are rectangles in front of noise, whose color is their category, which a
+small detector can learn. TFDS' own `coco/2017` prepares the archives.
 """
 
 import json
@@ -14,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
-# The numbers of COCO's 80 categories, as its annotations list them.
+# Ids of COCO's 80 categories in the order of its annotation files.
 CATEGORY_IDS = (
     *range(1, 12),
     *range(13, 26),
@@ -28,13 +27,13 @@ CATEGORY_IDS = (
     *range(84, 91),
 )
 # Person, car and dog.
-KINDS = {1: (220, 40, 40), 3: (40, 200, 60), 18: (50, 70, 230)}
+CATEGORIES = {1: (220, 40, 40), 3: (40, 200, 60), 18: (50, 70, 230)}
 NOISE = (90, 160)
 URL = "http://images.cocodataset.org/"
 
 
 def prepare(data_dir, num_train, num_val, size=(96, 128)):
-    """Prepares `coco/2017` in a folder, where a run then finds it.
+    """Prepares a small `coco/2017` in a folder.
 
     Of each split, the first image has a crowd and the last has no object.
 
@@ -42,11 +41,11 @@ def prepare(data_dir, num_train, num_val, size=(96, 128)):
         data_dir: Path of the folder, `--data_dir` of a run.
         num_train: Number of training images, at least 2.
         num_val: Number of evaluation images, at least 2.
-        size: Height and width of the images, in pixels.
+        size: Height and width of the images in pixels.
 
     Returns:
-        Dict from `"train2017"` and `"val2017"` to the content of the file of
-        annotations of that split.
+        Dict from `"train2017"` and `"val2017"` to the content of the annotation
+        file of the split.
     """
     data_dir = pathlib.Path(data_dir)
     counts = {"train2017": num_train, "val2017": num_val}
@@ -71,7 +70,9 @@ def prepare(data_dir, num_train, num_val, size=(96, 128)):
     builder = tfds.builder("coco/2017", data_dir=data_dir)
     downloads = data_dir / "downloads"
     for place, files in archives.items():
-        _put(downloads / "coco", builder.url_infos[URL + place], place, files)
+        _write_archive(
+            downloads / "coco", builder.url_infos[URL + place], place, files
+        )
     settings = tfds.download.DownloadConfig(try_download_gcs=False)
     builder.download_and_prepare(
         download_dir=downloads, download_config=settings
@@ -80,27 +81,27 @@ def prepare(data_dir, num_train, num_val, size=(96, 128)):
 
 
 def draw(count, size, seed):
-    """Images and what is on them.
+    """Draws images and returns them with their annotations.
 
     Args:
-        count: How many images, the first with a crowd, the last with nothing.
-        size: Their height and width, in pixels.
-        seed: Of the pictures, and the id of the first image.
+        count: Number of images. The first has a crowd, the last no object.
+        size: Height and width in pixels.
+        seed: Random seed, and id of the first image.
 
     Returns:
-        Dict from a file's name to the bytes of a JPEG; the annotations, as
-        COCO's files hold them.
+        `(images, content)`: dict from file name to the bytes of a JPEG file,
+        and the content of the annotation file.
     """
     generator = np.random.default_rng(seed)
     images, rows, annotations = {}, [], []
     for i in range(count):
         pixels = generator.integers(*NOISE, (*size, 3), np.uint8)
-        # Numbers with gaps, as COCO's are.
+        # Ids with gaps, as in COCO.
         image_id = seed + 3 * i
         num_objects = 0 if i == count - 1 else int(generator.integers(1, 4))
         for j in range(num_objects):
-            kind = int(generator.choice(list(KINDS)))
-            bbox = _paint(pixels, KINDS[kind], generator)
+            kind = int(generator.choice(list(CATEGORIES)))
+            bbox = _paint(pixels, CATEGORIES[kind], generator)
             annotations.append(
                 {
                     "id": 10 * len(annotations) + seed,
@@ -121,25 +122,25 @@ def draw(count, size, seed):
 
 
 def _paint(pixels, color, generator):
-    """Paints a rectangle somewhere: its left, top, width and height."""
+    """Paints a random rectangle and returns left, top, width and height."""
     (height, top), (width, left) = (
-        _place(generator, side) for side in pixels.shape[:2]
+        _random_extent(generator, side) for side in pixels.shape[:2]
     )
     pixels[top : top + height, left : left + width] = color
     return [left, top, width, height]
 
 
-def _place(generator, side):
-    """An extent, and where it begins."""
+def _random_extent(generator, side):
+    """Returns a random extent and its start."""
     extent = int(generator.integers(side // 4, side // 2 + 1))
     return extent, int(generator.integers(0, side - extent + 1))
 
 
-def _put(folder, info, place, files):
-    """An archive where TFDS keeps what it has downloaded.
+def _write_archive(folder, info, place, files):
+    """Writes an archive to the download folder of TFDS.
 
-    Its name tells the checksum of COCO's own, which TFDS compares only once,
-    after the download.
+    Its name contains the checksum of the original archive, which TFDS verifies
+    only once, after the download.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / resource.get_dl_fname(URL + place, info.checksum)

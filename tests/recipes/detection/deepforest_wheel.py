@@ -1,4 +1,4 @@
-"""The wheel of deepforest, downloaded once a machine."""
+"""Downloads the wheel of deepforest once per machine."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ CACHE = pathlib.Path(tempfile.gettempdir()) / "keras_norm_wheels"
 
 
 def wheel():
-    """The path of the wheel; skips the test where it cannot be had."""
+    """Returns the path of the wheel; skips the test if it is unavailable."""
     CACHE.mkdir(exist_ok=True)
     try:
         with deepforest_photos.open_wheel(CACHE) as found:

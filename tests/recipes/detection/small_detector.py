@@ -1,4 +1,4 @@
-"""A small detector on drawn images: what tests of training run."""
+"""Builds and runs a small detector on drawn images for tests."""
 
 import json
 
@@ -27,7 +27,7 @@ TINY = {
 
 
 def folder(root, num_train=12, num_eval=5):
-    """A folder in COCO's layout; its path as a dataset."""
+    """Writes a folder in COCO's layout and returns it as `--dataset`."""
     (root / "annotations").mkdir(parents=True)
     for first, (split, count) in enumerate(
         {"train2017": num_train, "val2017": num_eval}.items()
@@ -37,18 +37,18 @@ def folder(root, num_train=12, num_eval=5):
         for name, data in images.items():
             (root / split / name).write_bytes(data)
         path = root / "annotations" / f"instances_{split}.json"
-        # Three kinds are drawn; all 80 would only take time.
+        # Three categories are drawn. All 80 would only take time.
         content["categories"] = [
             category
             for category in content["categories"]
-            if category["id"] in coco_archive.KINDS
+            if category["id"] in coco_archive.CATEGORIES
         ]
         path.write_text(json.dumps(content))
     return f"folder:{root}"
 
 
 def classifier(path, norm="bn", size=32, **arguments):
-    """A classifier of four convolutions with maps of the strides 8, 16, 32."""
+    """Saves a classifier with feature maps of the strides 8, 16 and 32."""
     norm = keras_norm.get(norm, **arguments)
     inputs = x = keras.Input((size, size, 3))
     for i, strides in enumerate((4, 2, 2, 2)):
@@ -63,7 +63,7 @@ def classifier(path, norm="bn", size=32, **arguments):
 
 
 def arguments(**flags):
-    """Flags as a command line has them."""
+    """Returns flags as command-line arguments."""
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
@@ -72,11 +72,11 @@ def make_config(**flags):
 
 
 def run_only(workdir, **flags):
-    """Runs what may write nothing down."""
+    """Runs a config in a workdir."""
     runner.run(make_config(workdir=str(workdir), **flags), TASK)
 
 
 def run(workdir, **flags):
-    """Runs and returns what the run wrote down."""
+    """Runs a config and returns the content of summary.json."""
     run_only(workdir, **flags)
     return json.loads((workdir / "summary.json").read_text())

@@ -5,7 +5,7 @@ from recipes.detection.anchors import Anchors
 from recipes.errors import RecipeError
 
 
-def test_anchors_stand_in_the_order_of_level_row_column_scale_ratio():
+def test_anchors_are_ordered_by_level_row_column_scale_ratio():
     ratios = (0.5, 1.0, 3.0)
     anchors = Anchors(96, 3, 5, size=2.5, num_scales=2, ratios=ratios)
     expected = []
@@ -35,7 +35,7 @@ def test_anchors_stand_in_the_order_of_level_row_column_scale_ratio():
     assert anchors.num_anchors == 6 * (12**2 + 6**2 + 3**2)
 
 
-def test_the_paper_has_nine_anchors_from_32_to_813_pixels():
+def test_default_anchors_match_the_paper():
     anchors = Anchors(1024, 3, 7)
     assert anchors.num_per_location == 9
     assert anchors.num_anchors == 196_416
@@ -44,7 +44,7 @@ def test_the_paper_has_nine_anchors_from_32_to_813_pixels():
     assert sides.max() == pytest.approx(812.7, abs=0.1)
 
 
-def test_boxes_are_made_once_and_cannot_be_changed():
+def test_boxes_are_cached_and_read_only():
     anchors = Anchors(64, 3, 4)
     assert anchors.boxes is anchors.boxes
     with pytest.raises(ValueError, match="read-only"):
@@ -56,17 +56,17 @@ def test_boxes_are_made_once_and_cannot_be_changed():
     ("size", "nearest"),
     [(100, (64, 128)), (30, (64, 128)), (0, (64, 128)), (200, (192, 256))],
 )
-def test_a_pyramid_must_divide_its_image(size, nearest):
+def test_image_size_must_be_a_multiple_of_the_stride(size, nearest):
     with pytest.raises(RecipeError) as raised:
         Anchors(size, 3, 6)
     assert str(raised.value) == (
-        f"--image_size={size} cannot be divided by the pyramid, whose coarsest "
-        "level 6 has a stride of 64: choose a multiple of 64, such as "
-        f"{nearest[0]} or {nearest[1]}."
+        "--image_size must be a multiple of 64, the stride of the coarsest "
+        f"level 6, such as {nearest[0]} or {nearest[1]}. "
+        f"Received: image_size={size}"
     )
 
 
-def test_a_pyramid_needs_a_level():
-    with pytest.raises(RecipeError, match="--max_level=3 .*--min_level=5"):
+def test_max_level_below_min_level_is_rejected():
+    with pytest.raises(RecipeError, match="max_level=3, min_level=5"):
         Anchors(128, 5, 3)
     assert Anchors(128, 3, 3).num_anchors == 9 * 16**2

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from recipes.detection import boxes
 
-# One is empty, one turned about in both directions, one in one.
+# One is empty, one has both edge pairs reversed, and one has one pair reversed.
 ODD = [[3, 4, 3, 9], [8, 8, 2, 2], [1, 7, 5, 4]]
 
 
@@ -15,8 +15,8 @@ def random_boxes(count, seed, extent=50.0):
     return corners.reshape(count, 4).astype(np.float32)
 
 
-def shared(a, b):
-    """Area that two boxes share, in float64."""
+def intersection(a, b):
+    """Computes the intersection of two boxes in float64."""
     sides = [
         min(float(a[i + 2]), float(b[i + 2])) - max(float(a[i]), float(b[i]))
         for i in range(2)
@@ -25,14 +25,14 @@ def shared(a, b):
 
 
 def own(box):
-    return shared(box, box)
+    return intersection(box, box)
 
 
 def table(a, b, entry):
     return np.array([[entry(x, y) for y in b] for x in a])
 
 
-def test_overlaps():
+def test_iou_and_coverage():
     a = np.concatenate([random_boxes(7, 0), np.float32(ODD)])
     b = np.concatenate([random_boxes(5, 1), np.float32(ODD), a[:1]])
     iou = boxes.iou(a, b)
@@ -40,11 +40,13 @@ def test_overlaps():
     expected = table(
         a,
         b,
-        lambda x, y: shared(x, y) / max(own(x) + own(y) - shared(x, y), 1e-9),
+        lambda x, y: (
+            intersection(x, y) / max(own(x) + own(y) - intersection(x, y), 1e-9)
+        ),
     )
     np.testing.assert_allclose(iou, expected, rtol=1e-5, atol=1e-7)
     assert iou[0, 8] == 1 and 0 < np.count_nonzero(iou) < 35
-    expected = table(a, b, lambda x, y: shared(x, y) / max(own(x), 1e-9))
+    expected = table(a, b, lambda x, y: intersection(x, y) / max(own(x), 1e-9))
     np.testing.assert_allclose(
         boxes.coverage(a, b), expected, rtol=1e-5, atol=1e-7
     )
@@ -53,7 +55,7 @@ def test_overlaps():
     )
 
 
-def test_there_may_be_no_box():
+def test_empty_lists_of_boxes():
     some, none = random_boxes(3, 0), np.zeros((0, 4), np.float32)
     assert boxes.iou(some, none).shape == (3, 0)
     assert boxes.iou(none, some).shape == (0, 3)
@@ -62,7 +64,7 @@ def test_there_may_be_no_box():
     assert boxes.area(none).shape == (0,)
 
 
-def test_overlaps_are_those_of_keras():
+def test_iou_matches_keras():
     a, b = random_boxes(7, 0), random_boxes(5, 1)
     peer = keras.utils.bounding_boxes.compute_iou(a, b, "yxyx")
     np.testing.assert_allclose(boxes.iou(a, b), peer, rtol=1e-5, atol=1e-7)
@@ -75,7 +77,7 @@ def centers_and_sides(values):
     )
 
 
-def test_deltas_lead_from_anchors_to_boxes():
+def test_encode_and_decode_match_the_formula():
     anchors, targets = random_boxes(9, 2), random_boxes(9, 3)
     deltas = tf.function(boxes.encode)(targets, anchors)
     center, side = centers_and_sides(targets)
@@ -88,7 +90,7 @@ def test_deltas_lead_from_anchors_to_boxes():
     np.testing.assert_allclose(back, targets, atol=1e-3)
 
 
-def test_deltas_to_empty_boxes_are_finite():
+def test_deltas_of_empty_boxes_are_finite():
     anchors = random_boxes(3, 2)
     deltas = boxes.encode(np.float32(ODD), anchors)
     assert np.isfinite(deltas).all()
@@ -97,7 +99,7 @@ def test_deltas_to_empty_boxes_are_finite():
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (3, 2)])
-def test_decoding_takes_any_leading_axes_and_limits_growth(leading):
+def test_decode_accepts_leading_axes_and_limits_the_size(leading):
     anchors = random_boxes(4, 2)
     generator = np.random.default_rng(0)
     deltas = generator.normal(0, 0.3, (*leading, 4, 4)).astype(np.float32)
@@ -114,7 +116,7 @@ def test_decoding_takes_any_leading_axes_and_limits_growth(leading):
     np.testing.assert_allclose(decoded, expected, rtol=1e-4, atol=1e-3)
 
 
-def test_clipping_keeps_what_is_in_the_image():
+def test_clip_keeps_the_part_inside_the_image():
     given = np.float32(
         [[-3, 4, 5, 50], [2, 3, 9, 8], [12, -9, 20, -2], [1, 35, 40, 50]]
     )

@@ -1,4 +1,4 @@
-"""recipes/coco.py on TFDS' own coco/2017, from the command line to a report."""
+"""Tests of recipes/coco.py on TFDS' coco/2017, from flags to the report."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ FLAGS = {
 
 
 def strict(path):
-    """A file of JSON, which knows no NaN."""
+    """Reads a JSON file and fails for NaN, which JSON does not have."""
 
     def refuse(name):
         raise AssertionError(f"{path} holds {name}")
@@ -42,7 +42,7 @@ def strict(path):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A run of the program, and what it was given."""
+    """A run of the program and its arguments."""
 
     folder: object
     flags: dict
@@ -69,7 +69,7 @@ def trained(tmp_path_factory):
 
 
 def evaluated(trained, **flags):
-    """What --mode=eval says of a run that is there already, in this process."""
+    """Runs --mode=eval in this process and returns its metrics."""
     flags = {**trained.flags, "mode": "eval", **flags}
     small_detector.run(
         trained.folder, **{k: v for k, v in flags.items() if k != "workdir"}
@@ -77,7 +77,7 @@ def evaluated(trained, **flags):
     return strict(trained.folder / "eval.json")
 
 
-def test_every_image_is_evaluated_once_and_the_file_is_cocos(trained):
+def test_every_image_is_evaluated_once_and_predictions_match_coco(trained):
     from pycocotools.coco import COCO as Index
     from pycocotools.cocoeval import COCOeval
 
@@ -97,14 +97,14 @@ def test_every_image_is_evaluated_once_and_the_file_is_cocos(trained):
     counted.evaluate()
     counted.accumulate()
     counted.summarize()
-    # Otherwise nothing would be said of category numbers or places.
+    # Otherwise, category ids and boxes would not be tested.
     assert last["eval/AP50"] > 0.05
     assert last["eval/AP"] == pytest.approx(counted.stats[0], abs=1e-12)
     assert last["eval/AP50"] == pytest.approx(counted.stats[1], abs=1e-12)
     assert last["eval/AR100"] == pytest.approx(counted.stats[8], abs=1e-12)
 
 
-def test_what_is_told_on_the_way(trained):
+def test_progress_output(trained):
     assert "Traceback" not in trained.errors
     lines = trained.output.splitlines()
     assert lines[0].startswith("devices: 1 CPU as 2 replicas")
@@ -118,20 +118,20 @@ def test_what_is_told_on_the_way(trained):
     assert [row["step"] for row in evaluations] == [60, 120]
 
 
-def test_the_report_shows_the_evaluation(trained):
+def test_report_shows_the_evaluation(trained):
     page = (trained.folder / "report.html").read_text()
     for text in (
         "<h2>Evaluation images</h2>",
         'src="data:image/jpeg;base64,',
         "<h2>AP by class</h2>",
-        # As TFDS names COCO's category 3.
+        # Name of COCO's category 3 in TFDS.
         "<td>category 3</td>",
         "AP50, last",
         "images evaluated",
         "start on coco/2017",
     ):
         assert text in page
-    # Of 80 classes, those that are annotated in the evaluation images.
+    # Only classes that are annotated in the evaluation images are listed.
     kinds = {row["category_id"] for row in trained.content["annotations"]}
     assert page.count("<td>category ") <= len(kinds)
     classes = strict(trained.folder / "per_class.json")
@@ -147,7 +147,7 @@ def test_the_report_shows_the_evaluation(trained):
         pytest.param(2, 2, "last", marks=pytest.mark.long),
     ],
 )
-def test_ap_is_the_same_on_any_replicas(
+def test_ap_does_not_depend_on_the_replicas(
     trained, num_replicas, eval_batch_size, checkpoint
 ):
     before = rows(trained.folder)
@@ -168,8 +168,8 @@ def test_ap_is_the_same_on_any_replicas(
     assert rows(trained.folder) == before
 
 
-def test_a_file_of_the_network_has_the_same_ap(trained, tmp_path, capsys):
-    """With the training images besides, in a workdir of its own."""
+def test_saved_model_has_the_same_ap(trained, tmp_path, capsys):
+    """Evaluates the training images as well, in another workdir."""
     small_detector.run(
         tmp_path / "run",
         **{k: v for k, v in trained.flags.items() if k != "workdir"}
@@ -194,7 +194,7 @@ def test_a_file_of_the_network_has_the_same_ap(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     "checkpoint", ["last", pytest.param("model.keras", marks=pytest.mark.long)]
 )
-def test_a_trained_detector_is_exported(trained, capsys, checkpoint):
+def test_export_of_a_trained_detector(trained, capsys, checkpoint):
     if checkpoint != "last":
         checkpoint = str(trained.folder / checkpoint)
     flags = {k: v for k, v in trained.flags.items() if k != "workdir"}
@@ -209,14 +209,16 @@ def test_a_trained_detector_is_exported(trained, capsys, checkpoint):
     assert facts["compared_detections"] > 0
 
 
-def test_a_classifier_is_no_checkpoint_of_a_detector(trained):
+def test_classifier_is_rejected_as_a_checkpoint(trained):
     start = trained.flags["init_model"]
-    with pytest.raises(RecipeError, match=f"{start} is no detector: train one"):
+    with pytest.raises(
+        RecipeError, match=f"{start} is not a detector. Train one"
+    ):
         evaluated(trained, checkpoint=start)
 
 
 @pytest.mark.long
-def test_a_run_may_go_on_with_other_devices(tmp_path):
+def test_run_resumes_on_other_devices(tmp_path):
     flags = {
         "dataset": small_detector.folder(tmp_path / "drawn"),
         "init_model": small_detector.classifier(
@@ -237,7 +239,7 @@ def test_a_run_may_go_on_with_other_devices(tmp_path):
     )
 
 
-def test_a_dry_run_says_what_would_be_done(tmp_path, capsys):
+def test_dry_run_describes_the_run(tmp_path, capsys):
     small_detector.run_only(
         tmp_path / "run",
         dataset=small_detector.folder(tmp_path / "drawn"),
@@ -275,7 +277,7 @@ def test_help_explains_every_flag():
         (["trees"], "error: unexpected argument 'trees': every setting is a"),
     ],
 )
-def test_what_no_flag_is_ends_in_a_line(arguments, message):
+def test_unknown_argument_prints_a_one_line_error(arguments, message):
     code, output, errors = finish(*arguments, program=COCO)
     assert code == 1
     assert message in output + errors
@@ -291,7 +293,7 @@ def test_what_no_flag_is_ends_in_a_line(arguments, message):
         ("val2017", "skip"),
     ],
 )
-def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
+def test_undecodable_image(tmp_path, caplog, where, on_bad_image):
     root = tmp_path / "drawn"
     dataset = small_detector.folder(root, 8, 4)
     images = sorted((root / where).iterdir())
@@ -303,7 +305,7 @@ def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
         ),
         "train_steps": 2,
         "on_bad_image": on_bad_image,
-        # What trains on the image needs no evaluation.
+        # A bad training image needs no evaluation.
         "mode": "train" if where == "train2017" else "train_and_eval",
     }
     if on_bad_image == "fail":
@@ -321,7 +323,7 @@ def test_an_image_that_cannot_be_decoded(tmp_path, caplog, where, on_bad_image):
 
 @pytest.fixture
 def bad_coco(tmp_path, monkeypatch):
-    """coco/2017 with a text in the place of its second evaluation image."""
+    """Prepares coco/2017 with text as its second evaluation image."""
     draw = coco_archive.draw
 
     def draw_text(count, size, seed):
@@ -342,8 +344,8 @@ def bad_coco(tmp_path, monkeypatch):
     }
 
 
-def test_a_bad_image_of_tfds_has_no_size(bad_coco):
-    """And its boxes none: it is named, or left out, once it is decoded."""
+def test_bad_tfds_image_has_size_0(bad_coco):
+    """Its boxes have no area. It is reported or skipped when it is decoded."""
     made = input_pipeline.make_data(
         small_detector.make_config(**bad_coco), small_detector.TASK
     )
@@ -353,7 +355,7 @@ def test_a_bad_image_of_tfds_has_no_size(bad_coco):
 
 
 @pytest.mark.long
-def test_a_bad_image_of_tfds_is_named_or_left_out(bad_coco, tmp_path):
+def test_bad_tfds_image_is_reported_or_skipped(bad_coco, tmp_path):
     with pytest.raises(RecipeError, match="Unknown image .* of validation, re"):
         small_detector.run(tmp_path / "fail", **bad_coco)
     flags = {**bad_coco, "on_bad_image": "skip"}

@@ -10,7 +10,7 @@ from recipes.detection import coco_metric
 from recipes.errors import RecipeError
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# In floating point 0.7 lies below the 70th of them: COCO counts so.
+# As in COCO: in floating point, 0.7 is below the 70th value.
 RECALLS = np.linspace(0, 1, 101)
 RANGES = {
     "": (0, 1e10),
@@ -36,7 +36,7 @@ def area(boxes):
 
 
 def annotate(image_id, boxes, labels=None, crowd=None, areas=None):
-    """An annotation whose boxes are of class 0 and no crowds."""
+    """Returns an annotation, by default of class 0 and without crowds."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     zeros = np.zeros(len(boxes))
     return Annotation(
@@ -49,7 +49,7 @@ def annotate(image_id, boxes, labels=None, crowd=None, areas=None):
 
 
 def detect(boxes, scores=None, labels=None):
-    """Detections of class 0, the first the surest."""
+    """Returns detections, by default of class 0 with falling scores."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     default = 1 - np.arange(len(boxes)) / 256
     return coco_metric.Detections(
@@ -60,18 +60,18 @@ def detect(boxes, scores=None, labels=None):
 
 
 def ap(annotations, detections, category_ids=(1,)):
-    return coco_metric.average_precision(annotations, detections, category_ids)
+    return coco_metric.evaluate(annotations, detections, category_ids).summary
 
 
-# One of 100 x 50 pixels, one of 40 x 60, and one that touches neither.
+# 100 x 50 pixels, 40 x 60 pixels, and a box that touches neither.
 BOX = [10.0, 20.0, 110.0, 70.0]
 OTHER = [200.0, 300.0, 240.0, 360.0]
 EMPTY = [400.0, 600.0, 450.0, 650.0]
 
 
-def test_perfect_boxes_have_an_ap_of_one():
+def test_perfect_boxes_have_ap_1():
     generator = np.random.default_rng(0)
-    # As small as a pixel, where digits that are left out count most.
+    # Boxes down to one pixel, where rounding matters most.
     corner = generator.uniform(0, 300, (30, 2))
     size = generator.uniform(1, 150, (30, 2)) ** (generator.random((30, 1)))
     boxes = np.concatenate([corner, corner + size], -1)
@@ -86,7 +86,7 @@ def test_perfect_boxes_have_an_ap_of_one():
     assert counted.class_ap == pytest.approx((1, 1, 1))
 
 
-def test_a_false_detection_above_the_true_one_halves_precision():
+def test_false_positive_with_a_higher_score_halves_ap():
     scores = ap([annotate(1, BOX)], [detect([EMPTY, BOX])])
     assert scores["AP50"] == scores["AP"] == pytest.approx(0.5)
     assert scores["AR1"] == 0.0
@@ -95,15 +95,15 @@ def test_a_false_detection_above_the_true_one_halves_precision():
     assert below["AP"] == pytest.approx(1.0)
 
 
-def test_one_of_two_boxes_fills_the_recalls_up_to_a_half():
+def test_finding_one_of_two_boxes_gives_half_the_recalls():
     scores = ap([annotate(1, [BOX, OTHER])], [detect(BOX)])
-    # 0, 0.01, ..., 0.5 of 0, 0.01, ..., 1.
+    # Recalls 0, 0.01, ..., 0.5 of 0, 0.01, ..., 1.
     assert scores["AP"] == pytest.approx(51 / 101)
     assert scores["AR100"] == 0.5
 
 
-def test_a_loose_box_counts_at_the_thresholds_it_reaches():
-    # 62 of 100 rows: an IoU of 0.62, beyond 0.5, 0.55 and 0.6.
+def test_loose_box_counts_at_the_thresholds_below_its_iou():
+    # 62 of 100 rows: an IoU of 0.62, above 0.5, 0.55 and 0.6.
     loose = [10.0, 20.0, 72.0, 70.0]
     scores = ap([annotate(1, BOX)], [detect(loose)])
     assert scores["AP50"] == pytest.approx(1.0)
@@ -111,14 +111,14 @@ def test_a_loose_box_counts_at_the_thresholds_it_reaches():
     assert scores["AP"] == pytest.approx(0.3)
 
 
-def test_rows_and_columns_are_not_mixed_up():
+def test_x_and_y_are_not_swapped():
     transposed = [BOX[1], BOX[0], BOX[3], BOX[2]]
     assert ap([annotate(1, BOX)], [detect(transposed)])["AP50"] == 0.0
-    (row,) = coco_metric.predictions([annotate(1, BOX)], [detect(BOX)], (1,))
+    (row,) = coco_metric.to_predictions([annotate(1, BOX)], [detect(BOX)], (1,))
     assert row["bbox"] == [20, 10, 50, 100]
 
 
-def test_detections_in_a_crowd_are_neither_right_nor_wrong():
+def test_detections_in_a_crowd_do_not_count():
     crowd = [200.0, 200.0, 500.0, 700.0]
     inside = [[210.0, 220.0 + 40 * i, 250.0, 250.0 + 40 * i] for i in range(9)]
     found = [detect([*inside, BOX])]
@@ -129,16 +129,16 @@ def test_detections_in_a_crowd_are_neither_right_nor_wrong():
     assert ap([annotate(1, BOX)], found)["AP"] == pytest.approx(0.1)
 
 
-def test_a_box_that_is_found_twice_counts_once():
+def test_second_detection_of_a_box_is_a_false_positive():
     truths = [annotate(1, [BOX, OTHER])]
     scores = ap(truths, [detect([BOX, BOX, OTHER])])
-    # Precision 1 up to a recall of 0.5, then 2 of 3.
+    # Precision 1 up to a recall of 0.5, then 2/3.
     assert scores["AP"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
-def test_classes_are_averaged_and_keep_their_order():
+def test_ap_averages_classes_and_keeps_their_order():
     truths = [annotate(1, [BOX, OTHER], [0, 2])]
-    # Ids that fall, so that pycocotools has the classes in another order.
+    # Falling ids, which pycocotools sorts in another order.
     found = [detect([BOX, EMPTY, OTHER], labels=[0, 2, 2])]
     counted = coco_metric.evaluate(truths, found, (90, 40, 3))
     assert counted.summary["AP"] == pytest.approx(0.75)
@@ -151,7 +151,7 @@ def test_classes_are_averaged_and_keep_their_order():
         counted.per_class(("cat", "dog"))
 
 
-def test_the_annotated_area_tells_small_from_large():
+def test_object_size_is_the_annotated_area():
     scores = ap([annotate(1, BOX, areas=[900])], [detect(BOX)])
     assert scores["AP_small"] == pytest.approx(1.0)
     assert scores["AR_small"] == 1.0
@@ -159,13 +159,13 @@ def test_the_annotated_area_tells_small_from_large():
         assert math.isnan(scores[name]), name
 
 
-def test_detections_on_an_image_without_boxes_are_false():
+def test_detections_on_an_image_without_boxes_are_false_positives():
     truths = [annotate(1, BOX), annotate(2, [])]
     found = [detect(BOX, [0.5]), detect(EMPTY, [0.75])]
     assert ap(truths, found)["AP"] == pytest.approx(0.5)
 
 
-def test_nothing_found_is_zero_and_nothing_annotated_nan():
+def test_no_detections_give_0_and_no_annotations_give_nan():
     scores = ap([annotate(1, BOX), annotate(2, [])], [detect([]), detect([])])
     assert scores["AP"] == scores["AP_medium"] == scores["AR100"] == 0.0
     assert math.isnan(scores["AP_small"])
@@ -174,23 +174,23 @@ def test_nothing_found_is_zero_and_nothing_annotated_nan():
     assert all(map(math.isnan, ap([], []).values()))
 
 
-def test_a_hundred_detections_of_a_class_count():
+def test_at_most_100_detections_per_class_count():
     false = [EMPTY] * 99
     truths = [annotate(1, BOX)]
     assert ap(truths, [detect([*false, BOX])])["AP"] == pytest.approx(0.01)
     assert ap(truths, [detect([*false, EMPTY, BOX])])["AP"] == 0.0
 
 
-def test_one_evaluation_tells_nothing(capfd):
+def test_evaluation_prints_nothing(capfd):
     ap([annotate(1, BOX)], [detect(BOX)])
     assert capfd.readouterr() == ("", "")
 
 
-def test_images_that_do_not_fit_are_rejected():
+def test_invalid_images_are_rejected():
     one, two = annotate(1, BOX), annotate(2, BOX)
     with pytest.raises(ValueError, match="2 annotations, 1 detections"):
         ap([one, two], [detect(BOX)])
-    with pytest.raises(ValueError, match="Image 1 comes twice"):
+    with pytest.raises(ValueError, match="unique. Received: 1 twice"):
         ap([one, two, one], [detect(BOX)] * 3)
 
 
@@ -202,13 +202,13 @@ def test_images_that_do_not_fit_are_rejected():
         detect([10, 70, 110, 20]),
     ],
 )
-def test_detections_that_cannot_be_are_rejected(found):
+def test_invalid_detections_are_rejected(found):
     with pytest.raises(ValueError, match="on image 4 must be finite"):
         ap([annotate(3, BOX), annotate(4, BOX)], [detect(BOX), found])
 
 
 @pytest.mark.parametrize("label", [-1, 1])
-def test_labels_without_a_class_are_rejected(label):
+def test_invalid_labels_are_rejected(label):
     wanted = "Labels of image 4 must be from 0 to 0"
     with pytest.raises(ValueError, match=wanted):
         ap([annotate(4, BOX)], [detect(BOX, labels=[label])])
@@ -216,18 +216,18 @@ def test_labels_without_a_class_are_rejected(label):
         ap([annotate(4, BOX, [label])], [detect(BOX)])
 
 
-def test_without_pycocotools_the_error_tells_how_to_get_it(monkeypatch):
-    coco_metric.require()
+def test_missing_pycocotools_error_has_the_install_command(monkeypatch):
+    coco_metric.require_pycocotools()
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     with pytest.raises(RecipeError, match="pip install pycocotools"):
         ap([annotate(1, BOX)], [detect(BOX)])
 
 
-# What follows is counted anew, in NumPy.
+# Reference implementation in NumPy.
 
 
 def overlaps(boxes, truths, crowd):
-    """IoU `(m, n)`; with a crowd the share of the detection inside it."""
+    """Computes the IoU `(m, n)`; for crowds, the covered fraction."""
     table = np.zeros((len(boxes), len(truths)))
     for i, a in enumerate(np.asarray(boxes, np.float64)):
         for j, b in enumerate(np.asarray(truths, np.float64)):
@@ -240,7 +240,7 @@ def overlaps(boxes, truths, crowd):
 
 
 def match(truth, found, label, threshold, area_range, limit):
-    """Number of boxes, and the outcomes of an image as (score, is right)."""
+    """Returns the number of boxes and `(score, is_correct)` of an image."""
     mine, other = truth.labels == label, found.labels == label
     boxes, scores = found.boxes[other], found.scores[other]
     order = np.argsort(-scores, kind="stable")[:limit]
@@ -268,7 +268,7 @@ def match(truth, found, label, threshold, area_range, limit):
 
 
 def curve(truths, found, label, threshold, area_range, limit):
-    """AP over 101 recalls and the largest recall; None without a box."""
+    """Returns AP over 101 recalls and the largest recall, or None."""
     images = sorted(
         zip(truths, found, strict=True), key=lambda x: x[0].image_id
     )
@@ -288,10 +288,10 @@ def curve(truths, found, label, threshold, area_range, limit):
 
 
 def oracle(truths, found, num_classes):
-    """COCO's 12 numbers in order, and the AP of each class."""
+    """Returns COCO's 12 metrics in order, and the AP of each class."""
 
     def table(area_range, limit=100):
-        """AP and recall by class and threshold, `(k, 10, 2)`."""
+        """Returns AP and recall by class and threshold, `(k, 10, 2)`."""
         return np.array(
             [
                 [
@@ -320,9 +320,9 @@ def oracle(truths, found, num_classes):
 
 
 def scene(generator, image_id, num_classes):
-    """Boxes of all sizes, and detections near them and elsewhere."""
+    """Draws boxes of all sizes, and detections near them and elsewhere."""
     num_boxes, num_found = generator.integers(0, 9), generator.integers(0, 26)
-    # On a grid, so that nothing is rounded.
+    # On a grid, so that no value is rounded.
     corner = generator.integers(0, 600, (num_boxes, 2)) / 4
     size = generator.choice([60, 200, 900], (num_boxes, 1)) / 4
     size = np.round(size * generator.uniform(0.6, 1.5, (num_boxes, 2)), 1)
@@ -346,13 +346,13 @@ def scene(generator, image_id, num_classes):
         near = np.where(is_near[:, None], np.round(moved, 3), near)
         is_same = is_near & (generator.random(num_found) < 0.9)
         new_labels = np.where(is_same, labels[which], new_labels)
-    # Steps of 1 / 64, so that some are equal.
+    # Multiples of 1 / 64, so that some scores are equal.
     scores = generator.integers(1, 64, num_found) / 64
     return truth, detect(near, scores, new_labels)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_scenes_agree_with_numpy(seed):
+def test_random_scenes_match_numpy(seed):
     generator = np.random.default_rng(seed)
     ids = generator.permutation(40)[:7]
     scenes = [scene(generator, int(i), 3) for i in ids]
@@ -364,12 +364,12 @@ def test_random_scenes_agree_with_numpy(seed):
     for name, value in expected.items():
         assert counted.summary[name] == pytest.approx(value, nan_ok=True), name
     assert counted.class_ap == pytest.approx(class_ap, nan_ok=True)
-    # Whatever the order of the images, even where scores are equal.
+    # Independent of the image order, even for equal scores.
     backwards = ap(truths[::-1], found[::-1], (5, 61, 9))
     assert backwards == pytest.approx(counted.summary, nan_ok=True)
 
 
-def test_a_file_of_predictions_has_the_ap_that_was_counted(tmp_path):
+def test_predictions_file_has_the_same_ap(tmp_path):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -377,7 +377,7 @@ def test_a_file_of_predictions_has_the_ap_that_was_counted(tmp_path):
     truths, found = zip(
         *[scene(generator, i, 2) for i in (3, 8, 5)], strict=True
     )
-    # Digits beyond those that are written.
+    # More digits than the file has.
     found = [
         dataclasses.replace(
             each,

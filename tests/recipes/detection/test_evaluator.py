@@ -1,4 +1,4 @@
-"""Decoding and suppression against NumPy; an evaluation from end to end."""
+"""Tests of decoding and NMS against NumPy, and of a whole evaluation."""
 
 import json
 
@@ -12,7 +12,7 @@ from recipes.detection import decoder as detections_lib
 from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 from recipes.detection.anchors import Anchors
-from recipes.detection.evaluator import AveragePrecision
+from recipes.detection.evaluator import DetectionEvaluator
 from recipes.training import distribution
 from recipes.training.compiled_steps import CompiledSteps
 from tests import tfds_archives
@@ -27,7 +27,7 @@ def sigmoid(x):
 
 
 def overlap(a, b):
-    """IoU of two boxes."""
+    """Computes the IoU of two boxes."""
     height = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     width = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
     areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
@@ -35,7 +35,7 @@ def overlap(a, b):
 
 
 def decoded(deltas, anchors):
-    """Boxes within the image, float64."""
+    """Decodes and clips boxes in float64."""
     anchors, deltas = np.float64(anchors), np.float64(deltas)
     sides = anchors[:, 2:] - anchors[:, :2]
     centers = anchors[:, :2] + sides / 2 + deltas[:, :2] * sides
@@ -45,7 +45,7 @@ def decoded(deltas, anchors):
 
 
 def suppressed(boxes, scores, max_detections, least=0.05, most=0.5):
-    """Greedy, class by class: rows of box, score and class, the best first."""
+    """Applies greedy NMS per class and returns box, score and class."""
     found = []
     for label in range(scores.shape[1]):
         kept = []
@@ -59,15 +59,17 @@ def suppressed(boxes, scores, max_detections, least=0.05, most=0.5):
 
 
 def layer(anchors, max_detections=100):
-    return detections_lib.Detections(anchors, SIZE, 0.05, 0.5, max_detections)
+    return detections_lib.DetectionDecoder(
+        anchors, SIZE, 0.05, 0.5, max_detections
+    )
 
 
 def rows(found, i):
-    """What the layer found on an image, as the oracle has it."""
+    """Returns the layer's detections in the format of the oracle."""
     count = int(found["num_detections"][i])
     columns = [found["boxes"][i], found["scores"][i, :, None]]
     every = np.concatenate([*columns, found["classes"][i, :, None]], 1)
-    # What is left over is zeros.
+    # The padding is 0.
     assert not every[count:].any()
     return every[:count]
 
@@ -80,7 +82,7 @@ def random_outputs(num_anchors, num_classes, batch=2):
 
 
 @pytest.mark.parametrize("max_detections", [7, 100])
-def test_decoding_and_suppression_are_those_of_numpy(max_detections):
+def test_decoding_and_nms_match_numpy(max_detections):
     anchors = Anchors(SIZE, 4, 5, 2.0).boxes
     logits, deltas = random_outputs(len(anchors), 3)
     found = layer(anchors, max_detections)({"classes": logits, "boxes": deltas})
@@ -94,7 +96,7 @@ def test_decoding_and_suppression_are_those_of_numpy(max_detections):
         np.testing.assert_allclose(rows(found, i), expected, atol=2e-4)
 
 
-def test_boxes_of_two_classes_at_one_place_both_stay():
+def test_equal_boxes_of_two_classes_are_both_kept():
     anchors = np.array([[8, 8, 40, 40], [9, 8, 40, 40]], "float32")
     logits = np.array([[[2.0, 1.0, -9.0], [1.5, 3.0, -9.0]]], "float32")
     found = layer(anchors)(
@@ -108,14 +110,14 @@ def test_boxes_of_two_classes_at_one_place_both_stay():
     np.testing.assert_allclose(rows(found, 0), expected, rtol=1e-5)
 
 
-def test_of_many_anchors_those_of_the_highest_scores_are_looked_at():
-    """The scores rise with the number of the anchor, each in a cell alone."""
+def test_only_anchors_with_the_highest_scores_are_decoded():
+    """Scores rise with the index of the anchor, and boxes do not overlap."""
     num_anchors = detections_lib.NUM_CANDIDATES + 1200
     cells = np.stack(np.divmod(np.arange(num_anchors), 80), 1) * 0.75
     anchors = np.concatenate([cells, cells + 0.5], 1).astype("float32")
     logits = np.full((2, num_anchors, 2), -20.0, "float32")
     logits[0, :, 1] = np.linspace(-1, 4, num_anchors)
-    # In the second image they fall, and the class is the other one.
+    # In the second image, scores fall and belong to the other class.
     logits[1, :, 0] = np.linspace(4, -1, num_anchors)
     generator = np.random.default_rng(1)
     deltas = generator.uniform(-0.2, 0.2, (2, num_anchors, 4))
@@ -129,12 +131,12 @@ def test_of_many_anchors_those_of_the_highest_scores_are_looked_at():
         assert (rows(found, i)[:, 5] == 1 - i).all()
 
 
-# Of unequal aspects, one wider than the network's input, one smaller.
+# Different aspect ratios; one wider than the input of the network, one smaller.
 SIZES = [(40, 90), (100, 30), (64, 64), (23, 37), (51, 50)]
 
 
 def unequal(root):
-    """A folder of such images, objects of three kinds on them, one a crowd."""
+    """Writes a folder of such images with three categories and a crowd."""
     generator = np.random.default_rng(3)
     images, boxes = [], []
     for number, (height, width) in enumerate(SIZES, start=11):
@@ -181,24 +183,24 @@ def dataset(tmp_path_factory):
 
 
 class Perfect:
-    """Says of every evaluation image exactly what training asks for.
+    """Trainer whose outputs equal the targets of every evaluation image.
 
     Args:
         config: A `DetectionConfig`.
-        made: Its `Data`.
+        made: The `Data` of the run.
     """
 
     def __init__(self, config, made):
         self.config, self.data, self.model = config, made, self._call
         self.images, logits, deltas = [], [], []
-        example = preprocessing.evaluation(config)
+        example = preprocessing.evaluation_preprocessing(config)
         for i, annotation in enumerate(made.source.evaluation.annotations()):
             encoded = made.source.evaluation.read(i)["image"]
             image, boxes, keep = example(
                 tf.io.decode_image(encoded, 3), annotation.boxes, None
             )
             assert keep.numpy().all()
-            classes, to_boxes = label_encoder.assign(
+            classes, to_boxes = label_encoder.assign_targets(
                 boxes,
                 annotation.labels,
                 annotation.is_crowd,
@@ -217,10 +219,10 @@ class Perfect:
         return contextlib.nullcontext()
 
     def make_evaluator(self, steps):
-        return AveragePrecision(self, steps)
+        return DetectionEvaluator(self, steps)
 
     def _call(self, images, training):
-        """Looks up which image it is."""
+        """Returns the outputs for images that it identifies by their pixels."""
         differences = images[:, None] - self.images
         squares = tf.reduce_sum(differences**2, axis=(2, 3, 4))
         which = tf.argmin(squares, axis=1)
@@ -228,7 +230,7 @@ class Perfect:
 
 
 def evaluated(dataset, folder, num_replicas=1, **flags):
-    """Values of an evaluation of `Perfect`, and where it wrote."""
+    """Evaluates `Perfect` and returns the metrics and the config."""
     config = small_detector.make_config(
         dataset=dataset,
         workdir=str(folder),
@@ -247,7 +249,7 @@ def evaluated(dataset, folder, num_replicas=1, **flags):
 @pytest.mark.parametrize(
     ("num_replicas", "eval_batch_size"), [(1, 2), (2, 4), (4, 8)]
 )
-def test_perfect_outputs_give_an_ap_of_1(
+def test_perfect_outputs_give_ap_1(
     dataset, tmp_path, num_replicas, eval_batch_size
 ):
     values, steps = evaluated(
@@ -258,7 +260,7 @@ def test_perfect_outputs_give_an_ap_of_1(
     assert values["AR100"] == pytest.approx(1.0, abs=1e-9)
     found = json.loads((tmp_path / "predictions.json").read_text())
     annotations = steps.data.source.evaluation.annotations()
-    # Every box once, in the pixels of its own image; no crowd.
+    # Every box except the crowd once, in the pixels of its original image.
     expected = sorted(
         (a.image_id, (3, 5, 7)[label], *box)
         for a in annotations
@@ -277,7 +279,7 @@ def test_perfect_outputs_give_an_ap_of_1(
     assert classes == {f"kind {i}": pytest.approx(1.0) for i in (3, 5, 7)}
 
 
-def test_training_images_are_evaluated_beside_them(dataset, tmp_path):
+def test_training_images_can_be_evaluated_as_well(dataset, tmp_path):
     values, _ = evaluated(dataset, tmp_path, 2, eval_train=True)
     assert values["training_AP"] == pytest.approx(1.0, abs=1e-9)
     train, evaluation = (
@@ -287,22 +289,20 @@ def test_training_images_are_evaluated_beside_them(dataset, tmp_path):
     assert train == evaluation and len(train) == 3 * len(SIZES) - 1
 
 
-def test_half_of_what_is_found_is_half_of_the_recall(dataset, tmp_path):
+def test_max_detections_limits_the_recall(dataset, tmp_path):
     one, _ = evaluated(dataset, tmp_path, max_detections=1)
     # 14 objects on 5 images.
     assert one["AR1"] == one["AR100"] < 0.7
     assert 0 < one["AP"] < 0.7
 
 
-def test_nothing_found_is_0_and_all_of_a_class_missing_is_null(
-    dataset, tmp_path
-):
+def test_no_detections_give_0_and_classes_without_boxes_null(dataset, tmp_path):
     values, _ = evaluated(dataset, tmp_path, score_threshold=1.0)
     assert values["AP"] == 0.0
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
 
 
-def test_a_class_of_which_nothing_is_annotated_has_no_ap(tmp_path):
+def test_class_without_annotations_has_no_ap(tmp_path):
     dataset = unequal(tmp_path / "set")
     path = tmp_path / "set" / "annotations" / "instances_val.json"
     content = json.loads(path.read_text())
@@ -321,7 +321,9 @@ def test_a_class_of_which_nothing_is_annotated_has_no_ap(tmp_path):
     assert classes["kind 5"] is None and classes["kind 3"] == 1.0
 
 
-def test_pycocotools_is_asked_for_at_once(dataset, tmp_path, monkeypatch):
+def test_missing_pycocotools_is_an_error_before_training(
+    dataset, tmp_path, monkeypatch
+):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

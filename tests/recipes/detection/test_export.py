@@ -1,4 +1,4 @@
-"""Exported detectors against the Keras model, and what is refused."""
+"""Tests of exported detectors against the Keras model, and of errors."""
 
 import dataclasses
 import importlib.util
@@ -38,10 +38,10 @@ def dataset(tmp_path_factory):
 
 
 def network(dataset, folder, norm="frn", **flags):
-    """A detector that is sure of some of what it sees, and its run."""
+    """Builds a detector with some high scores, and its config and data."""
     arguments = {"groups": 4} if norm == "gn" else {}
     folder.mkdir(exist_ok=True)
-    # No map of one position, which instance norm refuses.
+    # Instance norm rejects maps of a single position.
     start = small_detector.classifier(
         folder / "start.keras", norm, 64, **arguments
     )
@@ -56,7 +56,7 @@ def network(dataset, folder, norm="frn", **flags):
         **flags,
     )
     made = input_pipeline.make_data(config, small_detector.TASK)
-    model = build.make(config, made)
+    model = build.build_detector(config, made)
     generator = np.random.default_rng(2)
     for head in ("class_head", "box_head"):
         kernel, bias = model.get_layer(f"{head}_out").weights
@@ -78,18 +78,16 @@ def images(count):
         *ONNX,
     ],
 )
-def test_boxes_are_decoded_and_suppressed_in_the_file(
-    dataset, tmp_path, name, norm
-):
+def test_file_decodes_boxes_and_applies_nms(dataset, tmp_path, name, norm):
     config, made, model = network(
         dataset, tmp_path, norm, export_format=name, max_detections=20
     )
-    line = export.write(config, made, model)
+    line = export.export_detector(config, made, model)
     folder = tmp_path / "export" / name
     assert line.startswith(f"export: {folder}, ")
     chosen = formats.FORMATS[name]
     run = chosen.load(str(folder / chosen.file))
-    layer = decoder.of(config)
+    layer = decoder.make_decoder(config)
     for count in (1, 2, 5):
         expected = layer(model(images(count), training=False))
         expected = {k: v.numpy() for k, v in expected.items()}
@@ -100,7 +98,8 @@ def test_boxes_are_decoded_and_suppressed_in_the_file(
         for key, values in expected.items():
             assert found[key].shape == values.shape
         assert (
-            export.difference(found, expected, (count, 64, 64, 3), 0.05) < 1e-4
+            export.largest_difference(found, expected, (count, 64, 64, 3), 0.05)
+            < 1e-4
         )
 
     facts = json.loads((folder / "export.json").read_text())
@@ -143,14 +142,14 @@ def shortened(found):
     ("wrong", "number"),
     [(shifted, r"1.6e-02"), (relabelled, "inf"), (shortened, "")],
 )
-def test_a_wrong_file_is_refused_and_leaves_nothing(
+def test_wrong_file_is_rejected_and_removed(
     dataset, tmp_path, monkeypatch, wrong, number
 ):
     config, made, model = network(dataset, tmp_path, max_detections=500)
     chosen = formats.FORMATS["saved_model"]
 
     class Written:
-        """What is written is not looked at: that is tested above."""
+        """Writes a placeholder; the content is tested above."""
 
         def write(self, built, path):
             self.network = built
@@ -165,14 +164,14 @@ def test_a_wrong_file_is_refused_and_leaves_nothing(
     written = Written()
     broken = dataclasses.replace(chosen, write=written.write, load=written.load)
     monkeypatch.setitem(formats.FORMATS, "saved_model", broken)
-    message = f"other detections than the network: difference {number}"
+    message = f"the file and the model differ by {number}"
     with pytest.raises(RecipeError, match=message):
-        export.write(config, made, model)
+        export.export_detector(config, made, model)
     assert list((tmp_path / "export").iterdir()) == []
 
 
 def found(*rows, size=5):
-    """One image with these boxes, scores and classes."""
+    """Returns detections on one image."""
     filled = np.zeros((size, 6))
     filled[: len(rows)] = np.reshape(rows, (-1, 6))
     return {
@@ -194,16 +193,16 @@ C = (5, 5, 30, 40, 0.3, 0)
     [
         (found(A, B, C), found(A, B, C), 0.0),
         (found(), found(), 0.0),
-        # As a share of the longer side.
+        # Relative to the longer side.
         (found((10, 20, 51, 60, 0.9, 1), C), found(A, C), 1 / 200),
         (found((*A[:4], 0.8, 1), C), found(A, C), 0.1),
-        # Equal boxes come in any order.
+        # The order of equal scores is arbitrary.
         (found(B, A, C), found(A, B, C), 0.0),
         (found(A, C), found(A, B, C), np.inf),
         (found(A, B, C), found(A, C), np.inf),
         (found(B, C), found(A, C), np.inf),
         (found(), found(A, C), np.inf),
-        # At the threshold, or at the last place.
+        # At the threshold, or the last of the maximum number.
         (found(A), found(A, C), 0.0),
         (found(A, C), found(A), 0.0),
         (found(A, C), found(A, (9, 9, 20, 20, 0.3004, 2)), 0.0),
@@ -211,18 +210,18 @@ C = (5, 5, 30, 40, 0.3, 0)
         (found(B, size=1), found((*A[:4], 0.9005, 1), size=1), 0.0),
         (found(B, size=1), found((*A[:4], 0.95, 1), size=1), np.inf),
         (found(A, B, size=2), found(A, C, size=2), np.inf),
-        # The least of an image is no less a detection.
+        # The detection with the lowest score of an image counts as well.
         (found(), found(A), np.inf),
-        # What is written beyond the count is no detection.
+        # Padding beyond the count is not a detection.
         ({**found(A, C), "num_detections": np.ones(1)}, found(A), 0.0),
     ],
 )
-def test_the_difference_of_two_results(actual, expected, difference):
-    got = export.difference(actual, expected, SHAPE, THRESHOLD)
+def test_difference_of_two_results(actual, expected, difference):
+    got = export.largest_difference(actual, expected, SHAPE, THRESHOLD)
     assert got == pytest.approx(difference, abs=1e-6)
 
 
-def test_the_difference_is_the_largest_of_all_images():
+def test_difference_is_the_maximum_over_images():
     both = [
         {
             key: np.concatenate([found(A, C)[key], second[key]])
@@ -230,23 +229,23 @@ def test_the_difference_is_the_largest_of_all_images():
         }
         for second in (found(A, C), found((*A[:4], 0.85, 1), C))
     ]
-    got = export.difference(*both, (2, *SHAPE[1:]), THRESHOLD)
+    got = export.largest_difference(*both, (2, *SHAPE[1:]), THRESHOLD)
     assert got == pytest.approx(0.05)
 
 
 @pytest.mark.long
-def test_half_precision_is_gone(dataset, tmp_path):
+def test_mixed_precision_is_exported_in_float32(dataset, tmp_path):
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     config, made, model = network(dataset, tmp_path, precision="mixed_bfloat16")
-    export.write(config, made, model)
+    export.export_detector(config, made, model)
     folder = tmp_path / "export" / "saved_model"
     facts = json.loads((folder / "export.json").read_text())
     assert facts["trained_in"] == ["mixed_bfloat16"]
     assert facts["dtype"] == "float32"
 
 
-def test_a_format_without_suppression_is_refused():
+def test_format_without_nms_is_rejected():
     with pytest.raises(RecipeError, match="--export_format 'litert'.*onnx"):
         small_detector.make_config(export_format="litert")

@@ -9,9 +9,9 @@ from recipes.detection.anchors import Anchors
 
 
 def oracle(boxes, labels, is_crowd, anchors):
-    """The rule, one anchor and one box at a time, in float64."""
+    """Applies the assignment rule box by box in float64."""
 
-    def shared(a, b):
+    def intersection(a, b):
         height = min(a[2], b[2]) - max(a[0], b[0])
         width = min(a[3], b[3]) - max(a[1], b[1])
         return max(height, 0.0) * max(width, 0.0)
@@ -24,7 +24,7 @@ def oracle(boxes, labels, is_crowd, anchors):
     crowded = np.zeros(len(anchors), bool)
     for i, anchor in enumerate(anchors):
         for j, box in enumerate(boxes):
-            inside = shared(anchor, box)
+            inside = intersection(anchor, box)
             if is_crowd[j]:
                 crowded[i] |= inside >= area(anchor) / 2
             elif inside > 0:
@@ -58,7 +58,7 @@ def oracle(boxes, labels, is_crowd, anchors):
 
 
 def assign(boxes, labels, is_crowd, anchors):
-    """As in the graph of an input pipeline, where n is not known."""
+    """Assigns targets in a graph with an unknown number of boxes."""
     return assigner(len(anchors), label_encoder.BLOCK_SIZE)(
         np.reshape(np.float32(boxes), (-1, 4)),
         np.array(labels, np.int64),
@@ -69,9 +69,9 @@ def assign(boxes, labels, is_crowd, anchors):
 
 @functools.cache
 def assigner(num_anchors, block_size):
-    del block_size  # The graph depends on it.
+    del block_size  # Part of the cache key, because the graph depends on it.
     return tf.function(
-        label_encoder.assign,
+        label_encoder.assign_targets,
         autograph=False,
         input_signature=[
             tf.TensorSpec((None, 4)),
@@ -94,16 +94,16 @@ def random_image(count, seed, size):
     )
 
 
-# A block of one box, of three, and of all of them.
+# Blocks of one box, of three boxes, and of all boxes.
 @pytest.mark.parametrize("block_size", [1, 3 * 756, None])
 @pytest.mark.parametrize("count", [1, 2, 7, 23])
-def test_anchors_are_assigned_as_the_rule_says(monkeypatch, count, block_size):
+def test_assignment_matches_the_rule(monkeypatch, count, block_size):
     if block_size is not None:
         monkeypatch.setattr(label_encoder, "BLOCK_SIZE", block_size)
     anchors = Anchors(64, 3, 5).boxes
     assert len(anchors) == 756
-    # Where a box lies within an anchor, so that others overlap it just as much,
-    # rounding would choose.
+    # A box inside several anchors has the same IoU with all of them, and the
+    # choice would depend on rounding.
     noise = np.random.default_rng(0).normal(0, 0.3, anchors.shape)
     anchors = anchors + noise.astype(np.float32)
     image = random_image(count, count, 64)
@@ -121,7 +121,7 @@ def test_anchors_are_assigned_as_the_rule_says(monkeypatch, count, block_size):
 ANCHORS = [[0, 0, 10, 10], [0, 10, 10, 20], [20, 0, 30, 10]]
 
 
-def test_an_image_without_boxes_is_background():
+def test_image_without_boxes_is_background():
     classes, deltas = assign([], [], [], ANCHORS)
     np.testing.assert_array_equal(classes, [-1, -1, -1])
     np.testing.assert_array_equal(deltas, np.zeros((3, 4)))
@@ -130,7 +130,7 @@ def test_an_image_without_boxes_is_background():
 @pytest.mark.parametrize(
     ("right", "expected"), [(5.01, 4), (4.95, 4), (4.05, 4), (3.9, 4)]
 )
-def test_a_box_has_its_best_anchor_whatever_the_overlap(right, expected):
+def test_box_claims_its_best_anchor_at_any_iou(right, expected):
     classes, _ = assign([[0, 0, 10, right]], [4], [False], ANCHORS)
     np.testing.assert_array_equal(classes, [expected, -1, -1])
 
@@ -138,19 +138,19 @@ def test_a_box_has_its_best_anchor_whatever_the_overlap(right, expected):
 @pytest.mark.parametrize(
     ("right", "second"), [(5.01, 4), (4.95, -2), (4.05, -2), (3.95, -1)]
 )
-def test_a_further_anchor_follows_its_overlap(right, second):
-    # The first anchor is the box itself, and claimed; the second is wider.
+def test_other_anchors_follow_the_thresholds(right, second):
+    # The first anchor equals the box and is claimed. The second one is wider.
     anchors = [[0, 0, 10, right], [0, 0, 10, 10]]
     classes, _ = assign([[0, 0, 10, right]], [4], [False], anchors)
     np.testing.assert_array_equal(classes, [4, second])
 
 
-def test_the_first_of_equal_anchors_is_claimed():
+def test_first_of_equal_anchors_is_claimed():
     classes, _ = assign([[0, 8, 10, 12]], [4], [False], ANCHORS)
     np.testing.assert_array_equal(classes, [4, -1, -1])
 
 
-def test_a_box_without_area_claims_nothing():
+def test_empty_box_claims_no_anchor():
     classes, deltas = assign(
         [[0, 0, 0, 10], [50, 50, 60, 60]], [4, 5], [False, False], ANCHORS
     )
@@ -161,7 +161,7 @@ def test_a_box_without_area_claims_nothing():
 @pytest.mark.parametrize(
     ("boxes", "expected"),
     [
-        # The larger overlap, in either order; of equal ones the first.
+        # The larger IoU wins in either order; the first of equal IoUs wins.
         ([[0, 0, 3, 10], [0, 0, 2, 10]], 4),
         ([[0, 0, 2, 10], [0, 0, 3, 10]], 5),
         ([[0, 0, 3, 10], [0, 0, 3, 10]], 4),
@@ -169,13 +169,13 @@ def test_a_box_without_area_claims_nothing():
         ([[0, 0, 8, 10], [0, 0, 8, 10]], 4),
     ],
 )
-def test_two_boxes_that_claim_one_anchor(boxes, expected):
+def test_two_boxes_claim_the_same_anchor(boxes, expected):
     classes, _ = assign(boxes, [4, 5], [False, False], ANCHORS)
     np.testing.assert_array_equal(classes, [expected, -1, -1])
 
 
 @pytest.mark.parametrize("block_size", [1, 1000])
-def test_the_first_of_equal_boxes_has_further_anchors(monkeypatch, block_size):
+def test_first_of_equal_boxes_gets_other_anchors(monkeypatch, block_size):
     monkeypatch.setattr(label_encoder, "BLOCK_SIZE", block_size)
     anchors = [[0, 0, 10, 10], [0, 0, 10, 9]]
     boxes = [[0, 0, 10, 10]] * 3
@@ -183,8 +183,8 @@ def test_the_first_of_equal_boxes_has_further_anchors(monkeypatch, block_size):
     np.testing.assert_array_equal(classes, [4, 4])
 
 
-def test_a_claim_goes_before_a_larger_overlap():
-    # The first box overlaps the second anchor by 0.6, but has a better one.
+def test_claim_takes_precedence_over_a_larger_iou():
+    # The first box has an IoU of 0.6 with the second anchor, but a better one.
     anchors = [[0, 0, 10, 16], [0, 0, 10, 10]]
     boxes = [[0, 0, 10, 16], [0, 0, 10, 3]]
     classes, deltas = assign(boxes, [4, 5], [False, False], anchors)
@@ -194,15 +194,15 @@ def test_a_claim_goes_before_a_larger_overlap():
     )
 
 
-def test_nothing_is_asked_of_anchors_in_a_crowd():
+def test_anchors_in_a_crowd_are_ignored():
     crowd, box = [0, 4, 10, 15.1], [0, 0, 10, 10]
     classes, deltas = assign([crowd], [7], [True], ANCHORS)
     np.testing.assert_array_equal(classes, [-2, -2, -1])
     assert not np.any(deltas)
-    # Half of an anchor is enough, less is not.
+    # Half of the anchor must be covered.
     crowd = [0, 5.1, 10, 15]
     classes, _ = assign([crowd], [7], [True], ANCHORS)
     np.testing.assert_array_equal(classes, [-1, -2, -1])
-    # What belongs to a box is asked for in a crowd, too.
+    # Anchors assigned to a box are not ignored in a crowd.
     classes, _ = assign([crowd, box], [7, 3], [True, False], ANCHORS)
     np.testing.assert_array_equal(classes, [3, -2, -1])

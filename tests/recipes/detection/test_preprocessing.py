@@ -17,7 +17,7 @@ def make_config(size, low=1.0, high=1.0, flip=False):
 
 
 def preparation(make, *args, **flags):
-    """The preparation within a graph that knows of no size."""
+    """Returns the preprocessing in a graph with unknown sizes."""
     return tf.function(
         make(make_config(*args, **flags)),
         autograph=False,
@@ -29,14 +29,14 @@ def preparation(make, *args, **flags):
     )
 
 
-def drawn(prepare, image, boxes, seed=0):
+def run(prepare, image, boxes, seed=0):
     boxes = np.reshape(np.float32(boxes), (-1, 4))
     outputs = prepare(image, boxes, np.array([3, seed], np.int64))
     return [output.numpy() for output in outputs]
 
 
 def painted(height, width, *boxes):
-    """A dark picture with a white box for each color channel."""
+    """Returns a dark image with one white box per color channel."""
     image = np.full((height, width, 3), 40, np.uint8)
     for channel, (ymin, xmin, ymax, xmax) in enumerate(boxes):
         image[ymin:ymax, xmin:xmax, channel] = 255
@@ -44,8 +44,8 @@ def painted(height, width, *boxes):
 
 
 def bright(image, channel):
-    """The box around what is painted white in a channel."""
-    # Halfway between what is dark and white.
+    """Returns the bounding box of the white pixels in a channel."""
+    # Halfway between dark and white.
     rows, columns = np.nonzero(image[..., channel] > 40 / 255)
     return np.array(
         [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
@@ -53,7 +53,7 @@ def bright(image, channel):
 
 
 def extent(image):
-    """Height and width of the picture, without its padding of 0."""
+    """Returns the height and width of an image without padding."""
     rows, columns = np.nonzero(np.any(image != 0, axis=-1))
     assert rows.min() == columns.min() == 0
     return rows.max() + 1, columns.max() + 1
@@ -71,7 +71,7 @@ def extent(image):
         ((3, 2), 5, (5, 3)),
     ],
 )
-def test_sizes_are_those_of_any_kind_of_number(shape, size, expected):
+def test_scaled_size_of_every_number_type(shape, size, expected):
     kinds = (int, np.int64, lambda side: tf.constant(side, tf.int32))
     for kind in kinds:
         scaled = preprocessing.scaled_size(
@@ -84,12 +84,12 @@ def test_sizes_are_those_of_any_kind_of_number(shape, size, expected):
 
 
 @pytest.mark.parametrize("shape", [(48, 75), (75, 48), (20, 31), (64, 64)])
-def test_evaluation_shows_all_of_a_picture_at_the_top_left(shape):
+def test_evaluation_shows_the_whole_image_at_the_top_left(shape):
     first, second = (6, 11, 17, 28), (2, 0, 8, 9)
     image = painted(*shape, first, second)
     boxes = np.float32([first, second])
-    output, moved, keep = drawn(
-        preparation(preprocessing.evaluation, 64), image, boxes
+    output, moved, keep = run(
+        preparation(preprocessing.evaluation_preprocessing, 64), image, boxes
     )
     assert output.shape == (64, 64, 3) and output.dtype == np.float32
     assert np.abs(output).max() <= 1
@@ -104,40 +104,48 @@ def test_evaluation_shows_all_of_a_picture_at_the_top_left(shape):
         )
 
 
-def test_a_picture_of_the_right_size_stays_as_it_is():
+def test_image_of_the_right_size_is_unchanged():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 32), image, [])
+    output, _, _ = run(
+        preparation(preprocessing.evaluation_preprocessing, 32), image, []
+    )
     assert output.dtype == np.float32
     np.testing.assert_allclose(output, image / 127.5 - 1, atol=1e-5)
 
 
-def test_padding_is_zero_and_nothing_is_beyond_the_range():
+def test_padding_is_0_and_pixels_stay_in_range():
     image = np.zeros((10, 40, 3), np.uint8)
     image[:, ::2] = 255
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 64), image, [])
+    output, _, _ = run(
+        preparation(preprocessing.evaluation_preprocessing, 64), image, []
+    )
     assert not output[16:].any()
     assert np.abs(output[:16]).min() > 0
     assert np.abs(output).max() <= 1
 
 
-def test_a_picture_is_shrunk_by_means():
-    # One of eight columns is white: without antialiasing all or nothing.
+def test_downscaling_is_antialiased():
+    # One of eight columns is white. Without antialiasing, all or no pixels are.
     image = np.zeros((256, 256, 3), np.uint8)
     image[:, ::8] = 255
-    output, _, _ = drawn(preparation(preprocessing.evaluation, 32), image, [])
+    output, _, _ = run(
+        preparation(preprocessing.evaluation_preprocessing, 32), image, []
+    )
     np.testing.assert_allclose(output, 2 / 8 - 1, atol=0.1)
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (90, 50), (64, 64)])
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (0.3, 0.9), (0.5, 2.5)])
-def test_boxes_stay_with_what_is_painted(shape, low, high):
+def test_boxes_follow_the_pixels(shape, low, high):
     first, second = (5, 9, 19, 26), (25, 20, 38, 49)
     image = painted(*shape, first, second)
     boxes = np.float32([first, second])
-    prepare = preparation(preprocessing.training, 64, low, high, flip=True)
+    prepare = preparation(
+        preprocessing.training_preprocessing, 64, low, high, flip=True
+    )
     outputs, num_seen = [], 0
     for seed in range(24):
-        output, moved, keep = drawn(prepare, image, boxes, seed)
+        output, moved, keep = run(prepare, image, boxes, seed)
         outputs.append(output)
         height, width = extent(output)
         assert (height, width) == (64, 64) or not output[height:].any()
@@ -148,7 +156,7 @@ def test_boxes_stay_with_what_is_painted(shape, low, high):
                 bright(output, channel), moved[channel], atol=1
             )
             num_seen += 1
-        again = drawn(prepare, image, boxes, seed)
+        again = run(prepare, image, boxes, seed)
         for one, other in zip((output, moved, keep), again, strict=True):
             np.testing.assert_array_equal(one, other)
     assert num_seen > 20
@@ -156,13 +164,13 @@ def test_boxes_stay_with_what_is_painted(shape, low, high):
     assert distinct == 2 if low == high else distinct > 15
 
 
-def test_a_picture_is_mirrored_within_its_extent():
-    # Narrow: the padding is at the right, mirrored or not.
+def test_flip_excludes_the_padding():
+    # A narrow image is padded at the right, flipped or not.
     image = painted(40, 10, (8, 1, 16, 4))
-    prepare = preparation(preprocessing.training, 80, flip=True)
+    prepare = preparation(preprocessing.training_preprocessing, 80, flip=True)
     seen = {0: [], 1: []}
     for seed in range(40):
-        output, moved, keep = drawn(prepare, image, [8, 1, 16, 4], seed)
+        output, moved, keep = run(prepare, image, [8, 1, 16, 4], seed)
         assert extent(output) == (80, 20)
         assert not output[:, 20:].any() and keep.all()
         is_mirrored = int(moved[0, 1] > 8)
@@ -171,24 +179,24 @@ def test_a_picture_is_mirrored_within_its_extent():
         np.testing.assert_allclose(bright(output, 0), expected, atol=1)
         seen[is_mirrored].append(seed)
     assert 10 <= len(seen[1]) <= 30
-    plain = preparation(preprocessing.training, 80)
+    plain = preparation(preprocessing.training_preprocessing, 80)
     for seed in (seen[1][0], seen[0][0]):
-        _, moved, _ = drawn(plain, image, [8, 1, 16, 4], seed)
+        _, moved, _ = run(plain, image, [8, 1, 16, 4], seed)
         np.testing.assert_allclose(moved, [[16, 2, 32, 8]], atol=1e-4)
 
 
-def test_scales_and_places_are_spread_evenly():
+def test_scales_and_crops_are_uniform():
     image = np.zeros((50, 50, 3), np.uint8)
-    prepare = preparation(preprocessing.training, 40, 0.5, 1.0)
-    sides = [extent(drawn(prepare, image, [], i)[0])[0] for i in range(150)]
+    prepare = preparation(preprocessing.training_preprocessing, 40, 0.5, 1.0)
+    sides = [extent(run(prepare, image, [], i)[0])[0] for i in range(150)]
     assert min(sides) <= 22 and max(sides) >= 38
     assert np.mean(sides) == pytest.approx(30, abs=2)
-    # Four times as large: any of 31 by 31 parts that are 10 pixels wide.
-    prepare = preparation(preprocessing.training, 10, 4.0, 4.0)
+    # Four times as large: 31 x 31 possible crops of 10 pixels.
+    prepare = preparation(preprocessing.training_preprocessing, 10, 4.0, 4.0)
     image = np.zeros((40, 40, 3), np.uint8)
     image[..., 0], image[..., 1] = np.mgrid[:40, :40]
     corners = np.array(
-        [drawn(prepare, image, [], i)[0][0, 0, :2] for i in range(300)]
+        [run(prepare, image, [], i)[0][0, 0, :2] for i in range(300)]
     )
     corners = np.round((corners + 1) * 127.5)
     for places in corners.T:
@@ -197,48 +205,59 @@ def test_scales_and_places_are_spread_evenly():
     assert abs(np.corrcoef(corners.T)[0, 1]) < 0.2
 
 
-def test_a_picture_is_mirrored_whatever_its_scale():
-    prepare = preparation(preprocessing.training, 64, 0.5, 1.0, flip=True)
+def test_flip_is_independent_of_the_scale():
+    prepare = preparation(
+        preprocessing.training_preprocessing, 64, 0.5, 1.0, flip=True
+    )
     image, box = painted(40, 40), [0, 0, 40, 10]
-    boxes = np.array([drawn(prepare, image, box, i)[1][0] for i in range(100)])
+    boxes = np.array([run(prepare, image, box, i)[1][0] for i in range(100)])
     is_mirrored, side = boxes[:, 1] > 0, boxes[:, 2]
     assert abs(np.corrcoef(is_mirrored, side)[0, 1]) < 0.4
 
 
-def test_boxes_that_are_hardly_seen_are_not_kept():
+def test_barely_visible_boxes_are_dropped():
     image = painted(40, 40)
     boxes = np.float32(
         [
             [10, 10, 30, 30],
-            [-9, 0, 10, 10],  # 10 of 19 rows are seen,
-            [-11, 0, 10, 10],  # 10 of 21.
+            [-9, 0, 10, 10],  # 10 of 19 rows are visible.
+            [-11, 0, 10, 10],  # 10 of 21 rows.
             [0, 31, 20, 48],
             [0, 31, 20, 50],
-            [5, 5, 7.1, 20],  # More than a pixel, when it is half as large,
-            [5, 5, 6.9, 20],  # and less.
+            [5, 5, 7.1, 20],  # More than one pixel at half the size.
+            [5, 5, 6.9, 20],  # Less than one pixel.
             [5, 5, 20, 6.9],
             [5, 5, 5, 20],
             [50, 50, 60, 60],
         ]
     )
     expected = [True, True, False, True, False] + [True] + [False] * 4
-    for make in (preprocessing.evaluation, preprocessing.training):
-        _, moved, keep = drawn(preparation(make, 20), image, boxes)
+    for make in (
+        preprocessing.evaluation_preprocessing,
+        preprocessing.training_preprocessing,
+    ):
+        _, moved, keep = run(preparation(make, 20), image, boxes)
         np.testing.assert_array_equal(keep, expected)
         np.testing.assert_allclose(moved, np.clip(boxes / 2, 0, 20), atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "make", [preprocessing.evaluation, preprocessing.training]
+    "make",
+    [
+        preprocessing.evaluation_preprocessing,
+        preprocessing.training_preprocessing,
+    ],
 )
-def test_boxes_end_where_the_picture_does_not_in_its_padding(make):
+def test_boxes_are_clipped_to_the_image_not_to_the_padding(make):
     boxes = np.float32([[10, 10, 24, 30], [10, 10, 38, 30], [21, 0, 40, 40]])
-    _, moved, keep = drawn(preparation(make, 40), painted(20, 40), boxes)
+    _, moved, keep = run(preparation(make, 40), painted(20, 40), boxes)
     np.testing.assert_array_equal(keep, [True, False, False])
     np.testing.assert_allclose(moved, np.clip(boxes, 0, [20, 40, 20, 40]))
 
 
-def test_an_image_may_have_no_box():
-    prepare = preparation(preprocessing.training, 32, 0.5, 2.0, flip=True)
-    _, boxes, keep = drawn(prepare, painted(20, 30), [], 1)
+def test_image_without_boxes():
+    prepare = preparation(
+        preprocessing.training_preprocessing, 32, 0.5, 2.0, flip=True
+    )
+    _, boxes, keep = run(prepare, painted(20, 30), [], 1)
     assert boxes.shape == (0, 4) and keep.shape == (0,)

@@ -1,4 +1,4 @@
-"""What training survives: kill -9, and going on with the same command."""
+"""Tests that training survives kill -9 and resumes with the same command."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.recipes.command_line import finish
 from tests.recipes.command_line import start
 from tests.recipes.detection import small_detector
 
-# Everything that the bits of a detector depend on.
+# Every setting that affects the weights of a detector bit for bit.
 EVERYTHING = {
     **small_detector.TINY,
     "max_level": 5,
@@ -30,7 +30,7 @@ EVERYTHING = {
 @pytest.mark.parametrize(
     "kills", [(6,), pytest.param((2, 4, 10), marks=pytest.mark.long)]
 )
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, kills):
+def test_killed_run_resumes_to_identical_weights(tmp_path, kills):
     flags = small_detector.arguments(
         **EVERYTHING,
         dataset=small_detector.folder(tmp_path / "drawn"),
@@ -51,7 +51,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, kills):
     assert compare_checkpoints.timeless(whole) == compare_checkpoints.timeless(
         parts
     )
-    # A row a step, and two evaluations.
+    # One metrics entry per step, and two evaluations.
     assert len(compare_checkpoints.timeless(parts)) == 14 + 2
     compare_checkpoints.require_equal_saves(
         compare_checkpoints.newest(whole), compare_checkpoints.newest(parts)

@@ -1,4 +1,4 @@
-"""The step of a detector on several replicas, and against NumPy."""
+"""Tests of a detector's training step on several replicas and in NumPy."""
 
 import functools
 import json
@@ -60,14 +60,14 @@ DECAYED = {"weight_decay": 0.01, "clip_global_norm": 10.0}
 
 @pytest.fixture(scope="module")
 def alone(dataset, classifiers):
-    """`f(norm)`: the steps of one device and the rows of two of them."""
+    """Returns `f(norm)`: the steps of one device and their metrics."""
 
     @functools.cache
-    def of(norm):
+    def run_steps(norm):
         steps = made(dataset, classifiers, norm=norm, **DECAYED)
         return steps, trained(steps, 2)
 
-    return of
+    return run_steps
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def alone(dataset, classifiers):
         pytest.param("sync_bn", {"num_replicas": 2}, marks=pytest.mark.long),
     ],
 )
-def test_however_it_is_computed_a_step_is_the_same(
+def test_step_does_not_depend_on_replicas_or_microbatches(
     dataset, classifiers, alone, norm, flags
 ):
     expected, expected_rows = alone(norm)
@@ -105,7 +105,7 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def test_the_loss_is_that_of_the_paper(dataset, classifiers):
+def test_loss_matches_the_paper(dataset, classifiers):
     flags = {
         "focal_alpha": 0.3,
         "focal_gamma": 1.5,
@@ -139,12 +139,12 @@ def test_the_loss_is_that_of_the_paper(dataset, classifiers):
     assert row["box_loss"] == pytest.approx(box_loss, rel=1e-5)
     assert row["loss"] == pytest.approx(class_loss + box_loss, rel=1e-5)
     assert row["positives"] == pytest.approx(positives / 8, rel=1e-6)
-    # Crowds leave anchors of which nothing is asked, most are background.
+    # Crowds give ignored anchors; most anchors are background.
     assert 0 < (~counts).sum() < counts.sum()
 
 
-def test_padding_counts_for_nothing(dataset, classifiers):
-    """The second batch of twelve images has four, and four of weight 0."""
+def test_padding_does_not_count(dataset, classifiers):
+    """The second batch has four of twelve images, and four of weight 0."""
     flags = {"drop_remainder": False, "weight_decay": 0.0}
     steps = made(dataset, classifiers, 2, **flags)
     _, (_, _, weights) = list(steps.data.train(0).take(2))
@@ -155,12 +155,12 @@ def test_padding_counts_for_nothing(dataset, classifiers):
         assert ours == pytest.approx(theirs, rel=2e-5)
 
 
-def test_a_batch_without_any_box_trains(tmp_path, classifiers):
+def test_batch_without_boxes_trains(tmp_path, classifiers):
     root = tmp_path / "drawn"
     dataset = small_detector.folder(root)
     path = root / "annotations" / "instances_train2017.json"
     content = json.loads(path.read_text())
-    # The first of them is a crowd, which is nobody's target.
+    # The first one is a crowd, which is not a target.
     content["annotations"] = content["annotations"][:2]
     path.write_text(json.dumps(content))
     rows = trained(made(dataset, classifiers, global_batch_size=2), 3)
@@ -172,7 +172,7 @@ def test_a_batch_without_any_box_trains(tmp_path, classifiers):
 
 @pytest.fixture(scope="module")
 def model_file(dataset, classifiers, tmp_path_factory):
-    """A detector with batch norm, trained for a few steps, as a file."""
+    """Saves a detector with batch norm that was trained for a few steps."""
     folder = tmp_path_factory.mktemp("trained")
     small_detector.run(
         folder,
@@ -191,7 +191,7 @@ def outputs(model, seed=0):
     return {k: keras.ops.convert_to_numpy(v) for k, v in found.items()}
 
 
-def test_a_trained_detector_comes_back_bit_for_bit(model_file, tmp_path):
+def test_saved_detector_loads_bit_for_bit(model_file, tmp_path):
     model = keras.saving.load_model(model_file)
     expected = outputs(model)
     assert {k: v.shape[0] for k, v in expected.items()} == {
@@ -204,7 +204,7 @@ def test_a_trained_detector_comes_back_bit_for_bit(model_file, tmp_path):
         np.testing.assert_array_equal(again[name], values)
 
 
-def test_a_trained_detector_keeps_its_function_under_rbn(model_file):
+def test_conversion_to_rbn_is_numerically_equivalent(model_file):
     model = keras.saving.load_model(model_file)
     converted, report = keras_norm.convert(model, "rbn", verify=True)
     assert report.function == "rounding"
@@ -215,13 +215,13 @@ def test_a_trained_detector_keeps_its_function_under_rbn(model_file):
     assert "RBN" in kinds and "BatchNormalization" not in kinds
 
 
-def test_nothing_of_batch_norm_is_left_under_frn(model_file, tmp_path):
+def test_conversion_to_frn_removes_all_batch_norms(model_file, tmp_path):
     model = keras.saving.load_model(model_file)
     before = [type(layer).__name__ for layer in model.layers]
     converted, report = keras_norm.convert(model, "frn")
     after = [type(layer).__name__ for layer in converted.layers]
     count = before.count("BatchNormalization")
-    # Backbone 4, pyramid 3 + 4, two heads of one convolution on 4 levels.
+    # Backbone 4, pyramid 3 + 4, two heads with one convolution on 4 levels.
     assert count == 4 + 3 + 4 + 2 * 4
     assert after.count("FRN") == count == len(report.replaced)
     assert "BatchNormalization" not in after and "ReLU" not in after
@@ -232,7 +232,7 @@ def test_nothing_of_batch_norm_is_left_under_frn(model_file, tmp_path):
         np.testing.assert_array_equal(again[name], values)
 
 
-def test_a_detector_can_be_converted_and_trained_on(
+def test_detector_can_be_converted_and_trained_further(
     model_file, dataset, tmp_path
 ):
     flags = {"dataset": dataset, "init_model": model_file, "mode": "train"}
@@ -245,10 +245,10 @@ def test_a_detector_can_be_converted_and_trained_on(
     assert "FRN" in kinds and "BatchNormalization" not in kinds
 
 
-def test_a_detector_of_anchors_of_another_size_is_refused(
+def test_detector_with_another_anchor_size_is_rejected(
     model_file, dataset, tmp_path
 ):
-    # As many anchors, whose boxes would be wrong without a word.
+    # The number of anchors is equal, but the boxes would be wrong.
     flags = {"dataset": dataset, "init_model": model_file}
     with pytest.raises(RecipeError, match=r"anchors4\.0_.*of size 2\.0 on"):
         small_detector.run(tmp_path, anchor_size=2.0, **flags)
@@ -257,12 +257,12 @@ def test_a_detector_of_anchors_of_another_size_is_refused(
     others = small_detector.make_config(dataset=dataset, anchor_size=2.0)
     assert retinanet.has_anchors(model, config.anchors)
     assert not retinanet.has_anchors(model, others.anchors)
-    # Another name tells nothing.
+    # Other names do not contain the anchors.
     model.name = "renamed"
     assert retinanet.has_anchors(model, others.anchors)
 
 
-def test_a_classifier_becomes_the_backbone(dataset, classifiers):
+def test_classifier_becomes_the_backbone(dataset, classifiers):
     model = made(dataset, classifiers, norm="bn").trainer.model
     theirs = keras.saving.load_model(classifiers["bn"])
     for layer in theirs.layers[1:-2]:

@@ -1,23 +1,30 @@
-"""Workdirs of runs that nobody ran."""
+"""Workdirs with the files of a run, written without training."""
 
 import json
 
-from recipes.classification.config import Config
+from recipes.experiments.programs import CONFIG_CLASSES
+from recipes.experiments.programs import PROGRAMS
+from recipes.run_dir import runs
+
+ENDED = {"seconds": 120.0, "parameters": 1000, "num_replicas": 1}
 
 
-def write(folder, rows=(), summary=None, **settings):
+def write(folder, rows=(), summary=None, program="imagenet", **settings):
     """Writes a workdir and returns its path.
 
     Args:
         folder: Path of the workdir.
-        rows: Dicts of what metrics.jsonl holds besides `step` and `epoch`,
+        rows: Dicts with the content of metrics.jsonl except `step` and `epoch`,
             which count from 1.
-        summary: Dict of what summary.json holds besides `last`; None for a run
-            without that file.
-        settings: Where its config differs from the defaults.
+        summary: Dict with the content of summary.json except `last`; None
+            writes no such file.
+        program: Name of the program.
+        settings: Settings that differ from the defaults.
     """
     folder.mkdir(parents=True)
-    config = {**Config().to_dict(), "workdir": str(folder), **settings}
+    config = PROGRAMS[program].config().to_dict()
+    config = {"program": program, **config, "workdir": str(folder)}
+    config |= settings
     (folder / "config.json").write_text(json.dumps(config))
     rows = [
         {"step": i, "epoch": float(i), **row} for i, row in enumerate(rows, 1)
@@ -30,6 +37,12 @@ def write(folder, rows=(), summary=None, **settings):
     return folder
 
 
-def curve(*accuracies):
-    """Rows of evaluations."""
-    return [{"eval/accuracy": value} for value in accuracies]
+def load(folder, *arguments, **settings):
+    """Writes a workdir and loads its run."""
+    folder = write(folder, *arguments, **settings)
+    return runs.load(folder, CONFIG_CLASSES)
+
+
+def curve(*values, key="eval/accuracy"):
+    """Makes metrics entries of evaluations."""
+    return [{key: value} for value in values]

@@ -1,5 +1,6 @@
-"""Sweeps of a stand-in for the training program, here and as processes."""
+"""Sweeps of a stand-in for the training program."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,76 +9,78 @@ import sys
 import time
 
 from recipes.experiments import grid
+from recipes.experiments.programs import PROGRAMS
 from tests.recipes.command_line import ROOT
 
-PROGRAM = str(ROOT / "recipes" / "sweep.py")
-STANDIN = pathlib.Path(__file__).with_name("stand_in.py")
-# The program, which starts the stand-in.
-_WITH_STANDIN = f"""
-import pathlib, runpy, sys
+SWEEP = str(ROOT / "recipes" / "sweep.py")
+STAND_IN = pathlib.Path(__file__).with_name("stand_in.py")
+# The sweep program, which starts the stand-in.
+SWEEP_OF_STAND_IN = f"""
+import dataclasses, runpy, sys
 sys.path[0] = {str(ROOT)!r}
-from recipes.experiments import scheduler
-scheduler.PROGRAM = pathlib.Path({str(STANDIN)!r})
-scheduler.POLL_SECONDS = 0.05
-runpy.run_path({PROGRAM!r}, run_name="__main__")
+from recipes.experiments.programs import PROGRAMS
+for name, program in PROGRAMS.items():
+    PROGRAMS[name] = dataclasses.replace(program, script={str(STAND_IN)!r})
+sys.argv[0] = {SWEEP!r}
+runpy.run_path({SWEEP!r}, run_name="__main__")
 """
+PROGRAM = dataclasses.replace(PROGRAMS["imagenet"], script=STAND_IN)
 
 
-def start(*arguments, standin=True, **environment):
-    """The running program, warnings as errors."""
-    what = ["-c", _WITH_STANDIN] if standin else [PROGRAM]
+def start(*arguments, stand_in=True):
+    """Starts the sweep program, with warnings as errors."""
+    program = ["-c", SWEEP_OF_STAND_IN] if stand_in else [SWEEP]
     return subprocess.Popen(
-        [sys.executable, "-W", "error", *what, *arguments],
+        [sys.executable, "-W", "error", *program, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
         text=True,
-        # A group of its own, for what a terminal sends to one.
+        # Its own process group, to which a terminal sends Ctrl-C.
         start_new_session=True,
     )
 
 
-def finish(*arguments, standin=True, **environment):
-    """Runs the program to its end: exit code, output, errors."""
-    with start(*arguments, standin=standin, **environment) as process:
+def finish(*arguments, stand_in=True):
+    """Runs the sweep program and returns exit code, output and errors."""
+    with start(*arguments, stand_in=stand_in) as process:
         output, errors = process.communicate(timeout=300)
     return process.returncode, output, errors
 
 
-def cells(folder, *axes, **settings):
-    """The cells of a sweep of the stand-in."""
+def make_cells(folder, *axes, program=PROGRAM, **settings):
     given = {"train_steps": 4, **settings}
-    return grid.make(folder, given, [grid.parse_axis(axis) for axis in axes])
+    parsed = [grid.parse_axis(axis, program) for axis in axes]
+    return grid.make_cells(program, folder, given, parsed)
 
 
-def behave(folder, **behaviours):
-    """Says what runs do, by what stands behind the `=` of their names."""
+def set_behaviors(folder, **behaviors):
+    """Sets the behaviors of the stand-in by norm, see stand_in.py."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({f"norm={k}": v for k, v in behaviours.items()})
-    (folder / "behaviour.json").write_text(text)
+    text = json.dumps({f"norm={k}": v for k, v in behaviors.items()})
+    (folder / "behavior.json").write_text(text)
 
 
-def starts(workdir):
-    """The arguments that a run was started with, each time."""
+def read_starts(workdir):
+    """Reads the arguments of each start of a run."""
     path = workdir / "starts.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
-def results(folder):
-    """results.json, by the names of runs; NaN is no JSON."""
+def read_results(folder):
+    """Reads results.json as a dict by the runs' names; rejects NaN."""
 
-    def refuse(constant):
+    def reject(constant):
         raise AssertionError(constant)
 
     text = (folder / "results.json").read_text()
-    found = json.loads(text, parse_constant=refuse)
-    return {run["name"]: run for run in found["runs"]}
+    content = json.loads(text, parse_constant=reject)
+    return {run["name"]: run for run in content["runs"]}
 
 
 def wait_for(path, process=None, seconds=60):
-    """Until a file is there."""
+    """Waits until a file exists."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < deadline, path
@@ -85,13 +88,13 @@ def wait_for(path, process=None, seconds=60):
         time.sleep(0.02)
 
 
-def processes(text):
-    """Ids of the processes whose command line holds a text."""
+def find_processes(text):
+    """Finds the ids of processes whose command line contains a text."""
     found = []
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if text in path.read_bytes().decode(errors="replace"):
                 found.append(int(path.parent.name))
         except OSError:
-            continue  # It ended meanwhile.
-    return found
+            continue  # The process has ended.
+    return [number for number in found if number != os.getpid()]

@@ -1,14 +1,15 @@
-"""What a sweep starts in the place of recipes/imagenet.py: no training.
+"""A stand-in for recipes/imagenet.py that does not train.
 
-It leaves the files of a run, holds its workdir, and saves on SIGTERM. A file
-`behaviour.json` in the folder of the sweep says what a run does, by its name:
+It writes the files of a run, locks its workdir, and saves on SIGTERM. The file
+`behavior.json` in the sweep's folder selects a behavior by the run's name:
 
-* end: ends well, with an accuracy of (seed + 1) tenths
-* wait: waits for SIGTERM the first time, ends well the second
+* end: ends successfully, with an accuracy of (seed + 1) / 10
+* wait: waits for SIGTERM at the first start, ends successfully at the second
+* slow: ignores SIGTERM and ends successfully after half a second
 * stubborn: waits for SIGKILL
-* mistake: prints an error, another line, and fails
-* silent: fails without a word
-* lie: exits with 0 and has trained nothing
+* mistake: prints an error and another line, and fails
+* silent: fails without output
+* lie: exits with 0 without having trained
 """
 
 import fcntl
@@ -21,24 +22,32 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent.parent.parent
 sys.path[0] = str(ROOT)
 
-from recipes.classification.config import Config  # noqa: E402
-from tests.recipes.command_line import parse_flags  # noqa: E402
+from absl import flags  # noqa: E402
+
+from recipes.config import flags as recipe_flags  # noqa: E402
+from recipes.experiments.programs import PROGRAMS  # noqa: E402
+from recipes.run_dir import run_dir  # noqa: E402
 
 
 def main(argv):
-    config = parse_flags(Config, *argv[1:])
+    values = flags.FlagValues()
+    config_class = PROGRAMS["imagenet"].config
+    recipe_flags.define_setting_flags(values, config_class)
+    values(argv)
+    settings = recipe_flags.given_settings(values, config_class)
+    config = run_dir.resolve_config(config_class, settings)
     folder = config.folder
     with (folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with (folder / "starts.jsonl").open("a") as file:
             file.write(json.dumps(argv[1:]) + "\n")
-        (folder / "config.json").write_text(json.dumps(config.to_dict()))
-        behaviours = folder.parent / "behaviour.json"
-        behaviour = "end"
-        if behaviours.exists():
-            every = json.loads(behaviours.read_text())
-            behaviour = every.get(folder.name, "end")
-        sys.exit(BEHAVIOURS[behaviour](config))
+        run_dir.write_config(config)
+        behaviors = folder.parent / "behavior.json"
+        behavior = "end"
+        if behaviors.exists():
+            every = json.loads(behaviors.read_text())
+            behavior = every.get(folder.name, "end")
+        sys.exit(BEHAVIORS[behavior](config))
 
 
 def end(config):
@@ -81,6 +90,13 @@ def wait(config):
         time.sleep(0.05)
 
 
+def slow(config):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (config.folder / "waiting").touch()
+    time.sleep(0.5)
+    return end(config)
+
+
 def stubborn(config):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("training", flush=True)
@@ -90,7 +106,7 @@ def stubborn(config):
 
 
 def mistake(config):
-    print("error: the norm is of no use\n\nrather at last", flush=True)
+    print("error: the norm is of no use\n\nlast line", flush=True)
     return 1
 
 
@@ -103,8 +119,9 @@ def lie(config):
     return 0
 
 
-BEHAVIOURS = {
-    each.__name__: each for each in (end, wait, stubborn, mistake, silent, lie)
+BEHAVIORS = {
+    each.__name__: each
+    for each in (end, wait, slow, stubborn, mistake, silent, lie)
 }
 
 if __name__ == "__main__":

@@ -1,33 +1,219 @@
-"""Runs out of workdirs, and what makes a group of them."""
+"""Groups of runs and their metrics."""
 
 import json
 import math
+import shlex
 
 import pytest
 
-from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.experiments import aggregate
+from recipes.experiments.programs import CONFIG_CLASSES
+from recipes.experiments.programs import PROGRAMS
 from recipes.run_dir import runs
+from tests.recipes.experiments import fake_runs
+from tests.recipes.experiments.fake_runs import ENDED
 from tests.recipes.experiments.fake_runs import curve
-from tests.recipes.experiments.fake_runs import write
 
-ENDED = {"seconds": 12.0}
+IMAGENET = PROGRAMS["imagenet"]
 
 
-def load(tmp_path, *settings):
-    """A run a dict of settings."""
+def load(folder, *settings):
+    """Writes and loads one run for each dict of settings."""
     return [
-        runs.load(write(tmp_path / str(i), **values), [Config])
+        fake_runs.load(folder / str(i), **values)
         for i, values in enumerate(settings)
     ]
 
 
-def labels(tmp_path, *settings):
-    return [group.label for group in aggregate.make(load(tmp_path, *settings))]
+def get_labels(folder, *settings):
+    return list(aggregate.group_runs(load(folder, *settings)))
 
 
-def test_a_run_has_its_rows_config_and_summary(tmp_path):
+def summarize(*members, program=IMAGENET):
+    """Returns the only row of the table, by heading."""
+    groups = aggregate.group_runs(list(members))
+    (row,) = aggregate.summarize(groups, program).to_dict("index").values()
+    return row
+
+
+def test_mean_and_sample_deviation_match_numbers_by_hand():
+    # Squares of -0.03, -0.01, 0.04 over two.
+    deviation = 100 * math.sqrt(0.0026 / 2)
+    text = aggregate.format_mean([0.90, 0.92, 0.97], 2, 100)
+    assert text == f"93.00 ± {deviation:.2f}" == "93.00 ± 3.61"
+    assert aggregate.format_mean([1234.5], 1) == "1,234.5"
+    assert aggregate.format_mean([1.0, None, 2.0], 1) == "1.5 ± 0.7 (2 of 3)"
+    assert aggregate.format_mean([10, 12], 0) == "11"
+    assert aggregate.format_mean([None]) == ""
+
+
+def test_runs_that_differ_in_the_seed_are_one_group(tmp_path):
+    found = load(
+        tmp_path,
+        {"norm": "frn", "seed": 0, "rows": curve(0.5)},
+        {"norm": "bn", "seed": 0, "rows": curve(0.3, 0.2)},
+        {"norm": "frn", "seed": 1, "rows": curve(0.1, 0.7)},
+    )
+    assert aggregate.group_runs(found) == {
+        "--norm=frn": [found[0], found[2]],
+        "--norm=bn": [found[1]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("keep", 7),
+        ("log_every_steps", 1),
+        ("eval_batch_size", 5),
+        ("data_dir", "/data"),
+        ("mixup", 0.0),  # Equal to 0.
+    ],
+)
+def test_settings_that_change_no_metric_do_not_separate_groups(
+    tmp_path, name, value
+):
+    found = load(tmp_path, {"mixup": 0}, {"mixup": 0, name: value})
+    assert list(aggregate.group_runs(found).values()) == [found]
+
+
+def test_labels_are_flags_in_the_order_of_the_config(tmp_path):
+    kwargs = {"epsilon": 1e-5, "groups": 2}
+    labels = get_labels(
+        tmp_path,
+        {"norm": "frn", "xla": True, "learning_rate": 1.0, "mixup": 0},
+        {"norm": "gn", "norm_kwargs": kwargs, "mixup": 0.2},
+        {"norm": "bn", "augmentation": "crop", "dataset": "folder:/a b"},
+    )
+    assert [shlex.split(label) for label in labels] == [
+        ["--dataset=imagenet2012", "--norm=frn", "--learning_rate=1", "--xla"],
+        [
+            "--dataset=imagenet2012",
+            "--mixup=0.2",
+            "--norm=gn",
+            '--norm_kwargs={"epsilon": 1e-05, "groups": 2}',
+            "--learning_rate=0.1",
+        ],
+        [
+            "--dataset=folder:/a b",
+            "--augmentation=crop",
+            "--norm=bn",
+            "--learning_rate=0.1",
+        ],
+    ]
+
+
+def test_an_empty_label_shows_unused_settings(tmp_path):
+    assert get_labels(
+        tmp_path, {"mixup": 0, "xla": False}, {"mixup": 0.2, "xla": True}
+    ) == ["--mixup=0 --noxla", "--mixup=0.2 --xla"]
+
+
+def test_equal_labels_show_unused_settings(tmp_path):
+    assert get_labels(
+        tmp_path,
+        {"norm": "bn", "clip_norm": None},
+        {"norm": "frn", "clip_norm": None},
+        {"norm": "frn", "clip_norm": 0},
+    ) == [
+        "--norm=bn",
+        "--norm=frn --clip_norm=none",
+        "--norm=frn --clip_norm=0",
+    ]
+
+
+def test_a_single_group_is_labeled_by_its_network(tmp_path):
+    assert get_labels(tmp_path / "a", {"seed": 1}, {"seed": 2}) == [
+        "--model=ResNet50V2 --norm=frn"
+    ]
+    model = {"init_model": "m.keras", "convert_to": "frn"}
+    assert get_labels(tmp_path / "b", model) == [
+        "--init_model=m.keras --convert_to=frn"
+    ]
+
+
+def test_presets_separate_groups_only_without_another_difference(tmp_path):
+    digits = {"preset": "digits"}
+    assert get_labels(tmp_path / "a", digits, {}) == [
+        "--preset=digits",
+        "--preset=none",
+    ]
+    assert get_labels(tmp_path / "b", digits, {"norm": "bn"}, {"seed": 3}) == [
+        "--norm=frn",
+        "--norm=bn",
+    ]
+
+
+def test_the_table_matches_numbers_by_hand(tmp_path):
+    def rows(last, rate):
+        losses = [{"train/loss": 9.0, "train/images_per_second": rate}] * 9
+        # Twenty training entries: the last tenth is two.
+        losses += [{"train/loss": 5.0}] * 9
+        losses += [{"train/loss": 1.0}, {"train/loss": 2.0}]
+        return [
+            *losses,
+            {"eval/accuracy": 0.99, "eval/loss": 0.5},
+            {"eval/accuracy": last, "eval/loss": 0.25},
+        ]
+
+    memory = {**ENDED, "peak_memory_bytes": 3 << 20}
+    assert summarize(
+        fake_runs.load(tmp_path / "a", rows(0.90, 2560.0), memory, seed=1),
+        fake_runs.load(tmp_path / "b", rows(0.92, 1280.0), memory, seed=2),
+    ) == {
+        "seeds": "2",
+        "test top-1, %": "91.00 ± 1.41",
+        "best top-1, %": "99.00 ± 0.00",
+        "test loss": "0.2500 ± 0.0000",
+        "training loss": "1.5000 ± 0.0000",
+        # 256 images at 2560 and at 1280 per second.
+        "step, ms": "150.0 ± 70.7",
+        "memory, MiB": "3",
+        "parameters": "1,000",
+        "training, min": "2.0 ± 0.0",
+    }
+
+
+def test_the_table_of_detectors_has_average_precisions(tmp_path):
+    rows = [{"eval/AP": 0.25, "eval/AP50": 0.5}, {"eval/AP": 0.125}]
+    run = fake_runs.load(tmp_path / "a", rows, ENDED, program="coco")
+    assert aggregate.get_program([run]) is PROGRAMS["coco"]
+    found = summarize(run, program=PROGRAMS["coco"])
+    assert found["test AP, %"] == "12.50" and found["best AP, %"] == "25.00"
+    assert found["test AP50, %"] == "50.00"
+    assert "test top-1, %" not in found and "test loss" not in found
+
+
+def test_runs_of_different_programs_are_refused(tmp_path):
+    members = [
+        fake_runs.load(tmp_path / name, program=name)
+        for name in ("imagenet", "coco")
+    ]
+    with pytest.raises(RecipeError, match="different programs") as caught:
+        aggregate.get_program(members)
+    assert all(str(run.folder) in str(caught.value) for run in members)
+
+
+def test_unfinished_runs_count_only_without_finished_ones(tmp_path):
+    ended = fake_runs.load(tmp_path / "a", curve(0.1, 0.9), ENDED, seed=1)
+    running = fake_runs.load(tmp_path / "b", curve(0.2), seed=2)
+    both, alone = summarize(ended, running), summarize(running)
+    assert (both["seeds"], both["test top-1, %"]) == ("1 of 2", "90.00")
+    assert (alone["seeds"], alone["test top-1, %"]) == ("0 of 1", "20.00")
+
+
+def test_non_finite_metrics_are_left_out_and_counted(tmp_path):
+    rows = [{"eval/loss": 0.5}, {"eval/loss": None}]
+    lost = fake_runs.load(tmp_path / "a", rows, ENDED, seed=1)
+    other = fake_runs.load(tmp_path / "b", rows[:1], ENDED, seed=2)
+    assert summarize(lost, other)["test loss"] == "0.5000 (1 of 2)"
+
+
+# Runs
+
+
+def test_a_run_has_its_entries_config_and_summary(tmp_path):
     rows = [
         {"train/loss": 2.0, "train/images_per_second": 100.0},
         {"train/loss": None, "train/images_per_second": 400.0},
@@ -35,8 +221,8 @@ def test_a_run_has_its_rows_config_and_summary(tmp_path):
         {"eval/accuracy": 0.5},
         {"eval/accuracy": 0.4, "eval/loss": None},
     ]
-    summary = {"num_replicas": 4, **ENDED}
-    run = runs.load(write(tmp_path / "run", rows, summary, norm="gn"), [Config])
+    summary = {**ENDED, "num_replicas": 4}
+    run = fake_runs.load(tmp_path / "run", rows, summary, norm="gn")
 
     assert run.config["norm"] == "gn"
     assert run.series("train/loss") == ([1.0, 3.0], [2.0, 1.0])
@@ -46,31 +232,29 @@ def test_a_run_has_its_rows_config_and_summary(tmp_path):
     assert run.final("eval/examples") is None and run.best("a") is None
     assert run.epoch == 5
     assert run.is_finished
-    assert (run.num_replicas, run.replica_batch_size) == (4, 64)
+    assert run.num_replicas == 4
     assert run.seconds_per_step == 256 / 200
 
 
-def test_a_row_that_a_kill_tore_off_is_left_out(tmp_path):
-    workdir = write(tmp_path / "run", curve(0.1, 0.2))
+def test_an_entry_that_a_kill_cut_off_is_left_out(tmp_path):
+    workdir = fake_runs.write(tmp_path / "run", curve(0.1, 0.2))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "epoch": 3.0, "eval/accu')
-    run = runs.load(workdir, [Config])
-
+    run = runs.load(workdir, CONFIG_CLASSES)
     assert run.series("eval/accuracy") == ([1.0, 2.0], [0.1, 0.2])
 
 
-def test_rows_are_in_the_order_of_steps(tmp_path):
-    # --mode=eval writes of the last save, after steps that were not saved.
-    workdir = write(tmp_path / "run", curve(0.1, 0.2, 0.3))
+def test_entries_are_sorted_by_step(tmp_path):
+    # --mode=eval evaluates the last checkpoint, after later steps were logged.
+    workdir = fake_runs.write(tmp_path / "run", curve(0.1, 0.2, 0.3))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "epoch": 2.0, "eval/loss": 7.0}\n')
-    run = runs.load(workdir, [Config])
-
+    run = runs.load(workdir, CONFIG_CLASSES)
     assert [row["step"] for row in run.rows] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
-    "summary, is_finished",
+    ("summary", "is_finished"),
     [
         (None, False),
         ({"num_replicas": 1}, False),
@@ -80,67 +264,78 @@ def test_rows_are_in_the_order_of_steps(tmp_path):
     ],
     ids=["none", "of an evaluation", "ended", "no last", "trained again"],
 )
-def test_a_run_is_finished_where_training_ended(tmp_path, summary, is_finished):
-    run = runs.load(write(tmp_path / "run", curve(0.1), summary), [Config])
+def test_a_run_is_finished_if_training_ended(tmp_path, summary, is_finished):
+    run = fake_runs.load(tmp_path / "run", curve(0.1), summary)
     assert run.is_finished == is_finished
 
 
-def test_a_run_that_just_started_has_no_values(tmp_path):
-    workdir = write(tmp_path / "run")
+def test_a_run_that_just_started_has_no_metrics(tmp_path):
+    workdir = fake_runs.write(tmp_path / "run")
     (workdir / "metrics.jsonl").unlink()
-    run = runs.load(workdir, [Config])
-
+    run = runs.load(workdir, CONFIG_CLASSES)
     assert run.rows == [] and run.epoch == 0 and not run.is_finished
-    assert run.num_replicas is None and run.replica_batch_size is None
-    assert run.seconds_per_step is None and run.final("eval/loss") is None
+    assert run.num_replicas is None and run.final("eval/loss") is None
+    assert run.seconds_per_step is None
 
 
-def test_a_setting_newer_than_the_run_has_its_default(tmp_path):
-    workdir = write(tmp_path / "run")
+def test_a_setting_that_is_newer_than_the_run_has_its_default(tmp_path):
+    workdir = fake_runs.write(tmp_path / "run")
     values = json.loads((workdir / "config.json").read_text())
     del values["random_erasing"]
     (workdir / "config.json").write_text(json.dumps(values))
+    assert runs.load(workdir, CONFIG_CLASSES).config["random_erasing"] == 0
 
-    assert runs.load(workdir, [Config]).config["random_erasing"] == 0
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_program_of_an_older_run_is_recognized(tmp_path, program):
+    workdir = fake_runs.write(tmp_path / "run", program=program)
+    values = json.loads((workdir / "config.json").read_text())
+    assert values.pop("program") == program
+    (workdir / "config.json").write_text(json.dumps(values))
+    run = runs.load(workdir, CONFIG_CLASSES)
+    assert aggregate.get_program([run]).name == program
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
-        (None, "holds no config.json"),
+        (None, "has no config.json"),
         ("{", "cannot be read"),
-        ("[]", "holds no JSON object"),
-        ("{}", "not a config of recipes/imagenet.py"),
-        ('{"hidden_size": 768}', "not a config of recipes/imagenet.py"),
+        ("[]", "not a config of recipes/imagenet.py"),
+        ("{}", "not a config of recipes/imagenet.py or recipes/coco"),
+        (
+            '{"hidden_size": 768}',
+            "not a config of recipes/imagenet.py or recipes/coco",
+        ),
     ],
 )
-def test_what_is_no_run_is_refused(tmp_path, text, message):
+def test_a_folder_without_a_run_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(RecipeError, match=message) as caught:
-        runs.load(tmp_path, [Config])
+        runs.load(tmp_path, CONFIG_CLASSES)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="no folder .*/absent"):
-        runs.load(tmp_path / "absent", [Config])
+        runs.load(tmp_path / "absent", CONFIG_CLASSES)
 
 
-def test_rows_of_another_program_are_left_out_and_named(tmp_path):
-    workdir = write(tmp_path / "run")
+def test_entries_of_another_program_are_left_out_and_reported(tmp_path):
+    workdir = fake_runs.write(tmp_path / "run")
     (workdir / "metrics.jsonl").write_text('{"loss": 1.0}\n')
-    run = runs.load(workdir, [Config])
+    run = runs.load(workdir, CONFIG_CLASSES)
     assert run.rows == []
     (fault,) = run.faults
     assert fault.endswith("metrics.jsonl: line 1 is damaged and left out")
 
 
-def test_workdirs_are_found_below_a_folder_and_once(tmp_path):
-    one = write(tmp_path / "all" / "deep" / "one")
-    two = write(tmp_path / "all" / "two")
-    write(two / "within")  # Belongs to the run, whatever it is.
+def test_workdirs_are_found_at_any_depth_and_once(tmp_path):
+    one = fake_runs.write(tmp_path / "all" / "deep" / "one")
+    two = fake_runs.write(tmp_path / "all" / "two")
+    fake_runs.write(two / "within")  # Belongs to the run `two`.
     (tmp_path / "empty").mkdir()
 
     assert runs.find([tmp_path / "all"]) == [one, two]
@@ -149,126 +344,3 @@ def test_workdirs_are_found_below_a_folder_and_once(tmp_path):
         runs.find([tmp_path / "empty"])
     with pytest.raises(RecipeError, match="needs a name"):
         runs.find([""])
-
-
-def test_a_spread_against_numbers_by_hand():
-    spread = aggregate.spread([0.90, None, 0.92, 0.97])
-
-    assert spread.mean == pytest.approx(0.93)
-    # Squares of -0.03, -0.01, 0.04 over two.
-    assert spread.deviation == pytest.approx(math.sqrt(0.0026 / 2))
-    assert (spread.low, spread.high, spread.num) == (0.90, 0.97, 3)
-    assert spread.text(digits=2, factor=100) == "93.00 ± 3.61"
-    assert spread.text(1) == "0.9 ± 0.0"
-    assert aggregate.spread([1234.5]).text(1) == "1,234.5"
-    assert aggregate.spread([0.5]).deviation is None
-    assert aggregate.spread([None]) is None
-
-
-def test_runs_that_differ_in_the_seed_are_one_group(tmp_path):
-    made = load(
-        tmp_path,
-        {"norm": "frn", "seed": 0, "rows": curve(0.5)},
-        {"norm": "bn", "seed": 0, "rows": curve(0.3, 0.2)},
-        {"norm": "frn", "seed": 1, "rows": curve(0.1, 0.7)},
-    )
-    frn, bn = aggregate.make(made)
-
-    assert frn.runs == [made[0], made[2]] and bn.runs == [made[1]]
-    assert frn.label == "--norm=frn" and bn.label == "--norm=bn"
-    assert frn.settings == {"norm": "frn"}
-    assert frn.spread("eval/accuracy") == aggregate.spread([0.5, 0.7])
-    assert frn.spread(lambda run: run.epoch).mean == 1.5
-    assert bn.spread("eval/loss") is None
-
-
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("keep", 7),
-        ("log_every_steps", 1),
-        ("eval_batch_size", 5),
-        ("data_dir", "/data"),
-    ],
-)
-def test_what_changes_no_value_separates_no_groups(tmp_path, name, value):
-    made = load(tmp_path, {}, {})
-    made[1].config[name] = value
-    (group,) = aggregate.make(made)
-    assert group.runs == made
-
-
-def test_further_settings_can_be_left_out(tmp_path):
-    made = load(
-        tmp_path,
-        {"norm": "frn", "global_batch_size": 2},
-        {"norm": "frn", "global_batch_size": 4},
-        {"norm": "bn", "global_batch_size": 2},
-    )
-    frn, bn = aggregate.make(made, apart_from=("global_batch_size",))
-    assert frn.runs == made[:2] and frn.label == "--norm=frn"
-    assert len(aggregate.make(made)) == 3
-
-
-def test_labels_are_flags_in_the_order_of_the_config(tmp_path):
-    kwargs = {"epsilon": 1e-5, "groups": 2}
-    assert labels(
-        tmp_path,
-        {"norm": "frn", "xla": True, "learning_rate": 1.0, "mixup": 0},
-        {"norm": "gn", "norm_kwargs": kwargs, "mixup": 0.2},
-        {"norm": "bn", "augmentation": "crop", "dataset": "folder:/a b"},
-    ) == [
-        "--dataset=imagenet2012 --norm=frn --learning_rate=1 --xla",
-        (
-            "--dataset=imagenet2012 --mixup=0.2 --norm=gn "
-            '--norm_kwargs=\'{"epsilon": 1e-05, "groups": 2}\' '
-            "--learning_rate=0.1"
-        ),
-        (
-            "--dataset='folder:/a b' --augmentation=crop --norm=bn "
-            "--learning_rate=0.1"
-        ),
-    ]
-
-
-def test_a_label_that_would_be_empty_says_what_is_off(tmp_path):
-    assert labels(
-        tmp_path, {"mixup": 0, "xla": False}, {"mixup": 0.2, "xla": True}
-    ) == ["--mixup=0 --noxla", "--mixup=0.2 --xla"]
-
-
-def test_one_group_is_named_by_its_network(tmp_path):
-    assert labels(tmp_path / "a", {"seed": 1}, {"seed": 2}) == [
-        "--model=ResNet50V2 --norm=frn"
-    ]
-    model = {"init_model": "m.keras", "convert_to": "frn"}
-    assert labels(tmp_path / "b", model) == [
-        "--init_model=m.keras --convert_to=frn"
-    ]
-
-
-def test_labels_that_would_be_the_same_are_told_apart(tmp_path):
-    assert labels(
-        tmp_path,
-        {"norm": "bn", "virtual_replicas": 2},
-        {"norm": "bn", "virtual_replicas": 4},
-        {"norm": "frn", "clip_norm": None},
-        {"norm": "frn", "clip_norm": 0},
-    ) == [
-        "--norm=bn --virtual_replicas=2",
-        "--norm=bn --virtual_replicas=4",
-        "--norm=frn --clip_norm=none",
-        "--norm=frn --clip_norm=0",
-    ]
-
-
-def test_a_preset_is_a_difference_only_where_there_is_no_other(tmp_path):
-    digits = {"preset": "digits"}
-    assert labels(tmp_path / "a", digits, {}) == [
-        "--preset=digits",
-        "--preset=none",
-    ]
-    assert labels(tmp_path / "b", digits, {"norm": "bn"}, {"seed": 3}) == [
-        "--norm=frn",
-        "--norm=bn",
-    ]

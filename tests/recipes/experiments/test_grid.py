@@ -1,4 +1,4 @@
-"""What --vary says, and the runs that come of it."""
+"""Parsing of --vary, and the runs of a grid."""
 
 import shlex
 import subprocess
@@ -6,24 +6,25 @@ import subprocess
 import pytest
 from absl import flags
 
-from recipes.classification.config import Config
 from recipes.config import flags as recipe_flags
 from recipes.errors import RecipeError
 from recipes.experiments import grid
+from recipes.experiments.programs import PROGRAMS
 from recipes.run_dir import run_dir
-from tests.recipes.experiments.small_sweeps import cells
+from tests.recipes.experiments.small_sweeps import make_cells
 
+PROGRAM = PROGRAMS["imagenet"]
 JSON = '--norm_kwargs=\'{"epsilon": 1e-5, "axes": [1, 2]}\''
 
 
 def make(*axes, given=None, **kwargs):
     given = {"train_epochs": 1, **(given or {})}
-    parsed = [grid.parse_axis(axis) for axis in axes]
-    return grid.make("out", given, parsed, **kwargs)
+    parsed = [grid.parse_axis(axis, PROGRAM) for axis in axes]
+    return grid.make_cells(PROGRAM, "out", given, parsed, **kwargs)
 
 
 def typed(command):
-    """The settings that a command gives to the program, by way of a shell."""
+    """Parses a command by a shell into the settings it gives to the program."""
     head = "python recipes/imagenet.py "
     assert command.startswith(head)
     done = subprocess.run(
@@ -33,12 +34,9 @@ def typed(command):
         check=True,
     )
     values = flags.FlagValues()
-    recipe_flags.define_setting_flags(values, Config)
+    recipe_flags.define_setting_flags(values, PROGRAM.config)
     values(["imagenet.py", *done.stdout.split("\0")[:-1]])
-    return recipe_flags.given_settings(values, Config)
-
-
-# What is varied
+    return recipe_flags.given_settings(values, PROGRAM.config)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +83,8 @@ def typed(command):
         ),
     ],
 )
-def test_alternatives_are_settings(text, expected):
-    assert grid.parse_axis(text) == expected
+def test_alternatives_are_parsed_into_settings(text, expected):
+    assert grid.parse_axis(text, PROGRAM) == expected
 
 
 @pytest.mark.parametrize(
@@ -98,9 +96,9 @@ def test_alternatives_are_settings(text, expected):
         ("--learning_rate=fast", "could not convert string to float"),
         ("--replica_batch_size=0", "replica_batch_size=0"),
         ("--xla=perhaps", "Non-boolean argument"),
-        ("--norm=bn | bn", "has 'bn' twice"),
+        ("--norm=bn | bn", "has '--norm=bn' twice"),
         ("--norm=bn | --norm=bn", "has '--norm=bn' twice"),
-        ("--learning_rate=1 | 1.0", "has '1.0' twice"),
+        ("--learning_rate=1 | 1.0", "has '--learning_rate=1.0' twice"),
         ("bn | frn", "--vary takes flags"),
         ("", "--vary takes flags"),
         ("--norm=bn |", "--vary takes flags"),
@@ -111,9 +109,9 @@ def test_alternatives_are_settings(text, expected):
         ("--norm_kwargs=[1]", "must be a JSON object"),
     ],
 )
-def test_an_alternative_that_cannot_be_is_one_line(text, message):
+def test_invalid_alternatives_raise_a_one_line_error(text, message):
     with pytest.raises(RecipeError) as caught:
-        grid.parse_axis(text)
+        grid.parse_axis(text, PROGRAM)
     assert message in str(caught.value)
     assert "--vary" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -127,39 +125,43 @@ def test_an_alternative_that_cannot_be_is_one_line(text, message):
             {},
             "--norm is varied twice",
         ),
-        (("--workdir=a | b",), {}, "--workdir is not for a sweep"),
-        (("--mode=train",), {}, "--mode is not for a sweep"),
-        ((), {"mode": "eval"}, "--mode is not for a sweep"),
-        ((), {"workdir": "a"}, "--workdir is not for a sweep"),
-        ((), {"dry_run": True}, "--dry_run is not for a sweep"),
-        ((), {"checkpoint": "best"}, "--checkpoint is not for a sweep"),
-        ((), {"export_format": "onnx"}, "--export_format is not for a sweep"),
-        ((), {"strategy": "multi_worker"}, "runs on one machine"),
-        (("--strategy=mirrored | multi_worker",), {}, "runs on one machine"),
+        (("--workdir=a | b",), {}, "--workdir cannot be set"),
+        (("--mode=train",), {}, "--mode cannot be set"),
+        ((), {"mode": "eval"}, "--mode cannot be set"),
+        ((), {"workdir": "a"}, "--workdir cannot be set"),
+        ((), {"dry_run": True}, "--dry_run cannot be set"),
+        ((), {"checkpoint": "best"}, "--checkpoint cannot be set"),
+        ((), {"export_format": "onnx"}, "--export_format cannot be set"),
+        ((), {"strategy": "multi_worker"}, "a sweep runs on one machine"),
+        (
+            ("--strategy=mirrored | multi_worker",),
+            {},
+            "a sweep runs on one machine",
+        ),
         (
             ("--replica_batch_size=2",),
             {"global_batch_size": 8},
-            "either --global_batch_size",
+            "set either --global_batch_size",
         ),
         (
             ("--replica_batch_size=2", "--global_batch_size=4"),
             {},
-            "either --global_batch_size",
+            "set either --global_batch_size",
         ),
         (
             ("--replica_batch_size=2",),
             {"strategy": "tpu"},
-            "--replica_batch_size is not for --strategy=tpu",
+            "--replica_batch_size does not support --strategy=tpu",
         ),
         (
             ("--global_batch_size=2 | 4",),
             {"train_epochs": None, "train_steps": 3},
-            "give --train_epochs. Received: train_steps=3, batch sizes 2, 4",
+            "set --train_epochs. Received: train_steps=3, batch sizes 2, 4",
         ),
         (
             ("--replica_batch_size=2 | 4",),
             {"preset": "frn_resnet50v2", "train_epochs": None},
-            "give --train_epochs",
+            "set --train_epochs",
         ),
         (("--schedule=cosin",), {}, "schedule=cosin: .*Did you mean 'cosine'"),
         (("--preset=digit",), {}, "unknown preset 'digit'"),
@@ -168,20 +170,20 @@ def test_an_alternative_that_cannot_be_is_one_line(text, message):
         (
             ("--dataset=folder:/a | folder//a",),
             {},
-            "two runs would be called dataset=folder_a",
+            "two runs would have the workdir dataset=folder_a",
         ),
     ],
 )
-def test_runs_that_cannot_be_are_one_line(axes, given, message):
+def test_invalid_grids_raise_a_one_line_error(axes, given, message):
     given = {"train_epochs": 1, **given}
     given = {name: value for name, value in given.items() if value is not None}
-    parsed = [grid.parse_axis(axis) for axis in axes]
+    parsed = [grid.parse_axis(axis, PROGRAM) for axis in axes]
     with pytest.raises(RecipeError, match=message) as caught:
-        grid.make("out", given, parsed)
+        grid.make_cells(PROGRAM, "out", given, parsed)
     assert "\n" not in str(caught.value)
 
 
-def test_rows_by_steps_and_by_examples_exclude_each_other():
+def test_log_every_examples_excludes_log_every_steps():
     for axes, given in (
         ((), {"log_every_steps": 3}),
         (("--log_every_steps=3",), {}),
@@ -190,10 +192,7 @@ def test_rows_by_steps_and_by_examples_exclude_each_other():
             make(*axes, given=given, log_every_examples=100)
 
 
-# The runs
-
-
-def test_every_combination_is_a_run_and_the_last_varies_fastest():
+def test_every_combination_is_a_run_and_the_last_axis_varies_fastest():
     made = make("--norm=bn | frn --activation=relu", "--seed=0 | 1")
     assert [cell.name for cell in made] == [
         "norm=bn-seed=0",
@@ -211,16 +210,16 @@ def test_every_combination_is_a_run_and_the_last_varies_fastest():
     config = last.config
     assert (config.norm, config.activation, config.seed) == ("frn", "relu", 1)
     assert str(config.folder) == last.settings["workdir"]
-    # What the first alternative says stays with it.
+    # Settings of one alternative do not leak into the others.
     assert made[0].config.activation == "auto"
 
 
-def test_without_anything_varied_there_is_one_run():
+def test_a_grid_without_axes_has_one_run():
     (cell,) = make()
     assert cell.name == "run" and cell.varied == {}
 
 
-def test_a_varied_setting_wins_over_a_given_one_and_over_the_preset():
+def test_varied_settings_override_given_ones_and_the_preset():
     made = make(
         "--norm=bn | --norm=frn --learning_rate=0.2",
         given={"preset": "digits", "learning_rate": 0.1},
@@ -229,7 +228,7 @@ def test_a_varied_setting_wins_over_a_given_one_and_over_the_preset():
     assert {cell.config.model for cell in made} == {"resnet20_cifar"}
 
 
-def test_folders_stay_the_same_when_alternatives_are_added():
+def test_added_alternatives_do_not_change_the_other_workdirs():
     few = make("--norm=bn | rbn", "--seed=0")
     more = make(f"--norm=gn {JSON} | rbn | frn | bn", "--seed=2 | 1 | 0")
     assert len(more) == 12
@@ -238,13 +237,13 @@ def test_folders_stay_the_same_when_alternatives_are_added():
         assert same.settings == cell.settings and same.name == cell.name
 
 
-def test_long_names_are_cut_and_stay_different():
+def test_long_names_are_shortened_and_stay_unique():
     kwargs = '{"note": "' + "long " * 30 + '%s"}'
     axis = " | ".join(f"--norm_kwargs='{kwargs % end}'" for end in "ab")
     first, second = make(axis)
     assert first.name != second.name
     assert first.name[:100] == second.name[:100]
-    assert len(first.name) == len(second.name) == grid.MAX_NAME
+    assert len(first.name) == len(second.name) == grid.MAX_NAME_LENGTH
     assert make(axis)[0].name == first.name
     fits = '--norm_kwargs=\'{"a": "' + "b" * 100 + "\"}'"
     assert make(fits)[0].name == "norm_kwargs=_a_" + "b" * 100
@@ -263,7 +262,9 @@ def test_long_names_are_cut_and_stay_different():
         ({"preset": "digits"}, 4, 16),
     ],
 )
-def test_images_a_replica_become_a_global_batch(given, num_devices, expected):
+def test_replica_batch_size_sets_the_global_batch_size(
+    given, num_devices, expected
+):
     (cell,) = make(
         "--replica_batch_size=8", given=given, num_devices=num_devices
     )
@@ -273,12 +274,12 @@ def test_images_a_replica_become_a_global_batch(given, num_devices, expected):
     assert "replica" in cell.name and "--replica_batch" not in cell.command
 
 
-def test_replicas_can_be_varied_with_their_images():
+def test_replica_batch_size_can_be_varied_with_the_replicas():
     made = make("--replica_batch_size=8", "--virtual_replicas=1 | 2")
     assert [cell.config.global_batch_size for cell in made] == [8, 16]
 
 
-def test_all_runs_write_as_many_rows():
+def test_log_every_examples_sets_log_every_steps():
     made = make("--global_batch_size=512 | 64 | 2", log_every_examples=640)
     assert [cell.config.log_every_steps for cell in made] == [1, 10, 320]
     (preset,) = make(given={"preset": "digits"}, log_every_examples=6400)
@@ -286,13 +287,13 @@ def test_all_runs_write_as_many_rows():
     assert make(given={"preset": "digits"})[0].config.log_every_steps == 5
 
 
-def test_runs_of_one_batch_size_may_be_as_long_as_some_steps():
-    axis = grid.parse_axis("--norm=bn | frn")
-    made = grid.make("out", {"train_steps": 3}, [axis])
+def test_runs_of_one_batch_size_can_have_a_length_in_steps():
+    axis = grid.parse_axis("--norm=bn | frn", PROGRAM)
+    made = grid.make_cells(PROGRAM, "out", {"train_steps": 3}, [axis])
     assert [cell.config.train_steps for cell in made] == [3, 3]
 
 
-def test_commands_run_as_they_are_typed():
+def test_commands_repeat_the_settings():
     made = make(
         f"--norm=gn {JSON} | bn",
         "--dataset='folder:/a b/$HOME/x' | digits",
@@ -306,21 +307,21 @@ def test_commands_run_as_they_are_typed():
     assert "--noxla" in made[-1].command and "--xla " not in made[-1].command
 
 
-def test_a_workdir_of_another_config_is_refused_with_what_differs(tmp_path):
-    (cell,) = cells(tmp_path, "--norm=bn", momentum=0.5)
+def test_a_workdir_with_other_settings_is_refused(tmp_path):
+    (cell,) = make_cells(tmp_path, "--norm=bn", momentum=0.5)
     grid.check_workdirs([cell])
     run_dir.write_config(cell.config)
     grid.check_workdirs([cell])
-    (other,) = cells(tmp_path, "--norm=bn", momentum=0.9)
+    (other,) = make_cells(tmp_path, "--norm=bn", momentum=0.9)
     with pytest.raises(RecipeError, match="momentum is 0.5 there") as caught:
         grid.check_workdirs([other])
     assert str(caught.value).endswith("Choose another --out.")
     assert "--workdir" not in str(caught.value)
 
 
-def test_quoting_survives(tmp_path):
-    # The name of a folder may be anything that a shell can be told.
+def test_commands_quote_the_folder(tmp_path):
+    # A folder can have any name.
     name = tmp_path / 'it\'s a "sweep" $(of) `some`'
-    (cell,) = cells(name, "--norm=bn")
+    (cell,) = make_cells(name, "--norm=bn")
     assert typed(cell.command)["workdir"] == str(name / "norm=bn")
     assert shlex.split(cell.command)[-1] == f"--workdir={name}/norm=bn"

@@ -76,7 +76,7 @@ def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
     model = classifier(*ends())
     network, notes = load(tmp_path, model, "frn")
     assert "gets a fresh head of 10 logits" in notes[-1]
-    assert "1 to FRN. 1 TLU made" in notes[0]
+    assert "1 to FRN. 1 TLU created" in notes[0]
     assert network.output_shape == (None, 10)
     np.testing.assert_array_equal(
         network.get_layer("conv").kernel, model.get_layer("conv").kernel

@@ -1,9 +1,10 @@
-"""Sets by their name."""
+"""Tests of opening datasets by name."""
 
 import types
 
 import pytest
 
+from recipes.detection.datasets import annotations
 from recipes.detection.datasets import registry
 from recipes.errors import RecipeError
 from tests.recipes.detection import boxes_folder
@@ -15,17 +16,17 @@ def config(dataset, data_dir=None):
     )
 
 
-def test_a_folder_is_opened_by_its_path(tmp_path, monkeypatch):
+def test_folder_is_opened_by_path(tmp_path, monkeypatch):
     boxes_folder.write(tmp_path / "boxes")
     monkeypatch.setenv("HOME", str(tmp_path))
     source = registry.open_source(config("folder:~/boxes"))
-    assert isinstance(source, registry.Source)
-    assert isinstance(source.train, registry.Split)
-    assert isinstance(source.train.annotations()[0], registry.Annotation)
+    assert isinstance(source, annotations.Source)
+    assert isinstance(source.train, annotations.Split)
+    assert isinstance(source.train.annotations()[0], annotations.Annotation)
     assert source.num_channels == 3
 
 
-def test_an_unknown_name_gets_a_list_of_what_there_is(tmp_path):
+def test_unknown_name_error_lists_the_datasets(tmp_path):
     with pytest.raises(RecipeError) as caught:
         registry.open_source(config("tree", str(tmp_path)))
     message = str(caught.value)

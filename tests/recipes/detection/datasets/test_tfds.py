@@ -1,4 +1,4 @@
-"""Sets with boxes that TFDS has prepared."""
+"""Tests of detection datasets that TFDS has prepared."""
 
 import types
 
@@ -14,9 +14,9 @@ from tests.recipes import tfds_sets
 from tests.recipes.detection import coco_archive
 
 NAME = "tiny_boxes"
-# Height and width of the images, of all splits in a row.
+# Height and width of the images of all splits, in order.
 SIZES = [(40, 56), (24, 48), (60, 32), (50, 70)]
-# ymin, xmin, ymax, xmax in pixels and the label, image by image.
+# (ymin, xmin, ymax, xmax, label) in pixels for each image.
 OBJECTS = [
     [],
     [(2, 3, 20, 40, 1), (0, 0, 24, 48, 0)],
@@ -34,11 +34,11 @@ def config(dataset, data_dir):
 def coco(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("coco")
     contents = coco_archive.prepare(data_dir, 5, 3, (48, 72))
-    source = tfds_lib.open_set(config("coco/2017", data_dir))
+    source = tfds_lib.open_dataset(config("coco/2017", data_dir))
     return source, contents
 
 
-def test_coco_has_its_own_numbers(coco):
+def test_coco_keeps_its_category_ids(coco):
     source, contents = coco
     rows = contents["val2017"]["categories"]
     assert source.category_ids == tuple(row["id"] for row in rows)
@@ -47,7 +47,7 @@ def test_coco_has_its_own_numbers(coco):
     assert source.category_ids[-1] == 90
 
 
-def test_coco_gives_the_boxes_of_its_archive(coco):
+def test_coco_has_the_boxes_of_the_archive(coco):
     source, contents = coco
     numbers = {c: i for i, c in enumerate(source.category_ids)}
     for split, content in zip(
@@ -90,9 +90,9 @@ def test_coco_gives_the_boxes_of_its_archive(coco):
             for row, (top, left, bottom, right) in zip(
                 rows, pixels.astype(int), strict=True
             ):
-                color = coco_archive.KINDS[row["category_id"]]
+                color = coco_archive.CATEGORIES[row["category_id"]]
                 inside = image[top + 2 : bottom - 2, left + 2 : right - 2]
-                # Objects may hide one another, the last one is in front.
+                # Objects may overlap; the last one is in front.
                 if row is rows[-1]:
                     assert np.abs(inside.mean((0, 1)) - color).max() < 8
         assert num_crowds == 1
@@ -100,7 +100,7 @@ def test_coco_gives_the_boxes_of_its_archive(coco):
 
 
 def write(data_dir, crowd_key=None, splits=SPLITS, with_id=False, kind="jpeg"):
-    """A set of other features than COCO's."""
+    """Writes a dataset whose features differ from COCO's."""
     parts = {
         "action": tfds.features.ClassLabel(num_classes=9),
         "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
@@ -168,9 +168,9 @@ def _example(i, crowd_key, with_id, kind):
         ("is_crowd", False, "jpeg"),
     ],
 )
-def test_features_are_found_by_their_kind(tmp_path, crowd_key, with_id, kind):
+def test_features_are_found_by_type(tmp_path, crowd_key, with_id, kind):
     write(tmp_path, crowd_key, with_id=with_id, kind=kind)
-    source = tfds_lib.open_set(config(NAME, tmp_path))
+    source = tfds_lib.open_dataset(config(NAME, tmp_path))
     assert source.class_names == ("ant", "bee", "cow")
     assert source.category_ids == (1, 2, 3)
     (_, second), (third,) = (
@@ -180,7 +180,7 @@ def test_features_are_found_by_their_kind(tmp_path, crowd_key, with_id, kind):
     assert third.image_id == (72 if with_id else 1)
     for annotation, i in ((second, 1), (third, 2)):
         assert (annotation.height, annotation.width) == SIZES[i]
-        # A box of no height is left out.
+        # An empty box is dropped.
         whole = [row for row in OBJECTS[i] if row[2] > row[0]]
         crowds = [k == 1 for k, r in enumerate(OBJECTS[i]) if r[2] > r[0]]
         rows = np.array(whole, np.float64)
@@ -195,26 +195,27 @@ def test_features_are_found_by_their_kind(tmp_path, crowd_key, with_id, kind):
     assert "record 1 of" in source.train.name(1)
 
 
-def test_a_split_without_boxes_is_no_evaluation(tmp_path):
+def test_split_without_boxes_is_not_used_for_evaluation(tmp_path):
     splits = {"train": (1, 3), "validation": (0, 1), "test": (3, 4)}
     write(tmp_path / "a", splits=splits)
-    source = tfds_lib.open_set(config(NAME, tmp_path / "a"))
+    source = tfds_lib.open_dataset(config(NAME, tmp_path / "a"))
     assert source.evaluation.name(0).startswith("example 0 of test")
     del splits["test"]
     write(tmp_path / "b", splits=splits)
     with pytest.raises(RecipeError, match="Its splits are train, validation."):
-        tfds_lib.open_set(config(NAME, tmp_path / "b"))
+        tfds_lib.open_dataset(config(NAME, tmp_path / "b"))
 
 
-def test_a_set_without_boxes_names_its_features(tmp_path):
+def test_error_names_the_features_of_a_dataset_without_boxes(tmp_path):
     tfds_sets.write(tmp_path, tfds_sets.jpegs(3), num_eval=1)
     with pytest.raises(
-        RecipeError, match="is no detection set.* Its features are .*label"
+        RecipeError,
+        match="is not a detection dataset.* Its features are .*label",
     ):
-        tfds_lib.open_set(config(tfds_sets.NAME, tmp_path))
+        tfds_lib.open_dataset(config(tfds_sets.NAME, tmp_path))
 
 
-def test_archives_may_be_put_where_the_error_says(tmp_path):
+def test_error_names_the_folder_for_manual_downloads(tmp_path):
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
     names = [
@@ -227,11 +228,11 @@ def test_archives_may_be_put_where_the_error_says(tmp_path):
             "image_info_test",
         )
     ]
-    # TFDS takes these instead of the network, and sees that they are wrong.
+    # TFDS uses these instead of the network and verifies their checksums.
     for name in names:
         (manual / name).write_bytes(b"no archive")
     with pytest.raises(RecipeError, match="has wrong checksum") as caught:
-        tfds_lib.open_set(config("coco/2017", tmp_path))
+        tfds_lib.open_dataset(config("coco/2017", tmp_path))
     message = str(caught.value)
     assert f"{manual}: {', '.join(names)}" in message
     assert "\n" not in message

@@ -1,4 +1,4 @@
-"""Tiles of aerial photos: cut, written, and read again."""
+"""Tests of the dataset `trees`."""
 
 import subprocess
 import zipfile
@@ -25,7 +25,7 @@ def data_dir(wheel, tmp_path_factory):
     return folder
 
 
-def test_a_box_is_of_the_tiles_that_hold_half_of_it():
+def test_tiles_keep_boxes_with_half_of_their_area_inside():
     generator = np.random.default_rng(0)
     photo = generator.integers(0, 256, (2 * 128 + 5, 3 * 128 + 90, 3), np.uint8)
     boxes = [
@@ -34,10 +34,10 @@ def test_a_box_is_of_the_tiles_that_hold_half_of_it():
         [120, 50, 180, 70],
         [200, 120, 210, 131],
         [300, 240, 330, 261],
-        [390, 10, 440, 60],  # In what no tile shows.
+        [390, 10, 440, 60],  # Outside all tiles.
         [5, 5, 5, 9],
     ]
-    found = list(trees.tiles(photo, boxes))
+    found = list(trees.split_into_tiles(photo, boxes))
     places = [(top, left) for top, left, _, _ in found]
     assert places == [(0, 0), (0, 128), (0, 256), (128, 0), (128, 128)] + [
         (128, 256)
@@ -55,10 +55,10 @@ def test_a_box_is_of_the_tiles_that_hold_half_of_it():
         np.testing.assert_array_equal(inside, np.reshape(wanted, (-1, 4)))
 
 
-def test_the_set_is_what_the_photos_show(wheel, data_dir, capsys):
+def test_tiles_match_the_photos(wheel, data_dir, capsys):
     source = trees.open_trees(data_dir)
     output = capsys.readouterr().out
-    assert output.startswith("fetching deepforest's photos of trees")
+    assert output.startswith("downloading deepforest's photos of trees")
     assert (source.class_names, source.category_ids) == (("tree",), (1,))
     assert source.train.num_examples == 19 * 17
     assert source.evaluation.num_examples == 8 * 9 + 2 * 3 * 3
@@ -75,7 +75,7 @@ def test_the_set_is_what_the_photos_show(wheel, data_dir, capsys):
             f"{np.count_nonzero(found)} of them with {sum(found)} trees"
         )
         assert line in output
-    # Of all that is annotated, the rest is cut through or at the border.
+    # The other annotated boxes are cut by tile edges or lie at the border.
     assert 0.8 * 574 < counts["train"] < 574
     assert 0.8 * (279 + 61 + 37) < counts["val"] < 279 + 61 + 37
     with zipfile.ZipFile(wheel) as archive:
@@ -92,14 +92,14 @@ def test_the_set_is_what_the_photos_show(wheel, data_dir, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_fetch_that_ends_early_leaves_nothing(tmp_path, monkeypatch):
+def test_failed_download_leaves_no_files(tmp_path, monkeypatch):
     (tmp_path / "deepforest-2.1.0-py3-none-any.whl").write_bytes(b"half of it")
-    with pytest.raises(RecipeError, match="trees cannot be made in .*zip"):
+    with pytest.raises(RecipeError, match="trees cannot be written to .*zip"):
         trees.open_trees(tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".whl"]
 
 
-def test_what_pip_says_is_passed_on(tmp_path, monkeypatch):
+def test_error_includes_the_message_of_pip(tmp_path, monkeypatch):
     def run(command, **options):
         assert command[-1] == "deepforest==2.1.0"
         return subprocess.CompletedProcess(

@@ -1,4 +1,4 @@
-"""Images with boxes as examples: image, targets and weight."""
+"""Reads examples of detection datasets: image, targets and weight."""
 
 import tensorflow as tf
 
@@ -8,19 +8,19 @@ from recipes.detection import label_encoder
 from recipes.detection import preprocessing
 
 
-def training(config, source, bad_images):
-    """The `ExampleReader` of training examples.
+def training_examples(config, source, bad_images):
+    """Returns the `ExampleReader` of training examples.
 
-    Targets are a dict of what every anchor has to learn: `classes` int32
-    `(A,)` and `deltas` float32 `(A, 4)`, see `targets.assign`.
+    Targets are a dict of `classes`, int32 `(A,)`, and `deltas`, float32
+    `(A, 4)`, of the anchors, see `label_encoder.assign_targets`.
     """
     anchors = tf.constant(config.anchors.boxes)
-    prepare = preprocessing.training(config)
+    preprocess = preprocessing.training_preprocessing(config)
 
     def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
-        image, boxes, keep = prepare(pixels, example["boxes"], seed)
-        classes, deltas = label_encoder.assign(
+        image, boxes, keep = preprocess(pixels, example["boxes"], seed)
+        classes, deltas = label_encoder.assign_targets(
             *[
                 tf.boolean_mask(values, keep)
                 for values in (boxes, example["labels"], example["is_crowd"])
@@ -31,23 +31,23 @@ def training(config, source, bad_images):
 
     def padding():
         classes = tf.fill(anchors.shape[:1], label_encoder.IGNORED)
-        wanted = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
-        return tf.zeros(_shape(config, source)), wanted, 0.0
+        targets = {"classes": classes, "deltas": tf.zeros(anchors.shape)}
+        return tf.zeros(_shape(config, source)), targets, 0.0
 
     return ExampleReader(read, padding)
 
 
-def evaluation(config, source, bad_images):
-    """The `ExampleReader` of evaluation examples.
+def evaluation_examples(config, source, bad_images):
+    """Returns the `ExampleReader` of evaluation examples.
 
-    The target is the number of the example, int64, by which its annotation is
-    found.
+    The target is the index of the example, int64, which identifies its
+    annotation.
     """
-    prepare = preprocessing.evaluation(config)
+    preprocess = preprocessing.evaluation_preprocessing(config)
 
     def read(split, index, seed):
         example, pixels, weight = _read(split, index, bad_images)
-        image, _, _ = prepare(pixels, example["boxes"], seed)
+        image, _, _ = preprocess(pixels, example["boxes"], seed)
         return image * weight, index, weight
 
     def padding():
@@ -57,13 +57,13 @@ def evaluation(config, source, bad_images):
     return ExampleReader(read, padding)
 
 
-def prediction(config, source, bad_images):
-    """The `ExampleReader` of images without boxes, turned as EXIF says.
+def image_examples(config, source, bad_images):
+    """Returns the `ExampleReader` of images without boxes.
 
-    The target is int64 `(3,)`: the number of the example, and the height and
-    width of its image.
+    Images are rotated by their EXIF orientation. The target is int64 `(3,)`:
+    index of the example, height and width of the image.
     """
-    prepare = preprocessing.evaluation(config)
+    preprocess = preprocessing.evaluation_preprocessing(config)
 
     def decode(data):
         pixels = image_files.decode(data, 3)
@@ -74,7 +74,7 @@ def prediction(config, source, bad_images):
     def read(split, index, seed):
         data = split.read(index)["image"]
         pixels, weight = bad_images.guard(decode, data, index, split)
-        image, _, _ = prepare(pixels, tf.zeros((0, 4)), seed)
+        image, _, _ = preprocess(pixels, tf.zeros((0, 4)), seed)
         size = tf.shape(pixels, tf.int64)[:2]
         return image * weight, tf.concat([[index], size], axis=0), weight
 
@@ -86,7 +86,7 @@ def prediction(config, source, bad_images):
 
 
 def _read(split, index, bad_images):
-    """An example with boxes in pixels, its image, and its weight."""
+    """Returns an example with boxes in pixels, its image and its weight."""
     example = split.read(index)
 
     pixels, weight = bad_images.guard(
@@ -97,15 +97,15 @@ def _read(split, index, bad_images):
         example.get("size"),
     )
     sides = tf.tile(tf.cast(tf.shape(pixels)[:2], tf.float32), [2])
-    # What cannot be decoded has no boxes either.
-    seen = tf.fill(tf.shape(example["labels"]), weight > 0)
-    columns = {
+    # Skipped images have no boxes.
+    is_used = tf.fill(tf.shape(example["labels"]), weight > 0)
+    objects = {
         "boxes": example["boxes"] * sides,
         "labels": example["labels"],
         "is_crowd": example["is_crowd"],
     }
-    columns = {k: tf.boolean_mask(v, seen) for k, v in columns.items()}
-    return columns, pixels, weight
+    objects = {k: tf.boolean_mask(v, is_used) for k, v in objects.items()}
+    return objects, pixels, weight
 
 
 def _shape(config, source):

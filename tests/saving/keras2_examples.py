@@ -1,4 +1,4 @@
-"""Files as Keras 2 wrote them, made from models of Keras 3."""
+"""Writes files in the formats of Keras 2 from models of Keras 3."""
 
 import json
 import zipfile
@@ -13,12 +13,13 @@ MODELS = ("Functional", "Model", "Sequential")
 
 
 def write_hdf5(path, model, has_input=True, edit=None):
-    """What `model.save("name.h5")` wrote.
+    """Writes the file of `model.save("name.h5")` in Keras 2.
 
     Args:
         path: Path that ends in .h5.
         model: Keras model.
-        has_input: Whether a Sequential lists its input, as since TF 2.2.
+        has_input: If True, a Sequential lists its input, as in TF 2.2 and
+            later.
         edit: Function that changes the config in place, or None.
     """
     keras.saving.save_model(model, path)
@@ -31,7 +32,7 @@ def write_hdf5(path, model, has_input=True, edit=None):
 
 
 def write_archive(path, model):
-    """What `model.save("name.keras")` wrote since TF 2.12."""
+    """Writes the file of `model.save("name.keras")` of TF 2.12 and later."""
     keras.saving.save_model(model, path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -44,7 +45,7 @@ def write_archive(path, model):
 
 
 def _old(saved, has_input, module=None):
-    """The config of a layer or a model, in the words of Keras 2."""
+    """Returns the config of a layer or a model in Keras 2."""
     kind, config = saved["class_name"], dict(saved["config"])
     old = {"class_name": kind, "config": config}
     if module:
@@ -85,7 +86,7 @@ def _make_sequential(config, has_input, module):
 
 
 def _make_graph(config, has_input, module):
-    """Calls of nested models count from one; tensors are listed by name."""
+    """Counts calls of nested models from one, as Keras 2 does."""
     layers = [_old(x, has_input, module) for x in config["layers"]]
     nested = [x["config"]["name"] for x in layers if x["class_name"] in MODELS]
 
@@ -104,7 +105,7 @@ def _make_graph(config, has_input, module):
         ends = config[key]
         ends = [ends] if isinstance(ends[0], str) else ends
         kinds = {x["name"]: x["class_name"] for x in layers}
-        # Keras 3 counts those of a functional model from one, too.
+        # Keras 3 also counts the calls of a functional model from one.
         config[key] = [
             [name, call + (kinds[name] == "Sequential"), index]
             for name, call, index in ends
@@ -120,10 +121,10 @@ def _tensors(arguments):
 
 
 def in_safe_mode():
-    """Keras' own flag: True, False, or None where nobody has set it."""
+    """Returns Keras' safe mode: True, False, or None if it is not set."""
     return serialization_lib.in_safe_mode()
 
 
 def unsafe_scope():
-    """As after `keras.config.enable_unsafe_deserialization()`."""
+    """Enables unsafe deserialization in a scope."""
     return serialization_lib.SafeModeScope(safe_mode=False)

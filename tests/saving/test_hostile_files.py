@@ -1,4 +1,4 @@
-"""Files that were made to do harm, and malformed ones: refused in one line."""
+"""Malformed and hostile files end in a one-line error."""
 
 import importlib
 import json
@@ -18,15 +18,15 @@ import keras_norm
 from keras_norm.errors import ConversionError
 from keras_norm.saving import load as files_lib
 from keras_norm.saving import load_limits
-from tests.conversion import keras2_files
-from tests.field import hostile_files
-from tests.field.hostile_files import LAYERS
-from tests.field.hostile_files import function
-from tests.field.hostile_files import insert
-from tests.field.hostile_files import layer
-from tests.field.hostile_files import node
-from tests.field.hostile_files import put
-from tests.field.hostile_files import tensor
+from tests.saving import hostile_files
+from tests.saving import keras2_examples
+from tests.saving.hostile_files import LAYERS
+from tests.saving.hostile_files import function
+from tests.saving.hostile_files import insert
+from tests.saving.hostile_files import layer
+from tests.saving.hostile_files import node
+from tests.saving.hostile_files import put
+from tests.saving.hostile_files import tensor
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 MAX_MEMORY = 1.5e9
@@ -39,7 +39,7 @@ def files(tmp_path_factory):
 
 
 def fails(path, **options):
-    """The one line that loading fails with."""
+    """Returns the one-line error that loading raises."""
     with pytest.raises(ConversionError) as raised:
         files_lib.load_model(path, **options)
     line = str(raised.value)
@@ -48,14 +48,14 @@ def fails(path, **options):
 
 
 def run(folder, *names, timeout=120):
-    """What the program does with malformed files, in a process of its own."""
+    """Runs the program on malformed files in a new process."""
     for part in "files", "temporary":
         (folder / part).mkdir()
     done = subprocess.run(
         [
             sys.executable,
             "-m",
-            "tests.field.hostile_files",
+            "tests.saving.hostile_files",
             folder / "files",
             *names,
         ],
@@ -98,31 +98,32 @@ NAMES = [
 ]
 
 
-# https://github.com/keras-team/keras/security/advisories tells of most kinds:
+# https://github.com/keras-team/keras/security/advisories lists most kinds:
 # decompression bombs, shape bombs, links out of an HDF5 file, paths out of a
 # zip archive.
 @pytest.mark.parametrize("name", NAMES)
-def test_a_malformed_file_ends_in_one_line(name, results):
+def test_malformed_file_prints_a_one_line_error(name, results):
     check(results[name])
 
 
-def test_there_are_many_of_them():
+def test_number_of_malformed_files():
     assert len(set(NAMES)) == len(NAMES) >= 140
 
 
 @pytest.mark.parametrize(
     "name", ["json_null", "json_list", "json_three", "config_empty"]
 )
-def test_a_config_that_is_none_is_damaged(name, results):
+def test_config_that_is_not_a_dict_is_damaged(name, results):
     assert "' is damaged: its config" in results[name]["errors"]
 
 
 @pytest.mark.parametrize("name", ["filters_huge", "h5_old_filters"])
-def test_sizes_are_compared_with_what_is_stored(name, results):
+def test_weights_larger_than_stored_raise(name, results):
     # 3 x 3 x 3 values a filter; the file has 216 in its kernel, and 40 more.
     line = results[name]["errors"]
     assert (
-        f"{27 * hostile_files.HUGE:,} values or more, and it stores 256" in line
+        f"{27 * hostile_files.HUGE:,} weights or more, but it stores 256"
+        in line
     )
 
 
@@ -139,19 +140,20 @@ def test_sizes_are_compared_with_what_is_stored(name, results):
         ("readme.txt", "2.12.0"),
     ],
 )
-def test_a_bomb_of_gigabytes_is_not_unpacked(member, version, tmp_path):
+def test_decompression_bomb_is_not_unpacked(member, version, tmp_path):
     code = (
         "import json, pathlib, sys, tempfile\n"
-        "from tests.field import hostile\n"
+        "from tests.saving import hostile_files\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "files = hostile.Files(folder)\n"
-        f"bomb = hostile.write_bomb({member!r}, 2**31, {version!r})\n"
+        "files = hostile_files.Files(folder)\n"
+        f"bomb = hostile_files.write_bomb({member!r}, 2**31, {version!r})\n"
         "path = folder / 'in' / 'model.keras'\n"
         "path.parent.mkdir()\n"
         "bomb(files, path)\n"
         "assert path.stat().st_size < 4e6\n"
-        "with hostile.Largest(pathlib.Path(tempfile.gettempdir())) as large:\n"
-        "    result = hostile.convert(path)\n"
+        "temporary = pathlib.Path(tempfile.gettempdir())\n"
+        "with hostile_files.Largest(temporary) as large:\n"
+        "    result = hostile_files.convert(path)\n"
         "print(json.dumps({**result, 'temporary': large.size, 'left': []}))\n"
     )
     temporary = tmp_path / "temporary"
@@ -169,7 +171,7 @@ def test_a_bomb_of_gigabytes_is_not_unpacked(member, version, tmp_path):
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """A file that exists once code of a model file has run."""
+    """Path of a file that exists after code of a model file has run."""
     path = tmp_path / "ran"
     (tmp_path / "evil_module.py").write_text(
         f"open({str(path)!r}, 'w').close()\n"
@@ -185,7 +187,7 @@ def marker(tmp_path, monkeypatch):
 
 
 def touch(path):
-    """The layer of the report: a function of a module, called on a command."""
+    """Layer that is a function of a module, called with a shell command."""
     return layer(
         "function",
         "os",
@@ -196,7 +198,7 @@ def touch(path):
 
 
 def called(saved, *args):
-    """A function as a layer that is called on a tensor of the model as well."""
+    """Layer that is a function, also called on a tensor of the model."""
     return {
         **layer("x"),
         **saved,
@@ -205,7 +207,7 @@ def called(saved, *args):
 
 
 def nested_compile(path):
-    """A model within the model, to be compiled with what it names."""
+    """Nested model with a function in its compile config."""
     inner = layer("Sequential", "keras", {"layers": []})
     return {**inner, "compile_config": {"loss": function("os", "system")}}
 
@@ -298,7 +300,9 @@ CODE = {
 # https://github.com/keras-team/keras/pull/20751
 @pytest.mark.parametrize("kind", CODE)
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_no_code_of_a_file_runs(kind, suffix, files, marker, tmp_path):
+def test_python_code_in_a_file_does_not_run(
+    kind, suffix, files, marker, tmp_path
+):
     path, saved = tmp_path / f"model{suffix}", CODE[kind](marker)
     if suffix == ".keras":
         files.edit(path, insert(saved))
@@ -306,7 +310,7 @@ def test_no_code_of_a_file_runs(kind, suffix, files, marker, tmp_path):
         files.edit_hdf5(path, hostile_files.config_of(insert(saved)))
     line = fails(path)
     assert not marker.exists() and "evil_module" not in sys.modules
-    for word in ("not known here", "--unsafe", "Python code", "is damaged"):
+    for word in ("is unknown", "--unsafe", "Python code", "is damaged"):
         if word in line:
             break
     else:
@@ -316,7 +320,7 @@ def test_no_code_of_a_file_runs(kind, suffix, files, marker, tmp_path):
 # Files of Keras 2 name layers without a module, and Keras looks the names up
 # among all that its package of layers imports.
 @pytest.mark.parametrize("kind", ["deserialize", "serialization_lib", "exec"])
-def test_a_legacy_layer_is_a_layer(kind, files, tmp_path):
+def test_legacy_layer_loads(kind, files, tmp_path):
     saved = {
         "class_name": kind,
         "config": {"config": touch(tmp_path / "ran")},
@@ -329,18 +333,18 @@ def test_a_legacy_layer_is_a_layer(kind, files, tmp_path):
         hostile_files.config_of(insert(saved))(file)
 
     files.edit_hdf5(tmp_path / "model.h5", edit)
-    assert "not known here" in fails(tmp_path / "model.h5") or kind == "exec"
+    assert "is unknown" in fails(tmp_path / "model.h5") or kind == "exec"
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_with_pickles_are_not_read(files, tmp_path):
+def test_pickled_weights_are_not_read(files, tmp_path):
     # Keras 3.8 reads them with allow_pickle=True.
     path = tmp_path / "model.keras"
     hostile_files.npz(files, path)
-    assert "it has no model.weights.h5" in fails(path)
+    assert "model.weights.h5 is missing" in fails(path)
 
 
-def test_code_runs_when_it_is_allowed(tmp_path):
+def test_python_code_runs_if_unsafe(tmp_path):
     double = layers.Lambda(lambda x: 2.0 * x, output_shape=(3,))
     model = keras.Sequential([keras.Input((3,)), double])
     path = tmp_path / "model.keras"
@@ -353,16 +357,16 @@ def test_code_runs_when_it_is_allowed(tmp_path):
     assert np.all(keras.ops.convert_to_numpy(loaded(x)) == 2.0)
 
 
-def test_sizes_are_taken_when_they_are_trusted(files, tmp_path):
+def test_sizes_are_not_limited_if_unsafe(files, tmp_path):
     def edit(config):
         config["config"]["layers"][1]["config"]["filters"] = 2**12
 
     path = tmp_path / "model.keras"
     files.edit(path, edit)
     # Few enough to be harmless: Keras itself finds that nothing fits.
-    assert "does not load" in fails(path)
+    assert "cannot be loaded" in fails(path)
     files.edit(path, put(*LAYERS, 1, "config", "filters", value=2**21))
-    assert "is refused: its layers have weights of" in fails(path)
+    assert "is refused: its layers have" in fails(path)
     assert "is refused" not in fails(path, unsafe=True)
 
 
@@ -373,7 +377,7 @@ def swish_twice(x):
 
 @keras.saving.register_keras_serializable("field")
 class Holder(layers.Layer):
-    """A layer with objects and a dict of its own in its config."""
+    """Layer with objects and a dict in its config."""
 
     def __init__(self, start=None, function=None, **kwargs):
         super().__init__(**kwargs)
@@ -479,8 +483,8 @@ LEGITIMATE = {
 
 @pytest.mark.parametrize("kind", LEGITIMATE)
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_what_keras_writes_still_loads(kind, suffix, tmp_path, monkeypatch):
-    # Nothing but what is stored is allocated.
+def test_files_of_keras_load(kind, suffix, tmp_path, monkeypatch):
+    # Only stored values are allocated.
     monkeypatch.setattr(load_limits, "MARGIN", 64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -500,7 +504,7 @@ def test_what_keras_writes_still_loads(kind, suffix, tmp_path, monkeypatch):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="text needs TensorFlow"
 )
-def test_a_vocabulary_in_the_file_loads(tmp_path):
+def test_vocabulary_in_the_file_loads(tmp_path):
     text = layers.TextVectorization(vocabulary=["cat", "dog"])
     lookup = layers.StringLookup(vocabulary=["a", "b"], num_oov_indices=2)
     for part in text, lookup:
@@ -519,16 +523,14 @@ def test_files_of_keras_2_load_with_their_functions(files, tmp_path):
             "config": {"seed": None},
         }
 
-    keras2_files.write_hdf5(
+    keras2_examples.write_hdf5(
         tmp_path / "model.h5", hostile_files.model(), edit=edit
     )
     loaded, _ = files_lib.load_model(tmp_path / "model.h5")
     assert loaded.layers[1].activation is keras.activations.relu
 
 
-def test_classes_of_an_imported_module_may_be_named(
-    files, tmp_path, monkeypatch
-):
+def test_classes_of_an_imported_module_load(files, tmp_path, monkeypatch):
     (tmp_path / "field_layers.py").write_text(
         "import keras, subprocess\n"
         "class Twice(keras.layers.Layer):\n"
@@ -540,19 +542,19 @@ def test_classes_of_an_imported_module_may_be_named(
     path = tmp_path / "model.keras"
     saved = layer("Twice", "field_layers", registered_name="Twice")
     files.edit(path, insert(saved))
-    assert "holds 'field_layers.Twice', which is not known" in fails(path)
+    assert "contains 'field_layers.Twice', which is unknown" in fails(path)
     try:
         files_lib.load_model(path, modules=["field_layers"])
     except ConversionError as error:
         # Since Keras 3.9 it has to be registered as well.
-        assert "holds 'Twice', which is not known" in str(error)
+        assert "contains 'Twice', which is unknown" in str(error)
     else:
         assert keras.__version__ < "3.9"
     files.edit(path, insert(layer("Popen", "field_layers")))
-    assert "not known here" in fails(path, modules=["field_layers"])
+    assert "is unknown" in fails(path, modules=["field_layers"])
 
 
-def test_the_guards_are_taken_down_again(files, tmp_path):
+def test_load_limits_end_with_the_scope(files, tmp_path):
     from keras.src.backend.common.variables import Variable
     from keras.src.models import functional
 
@@ -570,7 +572,7 @@ def test_the_guards_are_taken_down_again(files, tmp_path):
     )
 
 
-def test_weights_may_be_compressed(files, tmp_path):
+def test_compressed_weights_load(files, tmp_path):
     import zipfile
 
     with zipfile.ZipFile(

@@ -1,8 +1,8 @@
-"""Malformed and hostile model files, built anew by the tests.
+"""Writes malformed and hostile model files.
 
-Each is a function from a path to None. `EDITS` change the config of a small
-model, `ARCHIVES` the zip archive around it, `HDF5` a legacy file, `OTHERS` are
-no model files at all.
+Each is written by a function of a path. `EDITS` change the config of a small
+model, `ARCHIVES` its zip archive, and `HDF5` a legacy file. `OTHERS` are not
+model files.
 """
 
 import contextlib
@@ -46,38 +46,38 @@ def model():
     return keras.Model(inputs, outputs, name="small")
 
 
-def write_parts(path, parts):
+def write_members(path, parts):
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in parts.items():
             archive.writestr(name, data)
 
 
-def read_parts(path):
+def read_members(path):
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 class Files:
-    """Whole files of the small model, made once, and what is made of them."""
+    """Files of a small model, and edited copies."""
 
     def __init__(self, folder):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             keras.saving.save_model(model(), folder / "whole.keras")
             keras.saving.save_model(model(), folder / "whole.h5")
-        self.parts = read_parts(folder / "whole.keras")
+        self.parts = read_members(folder / "whole.keras")
         self.hdf5 = (folder / "whole.h5").read_bytes()
         self.config = json.loads(self.parts[CONFIG])
 
     def write(self, path, **changes):
-        """A `.keras` file; keys are members without their dots."""
+        """Writes a `.keras` file; keys are members without their dots."""
         names = {"config": CONFIG, "metadata": METADATA, "weights": WEIGHTS}
         changes = {names[key]: value for key, value in changes.items()}
         parts = {**self.parts, **changes}
-        write_parts(path, {k: v for k, v in parts.items() if v is not None})
+        write_members(path, {k: v for k, v in parts.items() if v is not None})
 
     def edit(self, path, edit):
-        """A `.keras` file with a changed config."""
+        """Writes a `.keras` file with a changed config."""
         config = copy.deepcopy(self.config)
         edited = edit(config)
         self.write(
@@ -85,7 +85,7 @@ class Files:
         )
 
     def edit_hdf5(self, path, edit):
-        """A legacy file, changed in place."""
+        """Writes a legacy file that a function changes in place."""
         path.write_bytes(self.hdf5)
         with h5py.File(path, "r+") as file:
             edit(file)
@@ -98,7 +98,7 @@ def at(config, *keys):
 
 
 def put(*keys, value):
-    """An edit: the value at a place in the config."""
+    """Returns an edit that sets a value in the config."""
 
     def edit(config):
         at(config, *keys[:-1])[keys[-1]] = value
@@ -114,7 +114,7 @@ def without(*keys):
 
 
 def insert(layer):
-    """An edit: one more layer behind the input."""
+    """Returns an edit that adds a layer behind the input."""
 
     def edit(config):
         at(config, *LAYERS).insert(1, layer)
@@ -150,7 +150,7 @@ def layer(class_name, module="keras.layers", config=None, **keys):
 
 
 def function(module, name):
-    """What Keras writes for a function."""
+    """Returns the config that Keras saves for a function."""
     return {
         "module": module,
         "class_name": "function",
@@ -299,7 +299,7 @@ def cut(size):
 
 def zipped(files):
     buffer = io.BytesIO()
-    write_parts(buffer, files.parts)
+    write_members(buffer, files.parts)
     return buffer.getvalue()
 
 
@@ -348,7 +348,7 @@ def patched(member, offset, form, value):
 
 
 def write_deflated(path, parts, member, size):
-    """An archive with a member of zeros, compressed in chunks."""
+    """Writes an archive with a member of zeros, compressed in chunks."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in parts.items():
             if name != member:
@@ -378,7 +378,7 @@ def npz(files, path):
     buffer = io.BytesIO()
     np.savez(buffer, __root__=np.array({"a": 1}, dtype=object))
     parts = {CONFIG: files.parts[CONFIG], METADATA: files.parts[METADATA]}
-    write_parts(path, {**parts, "model.weights.npz": buffer.getvalue()})
+    write_members(path, {**parts, "model.weights.npz": buffer.getvalue()})
 
 
 ARCHIVES = {
@@ -438,7 +438,7 @@ def no_attribute(file):
 
 
 def replace_kernel(make):
-    """An edit: another thing in the place of the stored kernel."""
+    """Returns an edit that replaces the stored kernel."""
 
     def edit(file):
         names = []
@@ -565,7 +565,7 @@ OTHERS = {
 
 
 def writers(files):
-    """Every malformed file by its name: a function from a path."""
+    """Returns a dict from names to functions that write malformed files."""
 
     def bound(write, item):
         return lambda path: write(item, path)
@@ -584,7 +584,7 @@ def writers(files):
 
 
 class Largest:
-    """Watches a folder: how large the largest file in it becomes."""
+    """Measures the size of the largest file in a folder."""
 
     def __init__(self, folder):
         self.folder, self.size, self.ends = folder, 0, False
@@ -607,7 +607,7 @@ class Largest:
 
 
 def convert(path, *arguments):
-    """What `keras-norm convert` does with a file, as a dict."""
+    """Runs `keras-norm convert` on a file; returns its effects as a dict."""
     out = path.with_name("out.keras")
     before = set(os.listdir(path.parent))
     output, errors = io.StringIO(), io.StringIO()
@@ -630,7 +630,7 @@ def convert(path, *arguments):
 
 
 def peak_memory():
-    """Bytes; ru_maxrss would begin with those of the parent process."""
+    """Returns peak memory in bytes; ru_maxrss would include the parent's."""
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Files in and out: what loads, what it says, and what stays on the disk."""
+"""Loading and saving model files, their errors and temporary files."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from keras_norm.errors import ConversionError
 from keras_norm.saving import load
 from tests.assertions import assert_allclose
 from tests.assertions import to_numpy
-from tests.conversion import keras2_files
+from tests.saving import keras2_examples
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 IMAGE = (4, 5, 2)
@@ -29,7 +29,7 @@ COMPILED = "Saved by Keras 2.9.0, in an old format: loaded without compiling."
 
 
 def scale_class():
-    """Registered, and in no module where Keras could look for it."""
+    """Layer that is registered, and not importable by its module."""
 
     @keras.saving.register_keras_serializable("scales")
     class Scale(layers.Layer):
@@ -134,7 +134,7 @@ def assert_same(model, other):
 
 
 def fails(*args, function=load.load_model, **kwargs):
-    """The one line that it fails with."""
+    """Returns the one-line error that loading raises."""
     with pytest.raises(ConversionError) as raised:
         function(*args, **kwargs)
     line = str(raised.value)
@@ -144,7 +144,7 @@ def fails(*args, function=load.load_model, **kwargs):
 
 
 def save(model, path):
-    """Saves and keeps quiet, for what the test itself writes."""
+    """Saves a model without warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keras.saving.save_model(model, path)
@@ -165,7 +165,7 @@ def save(model, path):
     ],
 )
 @pytest.mark.parametrize("kind", [str, pathlib.Path])
-def test_content_tells_the_format(suffixes, kind, tmp_path):
+def test_file_format_is_detected_from_content(suffixes, kind, tmp_path):
     saved, named = suffixes
     model = draw_weights(functional(layers.Conv2D(3, 1), keras_norm.FRN()))
     model.compile("adam", "mse")
@@ -184,12 +184,12 @@ def test_content_tells_the_format(suffixes, kind, tmp_path):
 
 @pytest.mark.parametrize("first", STACKS)
 @pytest.mark.parametrize("has_input", [False, True])
-def test_a_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
+def test_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
     shape, layer = STACKS[first]
     model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(path, model, has_input)
+    keras2_examples.write_hdf5(path, model, has_input)
     before = path.read_bytes()
     loaded, notes = load.load_model(path)
     assert_same(model, loaded)
@@ -204,10 +204,10 @@ def test_a_sequential_model_of_keras_2_loads(first, has_input, tmp_path):
 
 @pytest.mark.parametrize("kind", GRAPHS)
 @pytest.mark.parametrize("name", ["Functional", "Model"])
-def test_a_functional_model_of_keras_2_loads(kind, name, tmp_path):
+def test_functional_model_of_keras_2_loads(kind, name, tmp_path):
     model = draw_weights(GRAPHS[kind]())
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(
+    keras2_examples.write_hdf5(
         path, model, edit=lambda c: c.update(class_name=name)
     )
     loaded, notes = load.load_model(path)
@@ -216,7 +216,7 @@ def test_a_functional_model_of_keras_2_loads(kind, name, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*STACKS, *GRAPHS])
-def test_an_archive_of_keras_2_loads(kind, tmp_path):
+def test_keras_archive_of_keras_2_loads(kind, tmp_path):
     if kind in GRAPHS:
         model = GRAPHS[kind]()
     else:
@@ -224,41 +224,41 @@ def test_an_archive_of_keras_2_loads(kind, tmp_path):
         model = sequential(shape, layer(), norm(), layers.Dense(2))
     draw_weights(model)
     path = tmp_path / "model.keras"
-    keras2_files.write_archive(path, model)
+    keras2_examples.write_archive(path, model)
     loaded, notes = load.load_model(path)
     assert_same(model, loaded)
     assert notes == [COMPILED]
 
 
-def test_a_stack_within_a_stack_of_keras_2_loads(tmp_path):
+def test_nested_sequential_of_keras_2_loads(tmp_path):
     inner = sequential((40,), layers.Reshape(IMAGE), layers.Conv2D(3, 1))
     model = draw_weights(sequential((40,), inner, norm()))
-    keras2_files.write_hdf5(tmp_path / "model.h5", model, has_input=False)
+    keras2_examples.write_hdf5(tmp_path / "model.h5", model, has_input=False)
     loaded, notes = load.load_model(tmp_path / "model.h5")
     assert_same(model, loaded)
     assert len(notes) == 2
 
 
-def test_what_changes_a_recurrent_layer_is_not_dropped(tmp_path):
+def test_time_major_recurrent_layer_of_keras_2_raises(tmp_path):
     def edit(config):
         config["config"]["layers"][1]["config"]["time_major"] = True
 
     path = tmp_path / "model.h5"
-    keras2_files.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
+    keras2_examples.write_hdf5(path, GRAPHS["lstm"](), edit=edit)
     assert "time_major" in fails(path)
 
 
-def test_an_operation_of_tensorflow_is_named(tmp_path):
+def test_tensorflow_operation_of_keras_2_raises(tmp_path):
     def edit(config):
         config["config"]["layers"][1] |= {"class_name": "TFOpLambda"}
 
     path, model = tmp_path / "model.h5", small()
-    keras2_files.write_hdf5(path, model, edit=edit)
+    keras2_examples.write_hdf5(path, model, edit=edit)
     assert model.layers[1].name in fails(path)
 
 
 def lambda_file(kind, path):
-    """A model that doubles in a lambda, saved in one of three ways."""
+    """Saves a model with a Lambda in one of three formats."""
     double = layers.Lambda(lambda x: 2.0 * x, output_shape=IMAGE)
     model = draw_weights(functional(double, norm()))
     if kind == "keras 2":
@@ -269,7 +269,7 @@ def lambda_file(kind, path):
             old["function"] = [code["code"], None, None]
             old |= {"function_type": "lambda", "output_shape": list(IMAGE)}
 
-        keras2_files.write_hdf5(path, model, edit=edit)
+        keras2_examples.write_hdf5(path, model, edit=edit)
     else:
         save(model, path)
     return model
@@ -283,39 +283,39 @@ def lambda_file(kind, path):
         ("keras 2", "model.h5"),
     ],
 )
-def test_code_in_a_file_runs_only_when_allowed(kind, name, tmp_path):
+def test_python_code_in_a_file_runs_only_if_unsafe(kind, name, tmp_path):
     path = tmp_path / name
     model = lambda_file(kind, path)
     line = fails(path)
-    assert f"{str(path)!r} holds Python code" in line
+    assert f"{str(path)!r} contains Python code" in line
     assert "unsafe=True (--unsafe)" in line
     loaded, notes = load.load_model(path, unsafe=True)
     assert_same(model, loaded)
     note = f"Python code in {str(path)!r} was allowed to run (unsafe)."
     assert notes[-1] == note
-    assert keras2_files.in_safe_mode() is None
-    with keras2_files.unsafe_scope():
+    assert keras2_examples.in_safe_mode() is None
+    with keras2_examples.unsafe_scope():
         assert fails(path) == line
 
 
-def test_code_in_the_compilation_is_no_code_of_the_model(tmp_path):
+def test_python_code_in_the_compile_config_is_ignored(tmp_path):
     model = small()
     model.compile("sgd", lambda y, z: y)
     load.load_model(save(model, tmp_path / "model.keras"))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_an_unknown_class_is_named(name, tmp_path, monkeypatch):
+def test_unknown_class_is_named(name, tmp_path, monkeypatch):
     path = save(functional(scale_class()(), norm()), tmp_path / name)
     load.load_model(path)
     registered = keras.saving.get_custom_objects()
     monkeypatch.delitem(registered, "scales>Scale")
     line = fails(path)
-    assert f"{str(path)!r} holds 'scales>Scale', which is not known" in line
+    assert f"{str(path)!r} contains 'scales>Scale', which is unknown" in line
     assert "(--import MODULE)" in line
 
 
-def test_an_unknown_function_is_named(tmp_path, monkeypatch):
+def test_unknown_function_is_named(tmp_path, monkeypatch):
     def twice(x):
         return 2.0 * x
 
@@ -333,7 +333,7 @@ def write_archive(path, **members):
 
 
 def write_damaged(path):
-    """Flips a byte of the weights, deep in the archive."""
+    """Flips a byte of the weights in the archive."""
     save(small(), path)
     data = bytearray(path.read_bytes())
     value = to_numpy(keras.ops.ones(3)).tobytes()
@@ -377,46 +377,52 @@ def write_unbuilt(path):
 
 
 BAD = {
-    "a.keras": (lambda path: None, "does not exist: name a .keras"),
+    "a.keras": (lambda path: None, "does not exist: pass a .keras"),
     "b.keras": (lambda path: path.touch(), "is empty: save"),
     "c.keras": (
         lambda path: path.write_bytes(bytes(range(256))),
         "is neither a .keras archive nor an HDF5 file: save",
     ),
-    "d.keras": (write_cut, "is damaged or cut off, copy it again: File is not"),
-    "e.h5": (write_cut, "is damaged or cut off, copy it again: Unable to"),
+    "d.keras": (
+        write_cut,
+        "is damaged or truncated, copy it again: File is not",
+    ),
+    "e.h5": (write_cut, "is damaged or truncated, copy it again: Unable to"),
     "f.keras": (
         write_damaged,
-        "is damaged or cut off, copy it again: Bad CRC-32 for file 'model.w",
+        "is damaged or truncated, copy it again: Bad CRC-32 for file 'model.w",
     ),
     "g.zip": (
         lambda path: write_archive(path, data="{}"),
-        "is a zip archive without a Keras model, it has no config.json:",
+        "is a zip archive without a Keras model, because config.json is",
     ),
     "h.keras": (
         lambda path: write_archive(path, config="{", metadata="{}"),
-        "does not load: JSONDecodeError: Expecting property name",
+        "cannot be loaded: JSONDecodeError: Expecting property name",
     ),
-    "i.weights.h5": (write_weights, "holds no model, at most weights: load"),
-    "j.h5": (write_old_weights, "holds no model, at most weights: load"),
-    "k": (pathlib.Path.mkdir, "is not a file: name a .keras"),
-    "l": (write_saved_model, "is a SavedModel, which holds no Keras layers"),
-    "m.keras": (write_layer, "holds a ReLU that is not a built model: call"),
-    "n.keras": (write_unbuilt, "holds a Sequential that is not a built model"),
+    "i.weights.h5": (write_weights, "contains no model, at most weights: load"),
+    "j.h5": (write_old_weights, "contains no model, at most weights: load"),
+    "k": (pathlib.Path.mkdir, "is not a file: pass a .keras"),
+    "l": (write_saved_model, "is a SavedModel, which contains no Keras layers"),
+    "m.keras": (write_layer, "contains a ReLU that is not a built model: call"),
+    "n.keras": (
+        write_unbuilt,
+        "contains a Sequential that is not a built model",
+    ),
     "o\np.keras": (lambda path: None, "does not exist"),
     "q\0.keras": (lambda path: None, "does not exist"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_does_not_load_says_why(name, tmp_path):
+def test_file_that_does_not_load_raises_a_one_line_error(name, tmp_path):
     path = tmp_path / name
     write, expected = BAD[name]
     write(path)
     assert fails(path).startswith(f"{str(path)!r} {expected}")
 
 
-def test_a_damaged_archive_never_reaches_keras(tmp_path, monkeypatch):
+def test_damaged_archive_is_not_passed_to_keras(tmp_path, monkeypatch):
     # Where Keras seeks in a member, Python does not check its sum.
     write_damaged(tmp_path / "model.keras")
     seen = []
@@ -427,7 +433,7 @@ def test_a_damaged_archive_never_reaches_keras(tmp_path, monkeypatch):
     assert seen == []
 
 
-def test_a_cause_of_many_lines_becomes_one(tmp_path, monkeypatch):
+def test_error_of_several_lines_becomes_one_line(tmp_path, monkeypatch):
     def load_model(*args, **kwargs):
         wrapper = "config={'a': 1}. Exception encountered: "
         raise RuntimeError(f"{wrapper}one\n\n   two " + "three " * 1000)
@@ -435,18 +441,18 @@ def test_a_cause_of_many_lines_becomes_one(tmp_path, monkeypatch):
     path = save(small(), tmp_path / "model.keras")
     monkeypatch.setattr(keras.saving, "load_model", load_model)
     line = fails(path)
-    assert "does not load: RuntimeError: one two three three" in line
+    assert "cannot be loaded: RuntimeError: one two three three" in line
     assert len(line) == 400
     assert line.endswith("...")
 
 
-def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
+def test_loading_prints_nothing_and_restores_global_state(tmp_path, capfd):
     state = (
         warnings.filters[:],
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        keras2_files.in_safe_mode(),
+        keras2_examples.in_safe_mode(),
     )
     path = tmp_path / "model.h5"
     stack = sequential((6,), layers.Dense(4), layers.LeakyReLU(0.1), norm())
@@ -455,7 +461,7 @@ def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
         leaky = config["config"]["layers"][2]["config"]
         leaky["alpha"] = leaky.pop("negative_slope")
 
-    keras2_files.write_hdf5(path, stack, edit=edit)
+    keras2_examples.write_hdf5(path, stack, edit=edit)
     capfd.readouterr()
     with pytest.warns(UserWarning, match="alpha|input_shape"):
         keras.saving.load_model(path, compile=False)
@@ -467,7 +473,7 @@ def test_loading_is_quiet_and_leaves_no_trace(tmp_path, capfd):
         sys.stdout,
         keras.config.dtype_policy(),
         keras.config.is_interactive_logging_enabled(),
-        keras2_files.in_safe_mode(),
+        keras2_examples.in_safe_mode(),
     )
 
 
@@ -477,8 +483,8 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
     frn = compat.FilterResponseNormalization()
     save(functional(frn, keras_norm.TLU()), tmp_path / "model.keras")
     code = (
-        "from keras_norm.conversion import files\n"
-        f"model, _ = files.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "from keras_norm.saving import load\n"
+        f"model, _ = load.load_model({str(tmp_path / 'model.keras')!r})\n"
         "print(*(type(x).__module__ for x in model.layers[1:]))"
     )
     printed = subprocess.run(
@@ -491,24 +497,24 @@ def test_layers_of_this_package_and_of_tfa_load_in_a_new_process(tmp_path):
     assert printed.split() == ["keras_norm.compat", "keras_norm.layers.tlu"]
 
 
-def test_an_application_is_built():
+def test_application_is_built_by_name():
     model, notes = load.load_model("applications:MobileNet")
     assert model.name.startswith("mobilenet")
-    assert notes == ["MobileNet has fresh random weights."]
+    assert notes == ["MobileNet has random initial weights."]
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"), [("resnet50", "ResNet50"), ("VGG6", "VGG16")]
 )
-def test_an_unknown_application_has_a_neighbour(name, nearest):
+def test_unknown_application_suggests_the_nearest_name(name, nearest):
     line = fails(f"applications:{name}")
     assert line == (
-        f"keras.applications has no {name!r}: the nearest name is "
+        f"keras.applications has no model {name!r}: the nearest name is "
         f"applications:{nearest}"
     )
 
 
-def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch, capfd):
+def test_failed_download_raises_a_one_line_error(monkeypatch, capfd):
     def MobileNet(weights):
         print("Downloading data from ...")
         raise Exception(f"URL fetch failure on\nhttps://{weights}")
@@ -516,26 +522,26 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch, capfd):
     monkeypatch.setattr(keras.applications, "MobileNet", MobileNet)
     line = fails("applications:MobileNet", weights="imagenet")
     assert line == (
-        "'applications:MobileNet' does not load: Exception: URL fetch failure "
-        "on https://imagenet"
+        "'applications:MobileNet' cannot be loaded: Exception: URL fetch "
+        "failure on https://imagenet"
     )
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_an_application_takes_weights(tmp_path):
+def test_only_applications_accept_weights(tmp_path):
     path = save(small(), tmp_path / "model.keras")
     assert "weights='imagenet'" in fails(path, weights="imagenet")
     assert "weights='x'" in fails("applications:MobileNet", weights="x")
 
 
 def write(*args, **kwargs):
-    """The one line that both the check and the writing fail with."""
+    """Returns the one-line error that both check and save raise."""
     line = fails(*args, function=load.check_target, **kwargs)
     assert line == fails(small(), *args, function=load.save_model, **kwargs)
     return line
 
 
-def test_what_is_saved_loads(tmp_path):
+def test_saved_model_loads(tmp_path):
     model, path = draw_weights(small()), tmp_path / "model.keras"
     load.check_target(path)
     assert os.listdir(tmp_path) == []
@@ -547,14 +553,14 @@ def test_what_is_saved_loads(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_target_that_cannot_be_is_refused(tmp_path):
+def test_invalid_target_raises(tmp_path):
     line = write(tmp_path / "model.h5")
-    assert line.endswith("is written: write to 'model.keras'")
+    assert line.endswith("output format: write to 'model.keras'")
     (tmp_path / "folder.keras").mkdir()
     assert "is a folder" in write(tmp_path / "folder.keras", overwrite=True)
     line = write(tmp_path / "none" / "model.keras")
-    assert line.endswith(f"make {str(tmp_path / 'none')!r} first")
-    # Not even root can write here, though its permissions say so.
+    assert line.endswith(f"create {str(tmp_path / 'none')!r} first")
+    # Not even root can write here, although the permissions allow it.
     line = write("/proc/model.keras")
     assert line == (
         "'/proc/model.keras' cannot be written: FileNotFoundError: No such "
@@ -565,7 +571,7 @@ def test_a_target_that_cannot_be_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["folder.keras"]
 
 
-def test_a_file_is_replaced_only_when_asked(tmp_path):
+def test_existing_file_is_replaced_only_with_overwrite(tmp_path):
     path, link = tmp_path / "model.keras", tmp_path / "link.keras"
     path.write_text("precious")
     link.symlink_to(path)
@@ -578,7 +584,7 @@ def test_a_file_is_replaced_only_when_asked(tmp_path):
     load.load_model(path)
 
 
-def test_a_disk_that_fills_up_costs_nothing(tmp_path):
+def test_full_disk_keeps_the_existing_file(tmp_path):
     path = tmp_path / "model.keras"
     path.write_text("precious")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -592,7 +598,7 @@ def test_a_disk_that_fills_up_costs_nothing(tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_interrupted_save_leaves_no_file(tmp_path, monkeypatch):
     def interrupt(*args):
         assert len(os.listdir(tmp_path)) == 1
         raise KeyboardInterrupt
@@ -603,7 +609,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_the_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     calls = []
 
     def recorded(function):
@@ -619,7 +625,7 @@ def test_the_data_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def test_a_model_that_cannot_be_saved_is_one_line(tmp_path):
+def test_model_that_cannot_be_saved_raises_a_one_line_error(tmp_path):
     class Stubborn(scale_class()):
         def get_config(self):
             raise NotImplementedError("no\nno")
