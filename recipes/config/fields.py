@@ -313,7 +313,8 @@ class DeviceSettings:
     )
     num_replicas: int | None = setting(
         None,
-        "Number of replicas. (default: the number of GPUs or virtual replicas)",
+        "Number of replicas over which each batch is split. (default: the "
+        "number of GPUs or virtual replicas)",
         low=1,
         on_resume=MAY_CHANGE,
     )

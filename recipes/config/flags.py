@@ -61,7 +61,7 @@ class _HelpFlag(flags.BooleanFlag):
         self.make_text = make_text
 
     def parse(self, arg):
-        if self._parse(arg):
+        if self.parser.parse(arg):
             footer = "--helpfull shows the flags of absl too."
             print(f"{self.make_text().strip()}\n\n{footer}")
             sys.exit(0)

@@ -8,6 +8,7 @@ from recipes.config.fields import OptimizerSettings
 from recipes.config.fields import RunSettings
 from recipes.config.fields import ScheduleSettings
 from recipes.config.setting import MAY_CHANGE
+from recipes.config.setting import MAY_EXTEND
 from recipes.config.setting import PER_COMMAND
 from recipes.config.setting import setting
 
@@ -146,10 +147,16 @@ class DetectionScheduleSettings(ScheduleSettings):
         low=0,
     )
     train_epochs: float | None = setting(
-        None, "Number of epochs to train, instead of --train_steps.", low=0
+        None,
+        "Number of epochs to train, instead of --train_steps.",
+        low=0,
+        on_resume=MAY_EXTEND,
     )
     train_steps: int | None = setting(
-        125_000, "Number of steps to train.", low=1
+        125_000,
+        "Number of steps to train.",
+        low=1,
+        on_resume=MAY_EXTEND,
     )
 
 

@@ -76,8 +76,10 @@ def read_config(workdir, config_classes):
             f"{path.parent} is not the workdir of a run: it has no "
             f"{CONFIG_FILE}."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{path} is not a config: {error}.") from error
     program = None
     if isinstance(settings, dict):
         program = settings.pop("program", None)

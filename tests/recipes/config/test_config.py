@@ -136,7 +136,7 @@ def test_the_config_in_the_workdir_is_the_run(tmp_path):
     run_dir.check_run_dir(config)
     run_dir.write_config(config)
     kept = json.loads((tmp_path / "config.json").read_text())
-    assert kept == config.to_dict()
+    assert kept == {"program": "imagenet", **config.to_dict()}
     run_dir.check_run_dir(dataclasses.replace(config, mode="eval"))
     other = dataclasses.replace(config, norm="frn", seed=1)
     message = "seed is 0 there and 1 now; norm is 'rbn' there and 'frn' now"
@@ -167,8 +167,42 @@ def test_a_config_that_is_none_is_named(tmp_path, text):
 
 
 def test_help_names_every_norm():
-    names = " ".join(keras_norm.names())
-    assert names in flags.FLAGS["norm"].help
+    (norm,) = (f for f in dataclasses.fields(Config) if f.name == "norm")
+    names = ", ".join(keras_norm.names())
+    assert names in recipe_flags.describe_flag(norm, Config)
+
+
+def test_programs_agree_on_what_shared_settings_mean():
+    """A program that overrides a setting must repeat its rules."""
+    rules = [
+        {
+            field.name: (
+                field.metadata["on_resume"],
+                field.metadata["affects_result"],
+            )
+            for field in dataclasses.fields(config_class)
+        }
+        for config_class in PARSERS
+    ]
+    shared = rules[0].keys() & rules[1].keys()
+    assert len(shared) > 40
+    for name in shared:
+        assert rules[0][name] == rules[1][name], name
+
+
+def test_a_config_names_its_program(tmp_path):
+    config = Config(workdir=str(tmp_path))
+    run_dir.write_config(config)
+    path = tmp_path / "config.json"
+    programs = [DetectionConfig, Config]
+    config_class, settings = run_dir.read_config(tmp_path, programs)
+    assert (config_class, settings) == (Config, config.to_dict())
+    # Earlier versions did not store the program.
+    path.write_text(json.dumps(config.to_dict()))
+    assert run_dir.read_config(tmp_path, programs)[0] is Config
+    path.write_text(json.dumps({"program": "other", **config.to_dict()}))
+    with pytest.raises(RecipeError, match="imagenet.py or recipes/coco.py"):
+        run_dir.read_config(tmp_path, [Config, DetectionConfig])
 
 
 def test_a_workdir_that_cannot_be_is_named(tmp_path):

@@ -33,7 +33,7 @@ def test_one_device_has_one_replica():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"num_replicas": 5}, "5 replicas .* there are 4"),
+        ({"num_replicas": 5}, "5 replicas .* 4 of kind CPU are available"),
         ({"num_replicas": 3}, "64 cannot be split evenly over 3"),
     ],
 )
