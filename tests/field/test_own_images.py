@@ -235,7 +235,10 @@ def test_a_workdir_alone_predicts_a_single_image(own, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images=nowhere"], "--images=nowhere: there is no such file"),
+        (
+            ["--images=nowhere"],
+            "--images=nowhere: the file or folder does not exist",
+        ),
         (["--images=."], None),
         ([], "--images=FOLDER_OR_FILE"),
     ],

@@ -93,7 +93,7 @@ def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
     with progress.Progress(TASK, TWO_EPOCHS, 0, 1e9) as bar:
         assert bar.console.is_terminal
         for step in (1, 2, 3, 4):
-            bar.move(step)
+            bar.update(step)
             bar.show({"train/loss": float(step), "train/accuracy": 0.5})
             if step % 2 == 0:
                 bar.end_epoch()

@@ -192,7 +192,7 @@ def test_help_explains_itself():
         "--norm",
         "--virtual_replicas",
         "digits",
-        "goes on with",
+        "resumes a run",
         "Optimizer and step:",
     ):
         assert word in output

@@ -47,7 +47,7 @@ def test_killed_run_resumes_to_identical_weights(tmp_path, kills):
             process.kill()
     code, output, errors = finish(*flags, f"--workdir={parts}", program=COCO)
     assert code == 0, errors
-    assert "going on after step" in output
+    assert "resuming after step" in output
     assert compare_checkpoints.timeless(whole) == compare_checkpoints.timeless(
         parts
     )

@@ -133,9 +133,9 @@ def test_where_evaluations_are(flags, expected):
     made = loop.make_step_schedule(config, fake(25, 10))
     step, found = 0, []
     while step < 25:
-        step = made.next(step)
-        if made.evaluates(step):
-            assert made.saves(step)
+        step = made.next_stop(step)
+        if made.evaluates_after(step):
+            assert made.saves_after(step)
             found.append(step)
     assert found == expected
 

@@ -18,7 +18,6 @@ from recipes.models import freeze
 from recipes.run_dir import run_dir
 from recipes.training import distribution
 from recipes.training import runner
-from recipes.training.cluster import Workers
 from recipes.training.loop import make_step_schedule
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
@@ -65,15 +64,23 @@ def test_an_execution_ends_where_something_happens():
     )
     step, found = 0, []
     while step < 25:
-        step = stops.next(step)
+        step = stops.next_stop(step)
         found.append(step)
     assert found == [1, 2, 5, 6, 8, 10, 12, 15, 16, 20, 24, 25]
-    assert [s for s in found if stops.logs(s)] == [1, 8, 12, 16, 24, 25]
-    assert [s for s in found if stops.evaluates(s)] == [12, 24, 25]
+    assert [s for s in found if stops.logs_after(s)] == [1, 8, 12, 16, 24, 25]
+    assert [s for s in found if stops.evaluates_after(s)] == [12, 24, 25]
     rarely = dataclasses.replace(config, eval_every_epochs=2)
     stops_rarely = make_step_schedule(rarely, fake(25, 12))
-    assert [s for s in found if stops_rarely.evaluates(s)] == [24, 25]
-    assert [s for s in found if stops.saves(s)] == [5, 10, 12, 15, 20, 24, 25]
+    assert [s for s in found if stops_rarely.evaluates_after(s)] == [24, 25]
+    assert [s for s in found if stops.saves_after(s)] == [
+        5,
+        10,
+        12,
+        15,
+        20,
+        24,
+        25,
+    ]
 
 
 @pytest.mark.parametrize("steps", ["1", "2,1", "0,4", "a,b", "1,2,3"])
@@ -180,8 +187,8 @@ def test_any_save_can_be_evaluated(tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ("newest", "takes last, best, a save"),
-        ("gone.npz", "there is no such file"),
+        ("newest", "takes last, best, a checkpoint file"),
+        ("gone.npz", "the file does not exist"),
         ("best", "there is no run in"),
     ],
 )
@@ -239,7 +246,7 @@ def test_optimizers_train(tmp_path, optimizer, learning_rate):
 
 def test_only_the_chief_gets_the_workdir(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    with run_dir.open_run_dir(config, Workers(("a:1", "b:1"), 1)) as other:
+    with run_dir.open_run_dir(config, is_chief=False) as other:
         assert other.folder != tmp_path and other.folder.is_dir()
         folder = other.folder
     assert not folder.exists() and not list(tmp_path.iterdir())
@@ -266,8 +273,14 @@ def test_tpu_without_one_says_so():
     ("flags", "message"),
     [
         ({"grad_accum_steps": 3}, "must divide the 32 images of a replica"),
-        ({"clip_norm": 1.0, "clip_value": 1.0}, "clipped in one way"),
-        ({"xla": True, "norm": "sync_bn"}, "cannot wait for other replicas"),
+        (
+            {"clip_norm": 1.0, "clip_value": 1.0},
+            "only one of clip_norm, clip_global_norm",
+        ),
+        (
+            {"xla": True, "norm": "sync_bn"},
+            "cannot compile layers that synchronize over replicas",
+        ),
         ({"strategy": "multi_worker"}, "TF_CONFIG"),
     ],
 )

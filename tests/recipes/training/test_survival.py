@@ -11,7 +11,6 @@ import pytest
 from recipes.errors import RecipeError
 from recipes.run_dir import run_dir
 from recipes.training import checkpoints
-from recipes.training.cluster import Workers
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import finish
 from tests.recipes.command_line import start
@@ -57,7 +56,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, num_replicas):
             process.kill()
     code, output, errors = finish(*flags, f"--workdir={parts}")
     assert code == 0, errors
-    assert "going on after step" in output
+    assert "resuming after step" in output
     assert timeless(whole) == timeless(parts)
     assert len(timeless(parts)) == 32
     require_equal_saves(newest(whole), newest(parts))
@@ -120,7 +119,7 @@ def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, caplog, damage):
     path.write_bytes(damage(path.read_bytes()))
     summary, written = run(tmp_path, **flags)
     assert f"{path} cannot be read" in caplog.text
-    assert "taking the save before" in caplog.text
+    assert "using the previous checkpoint" in caplog.text
     steps = [row["step"] for row in written if "train/loss" in row]
     assert steps == list(range(1, 7))
     assert summary["last"]["eval/loss"] == expected["last"]["eval/loss"]
@@ -132,7 +131,7 @@ def test_where_no_save_can_be_read_that_is_said(tmp_path):
     run(tmp_path)
     for path in (tmp_path / "checkpoints").glob("step_*"):
         path.write_bytes(b"no save")
-    with pytest.raises(RecipeError, match="no save in .* can be read"):
+    with pytest.raises(RecipeError, match="no checkpoint in .* can be read"):
         run(tmp_path)
 
 
@@ -176,7 +175,7 @@ def test_a_save_of_another_network_is_named(tmp_path):
 
 def test_a_workdir_in_use_is_refused(tmp_path):
     config = make_config(workdir=str(tmp_path))
-    with run_dir.open_run_dir(config, Workers()):
+    with run_dir.open_run_dir(config):
         with pytest.raises(RecipeError, match=f"process {os.getpid()} on"):
             run(tmp_path)
     run(tmp_path, mode="train", train_steps=1)
