@@ -49,7 +49,7 @@ def read_example(split, index, preparation, seed, bad_images):
         return preparation(image, seed), label, 1.0
 
     def guarded(crop):
-        return bad_images.guard(
+        return bad_images.decode_safely(
             lambda data: crop(data, seed), image, index, split
         )
 

@@ -167,7 +167,7 @@ def evaluate(config, task, data, trainer, strategy, broadcast):
     # JSON has no NaN, such as the AP of large objects where there are none.
     finite = {k: v if math.isfinite(v) else None for k, v in row.items()}
     facts = {"checkpoint": config.checkpoint, "step": step, **finite}
-    facts["bad_images"] = data.bad_images.found()
+    facts["bad_images"] = data.bad_images.names()
     text = json.dumps(facts, indent=2) + "\n"
     atomic_io.write_text(config.folder / "eval.json", text)
     print(f"{config.checkpoint}: {task.describe_evaluation(values)}")
@@ -229,7 +229,7 @@ def _take(save, state, strategy, broadcast):
 def _bad_images(data, records, first_step):
     """Names of the images left out, by earlier parts of the run included."""
     earlier = records.earlier_summary() if first_step else {}
-    found = data.bad_images.found()
+    found = data.bad_images.names()
     return list(dict.fromkeys([*earlier.get("bad_images", ()), *found]))
 
 

@@ -99,7 +99,7 @@ def run(config, task):
             print(dataset_summary.describe_data(batches))
         trainer = build.build(stored.resolved(config), task, batches, replicas)
         if config.dry_run:
-            with batches.bad_images.named():
+            with batches.bad_images.explain_errors():
                 print(dry_run.describe(config, batches, trainer, replicas))
             return None
         act = {
@@ -107,7 +107,7 @@ def run(config, task):
             "export": build.export,
             "predict": build.predict,
         }.get(config.mode, build.train)
-        with batches.bad_images.named():
+        with batches.bad_images.explain_errors():
             result = act(config, task, batches, trainer, replicas, broadcast)
         if config.mode == "predict":
             return None

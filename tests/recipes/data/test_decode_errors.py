@@ -90,10 +90,10 @@ def test_a_bad_image_is_named_with_the_reason(tmp_path, kind):
     path, _, made = make(tmp_path / "set", content, "fail")
     message = (
         f"folder:{tmp_path}/set cannot be decoded: {reason}[^{{}}[]*. In {path}"
-        ": remove it or put it right, or go on without it: --on_bad_image=skip"
+        ". Remove or fix it, or skip such images with --on_bad_image=skip"
     )
     with pytest.raises(RecipeError, match=message):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.train(0))
 
 
@@ -114,7 +114,7 @@ def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     )
     _, _, made = make(tmp_path / "set", GOOD, "skip")
     images, labels, weights = rows(made.train(0))
-    assert weights.all() and not made.bad_images.found()
+    assert weights.all() and not made.bad_images.names()
     path, _, made = make(tmp_path / "set", BAD[kind][0], "skip")
     skipped_images, skipped_labels, skipped_weights = rows(made.train(0))
 
@@ -127,7 +127,7 @@ def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     np.testing.assert_array_equal(
         np.delete(skipped_images, bad, 0), np.delete(images, bad, 0)
     )
-    assert made.bad_images.found() == [str(path)]
+    assert made.bad_images.names() == [str(path)]
     assert len(warnings) == 1
 
 
@@ -142,10 +142,10 @@ def test_odd_images_are_read(tmp_path, kind):
 def test_evaluation_skips_too(tmp_path):
     path, _, made = make(tmp_path / "set", b"", "skip", "validation")
     assert rows(made.evaluation())[2].sum() == made.num_eval - 1
-    assert made.bad_images.found() == [str(path)]
+    assert made.bad_images.names() == [str(path)]
     _, _, made = make(tmp_path / "set", b"", "fail", "validation")
     with pytest.raises(RecipeError, match=f"it is empty. In {path}"):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.evaluation())
 
 
@@ -166,11 +166,11 @@ def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
     )
     made = input_pipeline.make_data(config, TASK)
     with pytest.raises(RecipeError, match=name):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.train(0))
 
 
 def test_other_errors_stay_what_they_are():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with BadImages("digits", "fail").named():
+        with BadImages("digits", "fail").explain_errors():
             tf.io.decode_image(b"")

@@ -245,7 +245,7 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     ("flags", "message"),
     [
         ({"dataset": "digit"}, "unknown dataset 'digit'. Did you mean digits"),
-        ({"dataset": "folder:nowhere"}, "no such folder"),
+        ({"dataset": "folder:nowhere"}, "the folder does not exist"),
         (
             {"global_batch_size": 1500},
             "has 1437 training images, fewer than one batch",
@@ -259,7 +259,7 @@ def test_bad_data_is_named(flags, message):
 
 def test_a_folder_without_splits_is_named(tmp_path):
     (tmp_path / "cats").mkdir()
-    with pytest.raises(RecipeError, match="It holds: cats"):
+    with pytest.raises(RecipeError, match="It has: cats"):
         input_pipeline.make_data(
             make_config(dataset=f"folder:{tmp_path}"), TASK
         )
@@ -268,7 +268,7 @@ def test_a_folder_without_splits_is_named(tmp_path):
 def test_a_label_that_training_lacks_is_named(tmp_path):
     tfds_archives.folder(tmp_path, num_train=1, num_eval=1)
     (tmp_path / "validation" / "dogs").mkdir()
-    with pytest.raises(RecipeError, match="does not: dogs"):
+    with pytest.raises(RecipeError, match="does not have: dogs"):
         input_pipeline.make_data(
             make_config(dataset=f"folder:{tmp_path}"), TASK
         )

@@ -176,11 +176,11 @@ def test_a_bad_image_is_named_all_the_same(
     if on_bad_image == "skip":
         weights = [batch[2] for batch in batches_of(made)[:5]]
         assert np.sum(weights) == NUM_TRAIN - 1
-        (found,) = made.bad_images.found()
+        (found,) = made.bad_images.names()
         assert name in found
     else:
         with pytest.raises(RecipeError, match=f"{reason}.*{name}"):
-            with made.bad_images.named():
+            with made.bad_images.explain_errors():
                 batches_of(made)
 
 
