@@ -46,3 +46,13 @@ def freeze_variables(function):
     Uses `convert_variables_to_constants_v2`, seen in TensorFlow 2.16 to 2.21.
     """
     return convert_to_constants.convert_variables_to_constants_v2(function)
+
+
+def get_onnx_optimizers():
+    """Returns tf2onnx's optimizers of an ONNX graph by name.
+
+    Uses `_get_optimizers`, seen in tf2onnx 1.16 and 1.17.
+    """
+    from tf2onnx import optimizer
+
+    return dict(optimizer._get_optimizers())

@@ -10,8 +10,7 @@ from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 
 EVAL_SPLITS = ("validation", "test")
-# Datasets of the program itself, and some of TFDS for error messages.
-BUILT_IN_DATASETS = ("digits", "fake", "folder:PATH")
+# Some datasets of TFDS for error messages.
 POPULAR_DATASETS = (
     "imagenet2012",
     "cifar10",
@@ -23,8 +22,12 @@ POPULAR_DATASETS = (
 LARGE_IMAGE = 64
 
 
-def open_classification_builder(config):
+def open_classification_builder(config, built_in):
     """Opens the TFDS image classification dataset `config.dataset`.
+
+    Args:
+        config: Config of the run.
+        built_in: Names of the program's datasets that are not from TFDS.
 
     Returns:
         Dict of the arguments of a `Source`. Its `train` and `evaluation` are
@@ -34,7 +37,7 @@ def open_classification_builder(config):
         RecipeError: If the dataset does not exist, is not an image
             classification dataset, or cannot be prepared.
     """
-    builder = get_builder(config, BUILT_IN_DATASETS, POPULAR_DATASETS)
+    builder = get_builder(config, built_in, POPULAR_DATASETS)
     prepare_builder(builder)
     features = builder.info.features
     image_key, label_key = _get_image_and_label_keys(

@@ -1,4 +1,4 @@
-"""A network once more in float32, whatever dtype policy it was trained in."""
+"""Rebuilds models in float32."""
 
 import keras
 
@@ -16,15 +16,13 @@ HALF_PRECISION_POLICIES = (
 
 
 def rebuild_in_float32(model):
-    """A model of the same layers and weights that computes in float32.
-
-    It shares nothing with the other one, which stays as it is.
+    """Returns a copy of a model that computes in float32.
 
     Args:
-        model: Functional model, nested or not, of any dtype policy.
+        model: Functional model with any dtype policy; it may be nested.
 
     Raises:
-        RecipeError: for a model that cannot be made again from its config.
+        RecipeError: If the model cannot be rebuilt from its config.
     """
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
@@ -35,7 +33,7 @@ def rebuild_in_float32(model):
     except Exception as error:
         message = " ".join(str(error).split())
         raise RecipeError(
-            f"{model.name} cannot be made again in float32: {message}"
+            f"{model.name} cannot be rebuilt in float32: {message}"
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
@@ -44,7 +42,7 @@ def rebuild_in_float32(model):
 
 
 def dtype_policies(model):
-    """The names of the dtype policies of what has weights, sorted."""
+    """Returns the sorted names of the dtype policies of layers with weights."""
     return sorted(
         {
             layer.dtype_policy.name
@@ -55,7 +53,7 @@ def dtype_policies(model):
 
 
 def _widened(config):
-    """A config in which everything that is a half is float32."""
+    """Returns a config with half-precision policies replaced by float32."""
     if isinstance(config, dict):
         is_policy = config.get("class_name") == "DTypePolicy"
         if is_policy and config["config"]["name"] in HALF_PRECISION_POLICIES:
@@ -74,17 +72,19 @@ def _widened(config):
 
 
 def _copy_weights(old, new):
-    theirs, ours = graph.all_layers(old), graph.all_layers(new)
-    names = [[layer.name for layer in family] for family in (theirs, ours)]
+    old_layers, new_layers = graph.all_layers(old), graph.all_layers(new)
+    names = [
+        [layer.name for layer in family] for family in (old_layers, new_layers)
+    ]
     if names[0] != names[1]:
         raise RecipeError(
-            f"{old.name} comes back from its config with other layers."
+            f"{old.name} has other layers after it is rebuilt from its config."
         )
-    for layer in ours:
+    for layer in new_layers:
         if layer.compute_dtype in HALF_PRECISION_POLICIES:
             raise RecipeError(
-                f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
-                f"float32: it stays {layer.compute_dtype}."
+                f"{layer.name!r}, a {type(layer).__name__}, cannot be "
+                f"rebuilt in float32: it stays {layer.compute_dtype}."
             )
     try:
         weights.copy_weights(old, new)

@@ -68,7 +68,7 @@ def test_an_animated_webp_is_refused():
     content = encode(picture(), "WEBP", **MOVING, lossless=True)
     with pytest.raises(tf.errors.InvalidArgumentError):
         image_files.decode(content, 3)
-    reason = decode_errors._why(content, (0, 0))
+    reason = decode_errors._decode_error(content, (0, 0))
     assert reason == "cannot be decoded: it is an animated WebP"
 
 

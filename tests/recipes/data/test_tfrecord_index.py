@@ -92,7 +92,7 @@ def test_a_file_that_was_cut_off_is_named(tmp_path, cut):
 
 def test_a_file_of_another_length_than_described_is_named(tmp_path):
     files = write_files(tmp_path, (5,))
-    with pytest.raises(RecipeError, match="has 5 records .* says 6"):
+    with pytest.raises(RecipeError, match="has 5 records, but .* says 6"):
         tfrecord_index.load_index(files, (6,), tmp_path / "index.npz")
 
 

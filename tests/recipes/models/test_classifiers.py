@@ -149,7 +149,7 @@ def test_what_divides_no_width_is_no_network(name):
 
 
 def test_vgg_needs_room_to_halve_the_map():
-    with pytest.raises(RecipeError, match="32 pixels at least"):
+    with pytest.raises(RecipeError, match="at least 32x32 pixels"):
         make("vgg_a_by8", shape=(28, 28, 1))
 
 

@@ -75,7 +75,7 @@ def test_a_head_of_the_same_size_keeps_its_function(ends, norm, tmp_path):
 def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
     model = classifier(*ends())
     network, notes = load(tmp_path, model, "frn")
-    assert "gets a fresh head of 10 logits" in notes[-1]
+    assert "gets a newly initialized head of 10 logits" in notes[-1]
     assert "1 to FRN. 1 TLU created" in notes[0]
     assert network.output_shape == (None, 10)
     np.testing.assert_array_equal(
@@ -148,7 +148,7 @@ def test_the_default_workdir_names_the_file_and_the_norm():
         ({"init_model": "M", "precision": "mixed_bfloat16"}, "in float32"),
         ({"init_model": "NONE", "convert_to": "frn"}, "no batch norm"),
         ({"init_model": "FROZEN"}, "every weight is frozen"),
-        ({"init_model": "TWO"}, "one output, and has 1 and 2"),
+        ({"init_model": "TWO"}, "one output, but has 1 and 2"),
         (
             {"init_model": "M", "convert_to": "gn", "norm_kwargs": {"eps": 1}},
             "'eps': 1",
@@ -178,7 +178,7 @@ def test_what_cannot_be_started_from_is_named(flags, message, tmp_path):
         makers[name]().save(tmp_path / f"{name}.keras")
         flags = {**flags, "init_model": str(tmp_path / f"{name}.keras")}
     if name == "FROZEN":
-        # As many features as classes: there is no fresh head to train.
+        # As many features as classes: there is no new head to train.
         with pytest.raises(RecipeError, match=message):
             pretrained.load_classifier(
                 flags["init_model"], None, SHAPE, 4, "float32"

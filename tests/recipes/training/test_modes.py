@@ -136,7 +136,7 @@ def test_freezing_everything_is_refused():
     with pytest.raises(RecipeError, match="leaves nothing of .* to train"):
         freeze.freeze(only_norm, "norm", lambda model: [])
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(RecipeError, match="has no such layer"):
+    with pytest.raises(RecipeError, match="has no layers to freeze"):
         freeze.freeze(plain, "norm", lambda model: [])
 
 
