@@ -270,7 +270,9 @@ def test_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 )
 def test_empty_split_raises_an_error(tmp_path, names):
     write_images(tmp_path, names)
-    with pytest.raises(RecipeError, match="must have|have: a|has no images") as caught:
+    with pytest.raises(
+        RecipeError, match="must have|have: a|has no images"
+    ) as caught:
         open_folder(tmp_path)
     assert not re.search(r"\n", str(caught.value))
 
