@@ -86,8 +86,8 @@ def read_model(path, norm, precision):
     policies = precision_lib.dtype_policies(model)
     if policies and precision not in policies:
         raise RecipeError(
-            f"--init_model={path} was saved in {', '.join(policies)}. Pass "
-            f"that policy as --precision. Received: precision={precision}"
+            f"--precision={precision} does not match --init_model={path}, "
+            f"which was saved in {', '.join(policies)}. Pass that policy."
         )
     return model, notes
 

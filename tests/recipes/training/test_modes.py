@@ -194,7 +194,7 @@ def test_a_file_of_other_classes_cannot_be_evaluated(tmp_path):
     flat = keras.layers.Flatten()(inputs)
     path = tmp_path / "three.keras"
     keras.Model(inputs, keras.layers.Dense(3)(flat)).save(path)
-    with pytest.raises(RecipeError, match="3 values .* has 10 classes"):
+    with pytest.raises(RecipeError, match="3 outputs, .* has 10 classes"):
         run(tmp_path / "run", mode="eval", checkpoint=str(path))
 
 
