@@ -1,4 +1,4 @@
-"""The layers that are timed: ours, their peers, and the textbook forms."""
+"""Timed layers: ours, their peers, and naive implementations."""
 
 import keras
 from keras import ops
@@ -7,7 +7,7 @@ import keras_norm
 
 
 class TextbookFRN(keras.layers.Layer):
-    """FRN and TLU as usually written, one operation after the other."""
+    """Naive FRN and TLU, one operation after the other."""
 
     def build(self, shape):
         channels = (shape[-1],)
@@ -22,7 +22,7 @@ class TextbookFRN(keras.layers.Layer):
 
 
 class FormulaRBN(keras.layers.Layer):
-    """RBN in the order of its formulas, around Keras' batch normalization."""
+    """Naive RBN by its formulas, with Keras' batch normalization."""
 
     def build(self, shape):
         channels = (shape[-1],)
@@ -44,7 +44,7 @@ class FormulaRBN(keras.layers.Layer):
 
 
 class FusedBatchNorm(keras.layers.Layer):
-    """TensorFlow's hand-written batch normalization, on oneDNN on a CPU."""
+    """TensorFlow's fused batch normalization, which uses oneDNN on a CPU."""
 
     def build(self, shape):
         self.gamma = self.add_weight((shape[-1],), "ones")
@@ -59,16 +59,16 @@ class FusedBatchNorm(keras.layers.Layer):
 
 
 class Copy(keras.layers.Layer):
-    """Reads a tensor once and writes one once."""
+    """Reads one tensor and writes one tensor."""
 
     def call(self, x, training=None):
         return x + 1.0
 
 
 def all_contenders(backend):
-    """Dict from a name to a function that gives a list of new layers.
+    """Returns a dict from names to functions that return a list of layers.
 
-    timm's layer comes as a torch module, in a list of its own.
+    timm's layer is a torch module, see `timm_frn_tlu`.
     """
     relu = keras.layers.ReLU
     batch_norm = keras.layers.BatchNormalization
@@ -91,7 +91,7 @@ def all_contenders(backend):
 
 
 def timm_frn_tlu(channels):
-    """timm's FRN and TLU for `(N, C, H, W)`, or None where it is not there."""
+    """Returns timm's FRN and TLU for `(N, C, H, W)`; None without timm."""
     try:
         from timm.layers import FilterResponseNormTlu2d
     except ImportError:

@@ -1,6 +1,6 @@
-"""Commands to try first: each command's outcome and wall time.
+"""Runs the demo commands, and records their results and wall times.
 
-Without names all of them; a file of --json keeps the rows of the others.
+Without names, all commands are run. --json keeps the entries of the others.
 
   python benchmarks/demos.py
   python benchmarks/demos.py demo test
@@ -24,7 +24,7 @@ from recipes import atomic_io  # noqa: E402
 
 DIGITS = ("recipes/imagenet.py", "--preset=digits")
 TREES = ("recipes/coco.py", "--preset=trees")
-# What is shown, and the arguments of Python that it stands for.
+# By name: the displayed command, and the equivalent Python arguments.
 COMMANDS = {
     "demo": ("make demo", DIGITS),
     "rbn": (f"python {' '.join(DIGITS)} --norm=rbn", (*DIGITS, "--norm=rbn")),
@@ -36,7 +36,7 @@ PASSED = re.compile(r"(\d+) passed")
 
 
 def train(arguments, data_dir):
-    """Wall time and outcome of a recipe."""
+    """Trains a recipe and returns its wall time and result."""
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--workdir={folder}/run", f"--data_dir={data_dir}"]
         start = time.perf_counter()
@@ -50,7 +50,7 @@ def train(arguments, data_dir):
 
 
 def test():
-    """Wall time and outcome of the tests."""
+    """Runs the tests and returns their wall time and result."""
     start = time.perf_counter()
     printed = run(TESTS)
     (passed,) = PASSED.findall(printed.splitlines()[-1])
@@ -58,7 +58,7 @@ def test():
 
 
 def run(arguments):
-    """Runs Python in this folder; returns what it printed."""
+    """Runs Python in the repository and returns its output."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     if done.returncode:
@@ -78,7 +78,9 @@ def main():
     parser.add_argument("--json", help="write the results to this file")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
-        parser.error(f"{', '.join(unknown)}: not among {', '.join(names)}")
+        parser.error(
+            f"{', '.join(unknown)}: unknown. Choose from {', '.join(names)}"
+        )
     path = options.json and pathlib.Path(options.json)
     rows = {}
     if path and path.exists():
@@ -86,14 +88,14 @@ def main():
     for name in options.names or names:
         shown = "make test"
         if name == "test":
-            seconds, outcome = test()
+            seconds, result = test()
         else:
             shown, arguments = COMMANDS[name]
-            seconds, outcome = train(arguments, options.data_dir)
+            seconds, result = train(arguments, options.data_dir)
         rows[name] = {
             "name": name,
             "command": shown,
-            "outcome": outcome,
+            "outcome": result,
             "seconds": seconds,
         }
     content = {

@@ -1,4 +1,4 @@
-"""How each backend runs a model, forward and backward."""
+"""Runs a model forward and backward on each backend."""
 
 import os
 import pathlib
@@ -9,12 +9,12 @@ import keras
 
 
 class TensorFlow:
-    """XLA and the plain graph."""
+    """TensorFlow, with XLA and with the plain graph."""
 
     modes = ("xla", "graph")
 
     def __init__(self):
-        # XLA says what memory it plans only in its dump.
+        # XLA reports the memory that it plans only in its dump.
         self._dump = tempfile.TemporaryDirectory()
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_dump_to={self._dump.name}"
@@ -29,7 +29,7 @@ class TensorFlow:
         results[0][0, 0, 0, 0].numpy()
 
     def compile(self, model, mode, backward):
-        """`f(x, upstream)` that gives a list of tensors, and its label."""
+        """Returns `f(x, upstream)`, which returns tensors, and its label."""
         import tensorflow as tf
 
         weights = [v.value for v in model.trainable_variables]
@@ -47,7 +47,7 @@ class TensorFlow:
         return tf.function(run, jit_compile=mode == "xla"), run.__name__
 
     def temporary_bytes(self, label):
-        """The peak of memory besides arguments and results, or None."""
+        """Returns the peak memory besides arguments and results, or None."""
         files = pathlib.Path(self._dump.name).glob(
             f"*{label}*buffer-assignment.txt"
         )
@@ -64,7 +64,7 @@ class TensorFlow:
 
 
 class Jax:
-    """jax.jit."""
+    """JAX with `jax.jit`."""
 
     modes = ("xla",)
 
@@ -105,7 +105,7 @@ class Jax:
 
 
 class Torch:
-    """torch without a compiler."""
+    """torch in eager mode."""
 
     modes = ("eager",)
 
@@ -144,5 +144,5 @@ class Torch:
         return None
 
 
-def get(backend):
+def get_engine(backend):
     return {"tensorflow": TensorFlow, "jax": Jax, "torch": Torch}[backend]()

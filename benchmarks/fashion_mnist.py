@@ -1,10 +1,9 @@
-"""Puts a local copy of Fashion-MNIST where TFDS looks for it.
+"""Copies a local Fashion-MNIST to the folder of TFDS' manual downloads.
 
-TFDS downloads the set by itself where there is a network. Where there is none,
-Debian's package dataset-fashion-mnist holds the same images in the same gzip
-streams; only the headers lack the original name and time. This puts them back
-and leaves it to the unmodified builder, which recipes/imagenet.py calls, to
-check its checksums:
+Needed only if TFDS cannot download the dataset. Debian's package
+dataset-fashion-mnist has the same images in the same gzip streams, whose
+headers lack the original name and time. This program restores the headers, so
+that the checksums of TFDS' builder match:
 
   apt-get install dataset-fashion-mnist
   python benchmarks/fashion_mnist.py --data_dir=DIR
@@ -30,9 +29,11 @@ HAS_NAME = 8
 
 
 def with_original_header(stream, name):
-    """The gzip stream with the name and the time that it was published with."""
+    """Adds the published name and time to the header of a gzip stream."""
     if stream[:2] != b"\x1f\x8b" or stream[3] != 0:
-        raise ValueError(f"{name}.gz is no gzip stream with a bare header")
+        raise ValueError(
+            f"{name}.gz is not a gzip stream with a minimal header"
+        )
     time = struct.pack("<I", TIMES[name.split("-")[0]])
     start = stream[:3] + bytes([HAS_NAME]) + time + stream[8:HEADER]
     restored = start + name.encode() + b"\0" + stream[HEADER:]
@@ -42,17 +43,17 @@ def with_original_header(stream, name):
 
 
 def restore(source, data_dir):
-    """Puts the files of a folder where TFDS looks for them.
+    """Copies the files to the folder of TFDS' manual downloads.
 
     Args:
-        source: Folder of the four files of Debian's package.
-        data_dir: Where TFDS keeps data.
+        source: Folder with the four files of Debian's package.
+        data_dir: The data folder of TFDS.
 
     Returns:
-        The folder that they are in now.
+        Path of the new folder.
 
     Raises:
-        FileNotFoundError: if one is not there.
+        FileNotFoundError: if a file is missing.
     """
     source = pathlib.Path(source)
     missing = [name for name in FILES if not (source / f"{name}.gz").exists()]
@@ -73,11 +74,9 @@ def main():
     parser.add_argument(
         "--source",
         default="/usr/share/datasets/fashion-mnist",
-        help="folder of train-images-idx3-ubyte.gz and its three siblings",
+        help="folder with train-images-idx3-ubyte.gz and the other three",
     )
-    parser.add_argument(
-        "--data_dir", required=True, help="where TFDS keeps data"
-    )
+    parser.add_argument("--data_dir", required=True, help="data folder of TFDS")
     options = parser.parse_args()
     try:
         manual = restore(options.source, options.data_dir)

@@ -1,9 +1,9 @@
-"""How close the ImageNet training input comes to bare JPEG decoding.
+"""Compares the speed of the ImageNet training input with JPEG decoding.
 
-Real JPEGs run through the training input (random crop, resize to 224, flip,
-color) and through libjpeg alone on the very same boxes, in turn, round after
-round; medians count. The second is the limit: no input that decodes these crops
-can be faster.
+JPEGs go through the training input (random crop, resize to 224, flip, color)
+and through libjpeg alone with the same crops, in turn. The results are medians
+over the rounds. Decoding is the limit: no input pipeline that decodes these
+crops can be faster.
 
   python benchmarks/input.py --wheel=foolbox-3.3.4-py3-none-any.whl
   python benchmarks/input.py --folder=/data/imagenet/train --json=input.json
@@ -38,15 +38,21 @@ SIZE = 224
 NUM_CHANNELS = 3
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", None, "Read the JPEGs of this folder and below.")
-flags.DEFINE_string("wheel", None, "Read the ImageNet images of this wheel.")
-flags.DEFINE_integer("num_images", 400, "Images a round; files come again.")
-flags.DEFINE_integer("num_rounds", 7, "Rounds, one of each contender.")
-flags.DEFINE_string("json", None, "Write the medians to this file.")
+flags.DEFINE_string(
+    "folder", None, "Folder of JPEG files, searched recursively."
+)
+flags.DEFINE_string("wheel", None, "Wheel file with ImageNet images.")
+flags.DEFINE_integer(
+    "num_images", 400, "Number of images per round; files are repeated."
+)
+flags.DEFINE_integer(
+    "num_rounds", 7, "Number of rounds. Each one runs all contenders."
+)
+flags.DEFINE_string("json", None, "JSON file to write the medians to.")
 
 
 def read_images():
-    """The bytes of the JPEGs that the flags name."""
+    """Reads the JPEG files that the flags name."""
     if FLAGS.folder:
         root = pathlib.Path(FLAGS.folder)
         paths = sorted(root.rglob("*.[jJ][pP]*[gG]"))[: FLAGS.num_images]
@@ -57,7 +63,7 @@ def read_images():
 
 
 def contenders(images):
-    """Functions of an index, by name; the limit comes last."""
+    """Returns a dict from names to functions of an index, the limit last."""
     images = tf.constant(images)
     config = Config(augmentation="inception", image_size=SIZE)
     split = datasets.Split(
@@ -94,7 +100,7 @@ def contenders(images):
 
 
 def seconds(function):
-    """Processor seconds of a round, which other programs hardly change."""
+    """Measures the processor time of a round, which is robust to other load."""
     rows = tf.data.Dataset.range(FLAGS.num_images).map(
         function, num_parallel_calls=os.cpu_count()
     )
@@ -108,7 +114,7 @@ def seconds(function):
 
 def main(_):
     if bool(FLAGS.folder) == bool(FLAGS.wheel):
-        raise app.UsageError("give either --folder or --wheel")
+        raise app.UsageError("set either --folder or --wheel")
     functions = contenders(read_images())
     rounds = {name: [] for name in functions}
     for _ in range(FLAGS.num_rounds):
@@ -120,7 +126,7 @@ def main(_):
     }
     limit = list(rates.values())[-1]
     print(f"{FLAGS.num_rounds} rounds of {FLAGS.num_images} images\n")
-    print("| | images/s a core | of the limit |\n| --- | --- | --- |")
+    print("| | images/s per core | of the limit |\n| --- | --- | --- |")
     for name, rate in rates.items():
         print(f"| {name} | {rate:.0f} | {rate / limit:.2f} |")
     if FLAGS.json:

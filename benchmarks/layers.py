@@ -1,8 +1,8 @@
-"""How fast the layers are, against their peers and against memory itself.
+"""Measures the speed of the layers relative to peers and memory bandwidth.
 
-Every contender runs forward, and forward and backward, on the feature maps of
-ResNet-50 at batch 32, in turn, round after round; medians count. A copy of the
-tensor in the same rounds gives the bandwidth.
+All contenders run in turn, forward only and forward and backward, on the
+feature maps of ResNet-50 with batch size 32. The results are medians over the
+rounds. A copy of the tensor in the same rounds measures the bandwidth.
 
   python benchmarks/layers.py
   KERAS_BACKEND=jax python benchmarks/layers.py
@@ -38,7 +38,11 @@ PASSES = {"forward": False, "forward + backward": True}
 
 
 def prepare(engine, shape):
-    """Compiled runs by (contender, mode, pass): (function, tensors, label)."""
+    """Compiles all contenders.
+
+    Returns:
+        Dict from (contender, mode, pass) to (function, tensors, label).
+    """
     backend = keras.backend.backend()
     generator = np.random.default_rng(0)
     x, upstream = (
@@ -66,7 +70,7 @@ def prepare(engine, shape):
 
 
 def measure(engine, shape, num_rounds):
-    """Rows of one shape: a dict a contender, mode and pass."""
+    """Measures one shape: a list with a dict per contender, mode and pass."""
     runs = prepare(engine, shape)
     seconds = {key: [] for key in runs}
     for _ in track(range(num_rounds), f"{shape}"):
@@ -102,7 +106,7 @@ def main():
     parser.add_argument("--figure", help="write a PNG to this file")
     options = parser.parse_args()
 
-    engine = engines.get(keras.backend.backend())
+    engine = engines.get_engine(keras.backend.backend())
     rows = []
     for shape in SHAPES[: options.num_shapes]:
         shape = (options.global_batch_size, *shape)

@@ -1,4 +1,4 @@
-"""Medians of `benchmarks/layers.py` as ratios, a table and a figure."""
+"""Ratios, table and figure of the medians of `benchmarks/layers.py`."""
 
 import importlib.metadata
 import math
@@ -8,13 +8,13 @@ import platform
 import keras
 
 BOTH = "forward + backward"
-# Tensors of the input's size that must move at least: forward reads x and
-# writes y; going back reads x and dy and writes dx.
+# Minimum number of moved tensors of the input's size: the forward pass reads x
+# and writes y; the backward pass reads x and dy and writes dx.
 TENSORS = {"forward": 2, BOTH: 5}
 TENSORS_OF_A_COPY = 2
 OURS = "FRN(activation=tlu)"
-# What is compared: our side, the other side, the modes of both or the better
-# of each, and the largest ratio that is good enough with TensorFlow, 2 cores.
+# Comparisons: our contender, the other one, the mode of both (or the best mode
+# of each), and the largest acceptable ratio with TensorFlow on 2 cores.
 GOALS = (
     (OURS, "Keras BN, ReLU", "best", 0.35),
     (OURS, "Keras BN, ReLU", "xla", 0.22),
@@ -34,7 +34,7 @@ GOALS = (
 
 
 def environment():
-    """What the figures were measured with."""
+    """Returns the backend, processor and versions of the measurement."""
     versions = {"python": platform.python_version()}
     for name in ("keras", "tensorflow", "jax", "torch", "timm"):
         try:
@@ -61,7 +61,7 @@ def _processor():
 
 
 def summarize(rows):
-    """Times by contender, mode and pass, and the ratios of `GOALS`."""
+    """Computes times by contender, mode and pass, and the ratios of `GOALS`."""
     times = {}
     for row in rows:
         key = row["contender"], row["mode"], row["pass"]
@@ -123,7 +123,7 @@ def _geometric_mean(ratios):
 
 
 def _best(times, contender, label, modes):
-    """By shape, the time in the best of some modes."""
+    """Returns the time in the best of some modes, by shape."""
     found = [
         times[contender, mode, label]
         for mode in modes
@@ -135,7 +135,7 @@ def _best(times, contender, label, modes):
 
 
 def as_text(report, environment):
-    """The whole report in Markdown."""
+    """Formats the report as Markdown."""
     shapes = [str(tuple(shape)) for shape in report["shapes"]]
     versions = ", ".join(f"{k} {v}" for k, v in environment["versions"].items())
     lines = [
@@ -186,7 +186,7 @@ def as_text(report, environment):
 
 
 def draw(report, environment, path):
-    """Forward and backward as multiples of the bandwidth limit, a PNG."""
+    """Draws the times as multiples of the bandwidth limit, to a PNG file."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -214,8 +214,8 @@ def draw(report, environment, path):
     axes.bar_label(drawn, fmt="%.1f", padding=3)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlabel(
-        f"{BOTH}, times the bandwidth limit of five tensors moved\n"
-        "(geometric mean over ResNet-50's shapes, batch "
+        f"{BOTH}, relative to the bandwidth limit of moving five tensors\n"
+        "(geometric mean over ResNet-50's shapes, batch size "
         f"{report['shapes'][0][0]})"
     )
     axes.set_title(

@@ -1,9 +1,9 @@
-"""The batch sizes of docs/results.md in longer training, on one accelerator.
+"""Trains the batch sizes of docs/results.md for longer, on one accelerator.
 
-Keras' JAX backend, one device, and no Python between steps: an epoch is one
-compiled loop, and the seeds train side by side. The network, its norms, the
-optimizer and the learning rate rule are those of the recipes; the data are the
-four files of Fashion-MNIST as published, or as Debian packs them.
+Uses Keras' JAX backend on one device without Python between steps: an epoch is
+one compiled loop that trains all seeds at once. Network, norms, optimizer and
+learning rate rule are the same as in the recipes. The data are the four files
+of Fashion-MNIST, as published or as packaged by Debian.
 
   python benchmarks/long_training.py --images=/usr/share/datasets/fashion-mnist
 """
@@ -29,12 +29,12 @@ from recipes import atomic_io  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-WARMUP = 0.1  # Of the training.
+WARMUP = 0.1  # Fraction of the training.
 EVAL_BATCH = 500
 
 
 def read(folder, name):
-    """The array of an IDX file."""
+    """Reads an IDX file as an array."""
     content = gzip.decompress(
         (pathlib.Path(folder) / f"{name}.gz").read_bytes()
     )
@@ -44,7 +44,7 @@ def read(folder, name):
 
 
 def load(folder):
-    """Images uint8 `(n, 28, 28, 1)` and labels of both splits."""
+    """Loads images uint8 `(n, 28, 28, 1)` and labels of both splits."""
     return {
         split: (
             jnp.asarray(read(folder, f"{prefix}-images-idx3-ubyte")[..., None]),
@@ -55,7 +55,7 @@ def load(folder):
 
 
 def build(network, norm, seed):
-    """A network and its optimizer-free state: lists of arrays."""
+    """Builds a network; returns it, its trained and its moving arrays."""
     keras.utils.set_random_seed(seed)
     model = classifiers.make_classifier(network, norm, (28, 28, 1), 10)
     trained = [v.value for v in model.trainable_variables]
@@ -64,17 +64,17 @@ def build(network, norm, seed):
 
 
 def learning_rate(step, num_steps, peak):
-    """A cosine ramp to the peak, then cosine decay to 0."""
-    ramp = WARMUP * num_steps
-    up = (1 - jnp.cos(jnp.pi * jnp.minimum(step / ramp, 1))) / 2
-    done = jnp.maximum(step - ramp, 0) / (num_steps - ramp)
+    """Computes a cosine warmup to the peak, then cosine decay to 0."""
+    warmup = WARMUP * num_steps
+    up = (1 - jnp.cos(jnp.pi * jnp.minimum(step / warmup, 1))) / 2
+    done = jnp.maximum(step - warmup, 0) / (num_steps - warmup)
     return peak * up * (1 + jnp.cos(jnp.pi * done)) / 2
 
 
 def make_epoch(model, data, num_steps, peak):
-    """`f(state, order, step)`: an epoch for all seeds at once."""
+    """Returns `f(state, order, step)`, an epoch of all seeds at once."""
     images, labels = data["train"]
-    # The recipes' weight decay leaves norms, thresholds and biases out.
+    # As in the recipes, norms, thresholds and biases do not decay.
     decays = [v.ndim > 1 for v in model.trainable_variables]
 
     def loss(trained, moving, x, y):
@@ -98,12 +98,12 @@ def make_epoch(model, data, num_steps, peak):
         trained = [w + v for w, v in zip(trained, speeds, strict=True)]
         return (trained, moving, speeds), value
 
-    def one_step(carry, rows):
+    def one_step(carry, indices):
         state, step = carry
-        x = images[rows].astype("float32") / 127.5 - 1
+        x = images[indices].astype("float32") / 127.5 - 1
         rate = learning_rate(step, num_steps, peak)
         state, value = jax.vmap(update, in_axes=(0, 0, 0, None))(
-            state, x, labels[rows], rate
+            state, x, labels[indices], rate
         )
         return (state, step + 1), value
 
@@ -116,24 +116,26 @@ def make_epoch(model, data, num_steps, peak):
 
 
 def make_accuracy(model, data):
-    """`f(state)`: the test accuracy of every seed."""
+    """Returns `f(state)`, which computes the test accuracy of every seed."""
     images, labels = data["test"]
 
-    def of_one(trained, moving):
-        def right(i):
+    def evaluate(trained, moving):
+        def count_correct(i):
             rows = i * EVAL_BATCH + jnp.arange(EVAL_BATCH)
             x = images[rows].astype("float32") / 127.5 - 1
             logits, _ = model.stateless_call(trained, moving, x, training=False)
             return (logits.argmax(-1) == labels[rows]).sum()
 
-        counts = jax.lax.map(right, jnp.arange(len(labels) // EVAL_BATCH))
+        counts = jax.lax.map(
+            count_correct, jnp.arange(len(labels) // EVAL_BATCH)
+        )
         return counts.sum() / len(labels)
 
-    return jax.jit(lambda state: jax.vmap(of_one)(state[0], state[1]))
+    return jax.jit(lambda state: jax.vmap(evaluate)(state[0], state[1]))
 
 
 def train(options, data, norm, batch_size):
-    """Test accuracies `(epochs, seeds)`, and the seconds that it took."""
+    """Trains; returns accuracies and losses `(epochs, seeds)`, and seconds."""
     built = [build(options.network, norm, s) for s in range(options.seeds)]
     model = built[0][0]
     trained, moving = (
@@ -165,13 +167,15 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--images", required=True, help="folder of the files")
+    parser.add_argument(
+        "--images", required=True, help="folder with the four files"
+    )
     parser.add_argument("--network", default="resnet20_cifar")
     parser.add_argument(
         "--norms",
         nargs="+",
         default=["bn", "gn", "frn", "frn+relu", "rbn"],
-        help="names of the registry; +relu in the place of TLU",
+        help="norms by name; +relu replaces TLU",
     )
     parser.add_argument(
         "--batch_sizes", nargs="+", type=int, default=[64, 8, 2]
@@ -179,9 +183,16 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--learning_rate", type=float, default=0.8, help="of a batch of 256"
+        "--learning_rate",
+        type=float,
+        default=0.8,
+        help="learning rate for batch size 256",
     )
-    parser.add_argument("--max_steps", type=int, help="of an epoch, to try out")
+    parser.add_argument(
+        "--max_steps",
+        type=int,
+        help="maximum number of steps per epoch, for short trials",
+    )
     parser.add_argument("--json", help="write the results to this file")
     options = parser.parse_args()
     data = load(options.images)
@@ -204,7 +215,7 @@ def main():
 
 
 def measure(options, data, name, batch_size):
-    """Trains one norm at one batch size."""
+    """Trains one norm with one batch size."""
     norm = keras_norm.get(name.removesuffix("+relu"))
     if name.endswith("+relu"):
         norm = norm.with_activation("relu")
@@ -222,15 +233,15 @@ def describe(row):
 
 
 def stored(options, device):
-    """The rows of --json, which are not run again."""
+    """Reads the entries of --json, which are not trained again."""
     path = pathlib.Path(options.json or "")
     if not options.json or not path.exists():
         return []
     content = json.loads(path.read_text())
     if content["settings"] != settings(options, device):
         sys.exit(
-            f"error: {path} is of other settings: {content['settings']}. "
-            "Give another --json."
+            f"error: {path} was written with other settings: "
+            f"{content['settings']}. Choose another --json."
         )
     return content["rows"]
 
@@ -244,7 +255,7 @@ def save(options, device, rows):
 
 
 def settings(options, device):
-    """What decides the numbers."""
+    """Returns the settings that the results depend on."""
     names = ("network", "epochs", "seeds", "learning_rate", "max_steps")
     return {
         **{name: getattr(options, name) for name in names},

@@ -1,4 +1,4 @@
-"""What the tricks of `keras_norm/_xla_cpu.py` are worth, under XLA on a CPU.
+"""Measures the optimizations of `keras_norm/_xla_cpu.py` for XLA on a CPU.
 
 Sums over planes by `plane_sums` against the same by `ops.sum`, and RBN with and
 without `stored`; medians of interleaved runs.
@@ -59,7 +59,7 @@ def calibrated(store):
 
 
 def contenders():
-    """Dict from a description to a function and the shape that it takes."""
+    """Returns a dict from a description to a function and its input shape."""
     return {
         "a copy": (lambda x, y: [x + 1.0], LARGE),
         "the sum of squares, plain": (

@@ -1,8 +1,8 @@
-"""What a save loses under two replicas: Keras' batch norm against ours.
+"""Measures whether a model trained on two replicas survives saving.
 
-Trains one small network on digits over two replicas of a CPU, evaluates it,
-saves it, loads it on one device and evaluates again. A right layer gives the
-same loss twice. Means and sample standard deviations over seeds.
+Trains a small network on digits with two replicas on a CPU, evaluates it, saves
+it, loads it on one device and evaluates again. A correct layer gives the same
+loss twice. Prints means and sample standard deviations over seeds.
 
   python benchmarks/replicas.py
 """
@@ -53,7 +53,7 @@ def build(layer, seed):
 
 
 def measure(layer, seed, folder):
-    """Held-out loss and accuracy before and after a save and a reload."""
+    """Measures held-out loss and accuracy before and after reloading."""
     digits = load_digits()
     images = (digits.images[..., None] / 8 - 1).astype("float32")
     train = tf.data.Dataset.from_tensor_slices(
@@ -92,7 +92,7 @@ def main():
         cpu, [tf.config.LogicalDeviceConfiguration()] * NUM_REPLICAS
     )
     rows = []
-    # The layers take turns, so that a run that is stopped has some of each.
+    # The layers take turns, so that an interrupted run has some of each.
     runs = [(s, name) for s in range(options.num_seeds) for name in LAYERS]
     for seed, name in track(runs, "training"):
         with tempfile.TemporaryDirectory() as folder:

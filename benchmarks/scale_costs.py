@@ -62,7 +62,7 @@ class Assumptions:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What the model says of itself.
+    """Measured sizes of a model.
 
     Attributes:
         flops: Operations of a forward pass of one image, two a multiplication
@@ -79,19 +79,19 @@ class Sizes:
 
 
 def ring(size, n, bandwidth, latency):
-    """Seconds of a ring all-reduce."""
+    """Computes the seconds of a ring all-reduce."""
     return 2 * (n - 1) / n * size / bandwidth + 2 * (n - 1) * latency
 
 
 def tree(size, n, bandwidth, latency):
-    """Seconds of an all-reduce along a tree."""
+    """Computes the seconds of an all-reduce along a tree."""
     if n == 1:
         return 0.0
     return 2 * size / bandwidth + 2 * math.ceil(math.log2(n)) * latency
 
 
 def all_reduce(size, num_accelerators, assumed):
-    """Seconds of an all-reduce in hosts, then between them."""
+    """Computes the seconds of an all-reduce in hosts, then between them."""
 
     def fastest(size, n, *link):
         return min(ring(size, n, *link), tree(size, n, *link))
@@ -107,7 +107,7 @@ def all_reduce(size, num_accelerators, assumed):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step on some accelerators. Times are seconds."""
+    """Costs of a step. Times are in seconds."""
 
     compute: float
     gradients: float
@@ -122,7 +122,7 @@ class Step:
 
 
 def estimate_step(sizes, num_accelerators, assumed):
-    """The `Step` of a model on that many accelerators."""
+    """Estimates the `Step` of a model on a number of accelerators."""
 
     def reduce(size):
         return all_reduce(size, num_accelerators, assumed)

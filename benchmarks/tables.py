@@ -38,7 +38,7 @@ LAYERS = {
     "Keras BN": "Keras' BN",
     "limit": "the limit: 2.5 copies",
 }
-# Columns of the table of backends: a layer and what it is compared with.
+# Columns of the table of backends: two compared contenders, and the heading.
 COMPARED = {
     ("FRN(activation=tlu)", "Keras BN, ReLU"): "FRN + TLU / Keras' BN + ReLU",
     ("RBN", "Keras BN"): "RBN / Keras' BN",
@@ -192,7 +192,7 @@ def markdown(heads, rows, num_text_columns=1):
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *rows])
 
 
-# For each table: its function, the files that it reads, the page it stands in.
+# For each table: its function, its JSON files, and the page that shows it.
 TABLES = {
     "demos": (demos, ["demos"], "README.md"),
     "layers": (layers, ["layers"], "docs/speed.md"),

@@ -1,10 +1,10 @@
-"""How long a training step takes with each norm, and what the loop adds.
+"""Measures the time of a training step per norm, and the loop's overhead.
 
-Whole steps of `recipes/imagenet.py` on one device, forward, backward and
-update, on one batch of noise that stays in memory; all contenders in turn,
-round after round, medians. `keras_bn` is the network as Keras ships it, in the
-same step. With --loop the recipe's own loop runs --loop_steps steps, against
-the same compiled step called bare.
+Runs complete steps of `recipes/imagenet.py` on one device (forward, backward
+and update) with one batch of noise in memory. All contenders run in turn; the
+results are medians over the rounds. `keras_bn` is Keras' own network with the
+same step. With --loop, the recipe's training loop runs --loop_steps steps, and
+is compared with direct calls of the same compiled step.
 
   python benchmarks/train_step.py
   python benchmarks/train_step.py --model=resnet20_cifar --image_size=32 \\
@@ -50,12 +50,12 @@ from recipes.training.compiled_steps import Steps  # noqa: E402
 from recipes.training.loop import Training  # noqa: E402
 
 BASELINE = "keras_bn"
-# How often the loop under test writes a row.
+# Number of steps between two metrics entries of the measured loop.
 LOG_EVERY_STEPS = 10
 
 
 def make_config(options, norm, xla):
-    """The config of a contender."""
+    """Makes the config of a contender."""
     flags = {
         "dataset": "fake",
         "model": options.model,
@@ -72,7 +72,7 @@ def make_config(options, norm, xla):
 
 
 def build(config, data, strategy, is_baseline):
-    """The trainer of a contender."""
+    """Builds the trainer of a contender."""
     if not is_baseline:
         return build_lib.build(config, ImageClassification(), data, strategy)
     keras.config.set_dtype_policy(config.precision)
@@ -84,7 +84,7 @@ def build(config, data, strategy, is_baseline):
 
 
 def keras_network(config, data):
-    """The network with Keras' own batch normalization and ReLU."""
+    """Makes the network with Keras' own batch normalization and ReLU."""
     if hasattr(keras.applications, config.model):
         network = getattr(keras.applications, config.model)(
             weights=None,
@@ -105,7 +105,7 @@ def keras_network(config, data):
 
 
 def compiled_step(trainer, strategy):
-    """`f(batch)` that runs one step and gives its loss, on the device."""
+    """Returns `f(batch)`, which runs one step and returns its loss."""
 
     @tf.function
     def step(batch):
@@ -115,7 +115,7 @@ def compiled_step(trainer, strategy):
 
 
 def time_norms(options):
-    """Milliseconds a step, by norm and whether XLA compiles it."""
+    """Measures milliseconds per step by norm and use of XLA."""
     strategy = tf.distribute.OneDeviceStrategy(device())
     steps, batch = {}, None
     for xla in options.xla:
@@ -138,10 +138,12 @@ def time_norms(options):
 
 
 def time_loop(options):
-    """Milliseconds a step, of the recipe's loop and bare, and their ratio.
+    """Measures milliseconds per step with and without the recipe's loop.
 
-    Each the median over rounds. What comes once, the start of the input and the
-    first row, does not count.
+    One-time costs, such as starting the input pipeline, are not included.
+
+    Returns:
+        Medians over rounds: with the loop, without it, and their ratio.
     """
     strategy = tf.distribute.OneDeviceStrategy(device())
     config = make_config(options, options.norms[0], xla=False)
@@ -160,7 +162,7 @@ def time_loop(options):
 
 
 def run_bare(steps, step, num_steps):
-    """Seconds a step of the compiled step, called on batch after batch."""
+    """Measures seconds per step of direct calls of the compiled step."""
     batches = steps.batches(0)
     for _ in range(LOG_EVERY_STEPS):
         loss = step(next(batches))
@@ -173,7 +175,7 @@ def run_bare(steps, step, num_steps):
 
 
 def run_loop(config, steps, num_steps):
-    """Seconds a step of the recipe's loop, its bar and its rows included."""
+    """Measures seconds per step of the recipe's loop with all its output."""
     with tempfile.TemporaryDirectory() as folder:
         records = Records(pathlib.Path(folder), config.best_metric)
         training = Training(
@@ -197,13 +199,13 @@ def device():
 
 
 def show(options, milliseconds):
-    """The table, and the ratios to Keras' batch normalization."""
+    """Prints the times and their ratios to Keras' batch normalization."""
     title = (
         f"{options.model}, {options.image_size} px, batch "
         f"{options.global_batch_size}, {options.precision}"
     )
     table = Table(title=title, box=box.SIMPLE)
-    for heading in ("norm", "XLA", "ms a step", f"of {BASELINE}", "goal"):
+    for heading in ("norm", "XLA", "ms per step", f"of {BASELINE}", "goal"):
         table.add_column(heading, justify="right")
     for (norm, xla), value in milliseconds.items():
         ratio = value / milliseconds[BASELINE, xla]
@@ -239,8 +241,8 @@ def main():
     if options.loop:
         whole, bare, ratio = time_loop(options)
         print(
-            f"{options.model}: {whole:.1f} ms a step in the loop, {bare:.1f} ms"
-            f" bare: {ratio - 1:+.1%} in the median round"
+            f"{options.model}: {whole:.1f} ms per step with the loop, "
+            f"{bare:.1f} ms without: {ratio - 1:+.1%} in the median round"
         )
         content.update(loop=whole, bare=bare, ratio=ratio)
     else:

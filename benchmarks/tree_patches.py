@@ -1,9 +1,9 @@
-"""Tree or no tree: colour patches cut from two aerial photos.
+"""Cuts color patches with and without trees from two aerial photos.
 
-The photos and their boxes come with the package deepforest (PyPI). Patches of
-the first photo are for training and, from its lower quarter, for evaluation;
-those of the second, of another place, are an evaluation set whose images look
-different. The layout is that of --dataset=folder:DIR of recipes/imagenet.py:
+The photos and their boxes are part of the package deepforest (PyPI). The first
+photo gives training patches and, in its lower quarter, evaluation patches. The
+second photo, of another place, gives evaluation patches that look different.
+The folders are laid out for --dataset=folder:DIR of recipes/imagenet.py:
 
   python -m pip download --no-deps --dest=runs deepforest==2.1.0
   python benchmarks/tree_patches.py --wheel=runs/deepforest-2.1.0-...whl
@@ -27,21 +27,21 @@ from recipes.data import deepforest_photos  # noqa: E402
 PHOTO = "2019_YELL_2_528000_4978000_image_crop2"
 ELSEWHERE = "2019_YELL_2_541000_4977000_image_crop"
 SIZE = 32
-# Neighbouring patches share half of their pixels.
+# Neighboring patches overlap by half.
 STRIDE = 16
-# A patch shows a tree where boxes cover that much of it, and none where they
-# cover at most that little; what lies between is left out.
+# Minimum fraction of a patch that boxes cover if it is labeled as a tree, and
+# maximum fraction if it is labeled as no tree. Other patches are not used.
 TREE, NO_TREE = 0.6, 0.02
-# The share of a photo's rows, from above, that is for training.
+# Fraction of the photo, from the top, that is used for training.
 TRAIN = 0.75
 
 
 def covered(shape, boxes):
-    """Which pixels lie in a box: bool `(height, width)`.
+    """Returns a mask of the pixels inside boxes: bool `(height, width)`.
 
     Args:
         shape: Height and width of the photo.
-        boxes: Rows of left, top, right, bottom, in pixels.
+        boxes: List of (left, top, right, bottom) in pixels.
     """
     mask = np.zeros(shape, bool)
     for left, top, right, bottom in boxes:
@@ -50,11 +50,11 @@ def covered(shape, boxes):
 
 
 def cut(photo, boxes):
-    """Patches with and without trees.
+    """Cuts patches with and without trees.
 
     Args:
         photo: uint8 `(height, width, 3)`.
-        boxes: Rows of left, top, right, bottom, in pixels.
+        boxes: List of (left, top, right, bottom) in pixels.
 
     Returns:
         Dict from `"tree"` and `"no_tree"` to lists of `(top, patch)`.
@@ -64,16 +64,16 @@ def cut(photo, boxes):
     for top in range(0, photo.shape[0] - SIZE + 1, STRIDE):
         for left in range(0, photo.shape[1] - SIZE + 1, STRIDE):
             place = np.s_[top : top + SIZE, left : left + SIZE]
-            share = mask[place].mean()
-            if share >= TREE:
+            fraction = mask[place].mean()
+            if fraction >= TREE:
                 found["tree"].append((top, photo[place]))
-            elif share <= NO_TREE:
+            elif fraction <= NO_TREE:
                 found["no_tree"].append((top, photo[place]))
     return found
 
 
 def balanced(found, seed=0):
-    """As many patches of each label, chosen by the seed."""
+    """Selects equal numbers of patches of both labels at random."""
     fewest = min(map(len, found.values()))
     generator = np.random.default_rng(seed)
     chosen = {}
@@ -84,11 +84,11 @@ def balanced(found, seed=0):
 
 
 def split(found, height):
-    """Patches of the upper part, and of the lower, without a pixel in common.
+    """Splits patches into an upper and a lower part that do not overlap.
 
     Args:
-        found: What `cut` gives.
-        height: Rows of the photo.
+        found: Result of `cut`.
+        height: Height of the photo.
     """
     border = round(TRAIN * height)
     upper, lower = {}, {}
@@ -99,7 +99,7 @@ def split(found, height):
 
 
 def write(wheel, out):
-    """Makes the folders trees and trees_elsewhere; counts by place."""
+    """Writes the folders trees and trees_elsewhere; returns the counts."""
     with zipfile.ZipFile(wheel) as archive:
         photo, boxes = deepforest_photos.read_photo(archive, PHOTO)
         train, validation = split(cut(photo, boxes), photo.shape[0])
@@ -118,7 +118,7 @@ def write(wheel, out):
             for i, (_, patch) in enumerate(patches):
                 Image.fromarray(patch).save(folder / f"{i:05d}.png")
             counts[name] = len(patches)
-    # The recipe wants training images too; these are never looked at.
+    # The recipe requires training images, which an evaluation does not use.
     link = pathlib.Path(out) / "trees_elsewhere" / "train"
     if not link.exists():
         link.symlink_to(os.path.join("..", "trees", "train"))
@@ -130,12 +130,12 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--wheel", required=True, help="the wheel of deepforest 2.1.0"
+        "--wheel", required=True, help="wheel of deepforest 2.1.0"
     )
     parser.add_argument(
         "--out",
         default="runs/data",
-        help="folder that trees and trees_elsewhere are made in",
+        help="folder to write trees and trees_elsewhere to",
     )
     options = parser.parse_args()
     try:

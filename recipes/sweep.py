@@ -60,7 +60,7 @@ OWN_FLAGS = (
 
 
 def define_flags(arguments):
-    """Defines the sweep's own flags and those of its --program."""
+    """Defines the flags of the sweep and of its --program."""
     flags.DEFINE_enum(
         "program",
         "imagenet",

@@ -94,7 +94,7 @@ def join_flags(flags):
 
 
 def measure(run, program):
-    """Computes a dict of the metrics of a run, None where there is none."""
+    """Computes the metrics of a run: a dict with None for missing ones."""
     key = f"eval/{program.score.key}"
     return {
         **{m.key: run.final(f"eval/{m.key}") for m in program.metrics},

@@ -119,7 +119,7 @@ def _draw_rows(table, metric):
 
 
 def _get_points(table, metric, rows, columns):
-    """Means and deviations; NaN where there is no run, or only one."""
+    """Computes means and deviations, NaN without runs or with only one."""
     values = [table.get(r, c, metric.key) for r in rows for c in columns]
     means = np.array([each.mean() for each in values]) * metric.factor
     return means, np.array([each.std() for each in values]) * metric.factor

@@ -103,7 +103,7 @@ def _choose_x(settings):
 
 def _get_value(settings, x):
     value = "" if x is None else settings.get(x)
-    # Norm arguments are a dict, which is no key of a group.
+    # Norm arguments are a dict, which cannot be a key.
     return json.dumps(value) if isinstance(value, dict) else value
 
 

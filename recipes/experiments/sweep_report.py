@@ -65,7 +65,7 @@ def collect(jobs, runs, command, x=None):
 
     Args:
         jobs: List of `scheduler.Job`.
-        runs: List of the `Run` of each job, None where it has not ended.
+        runs: List of the `Run` of each job, None for unfinished ones.
         command: The sweep's command.
         x: Name of the setting along x, or None.
     """
