@@ -264,7 +264,10 @@ def test_tpu_without_one_says_so():
     [
         ({"grad_accum_steps": 3}, "must divide the 32 images of a replica"),
         ({"clip_norm": 1.0, "clip_value": 1.0}, "Pass only one of clip_norm"),
-        ({"xla": True, "norm": "sync_bn"}, "cannot compile layers that synchronize"),
+        (
+            {"xla": True, "norm": "sync_bn"},
+            "cannot compile layers that synchronize",
+        ),
         ({"strategy": "multi_worker"}, "TF_CONFIG"),
     ],
 )
