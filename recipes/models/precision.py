@@ -6,6 +6,7 @@ from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
+from recipes.models.rebuild import rebuild_model
 
 HALF_PRECISION_POLICIES = (
     "mixed_bfloat16",
@@ -24,12 +25,10 @@ def rebuild_in_float32(model):
     Raises:
         RecipeError: If the model cannot be rebuilt from its config.
     """
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        new = keras.saving.deserialize_keras_object(_widened(config))
+        new = rebuild_model(model, _with_float32_policies)
     except Exception as error:
         message = " ".join(str(error).split())
         raise RecipeError(
@@ -52,7 +51,7 @@ def dtype_policies(model):
     )
 
 
-def _widened(config):
+def _with_float32_policies(config):
     """Returns a config with half-precision policies replaced by float32."""
     if isinstance(config, dict):
         is_policy = config.get("class_name") == "DTypePolicy"
@@ -63,11 +62,11 @@ def _widened(config):
             if key == "dtype"
             and isinstance(value, str)
             and value in HALF_PRECISION_POLICIES
-            else _widened(value)
+            else _with_float32_policies(value)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(_widened(value) for value in config)
+        return type(config)(_with_float32_policies(value) for value in config)
     return config
 
 

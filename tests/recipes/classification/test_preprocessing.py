@@ -7,6 +7,7 @@ from recipes.classification import datasets
 from recipes.classification import preprocessing
 from recipes.classification import random_augment
 from recipes.data import input_pipeline
+from recipes.errors import RecipeError
 from tests import tfds_archives
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
@@ -163,3 +164,26 @@ def test_random_erasing_erases_at_most_the_maximum():
     # Rounding may add one pixel to each side.
     assert max(fractions) <= (0.25**0.5 + 1 / 32) ** 2
     assert 0.2 < np.mean(np.array(fractions) > 0) < 0.8
+
+
+def test_every_augmentation_is_a_choice_of_the_flag():
+    for name in ("auto", *preprocessing.AUGMENTATIONS):
+        assert make_config(augmentation=name).augmentation == name
+    with pytest.raises(RecipeError, match="unknown --augmentation 'flip'"):
+        make_config(augmentation="flip")
+
+
+def test_strengths_are_applied_in_order():
+    image = tf.constant(make_image(16, 16), tf.float32)
+    seed = tf.constant([0, 1], tf.int64)
+    config = make_config(color_jitter=0.5, random_erasing=0.3)
+    both = random_augment.make_random_augment(config, 3)(image, seed)
+    steps = [
+        random_augment.make_random_augment(make_config(**flags), 3)
+        for flags in ({"color_jitter": 0.5}, {"random_erasing": 0.3})
+    ]
+    jittered = steps[0](image, seed)
+    assert np.abs(jittered - image).max() > 1
+    erased = (both.numpy() != jittered.numpy()).any(-1)
+    assert erased.mean() <= (0.3**0.5 + 1 / 16) ** 2
+    assert random_augment.make_random_augment(make_config(), 3) is None

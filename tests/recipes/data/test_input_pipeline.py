@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from recipes.classification import datasets
 from recipes.data import input_pipeline
@@ -305,3 +306,19 @@ def test_evaluation_iterators_end_without_delay():
     for _ in range(5):
         steps.evaluate()
     assert time.perf_counter() - start < 20
+
+
+def test_every_dataset_of_the_program_is_in_the_help():
+    for name, dataset in datasets.DATASETS.items():
+        text = f"{name} ({dataset.description})"
+        assert text in flags.FLAGS["dataset"].help
+
+
+def test_new_dataset_is_opened_by_name(monkeypatch):
+    source = datasets.open_source(make_config())
+    monkeypatch.setitem(
+        datasets.DATASETS,
+        "circles",
+        datasets.Dataset(lambda config: source, "circles for a test"),
+    )
+    assert datasets.open_source(make_config(dataset="circles")) is source
