@@ -69,3 +69,13 @@ def is_op_determinism_enabled():
 def disable_op_determinism():
     """Undoes `tf.config.experimental.enable_op_determinism`."""
     tf_config.disable_op_determinism()
+
+
+def get_onnx_optimizers():
+    """Returns tf2onnx's optimizers of an ONNX graph by name.
+
+    Uses `_get_optimizers`, seen in tf2onnx 1.16 and 1.17.
+    """
+    from tf2onnx import optimizer
+
+    return dict(optimizer._get_optimizers())

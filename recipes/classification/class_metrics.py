@@ -1,4 +1,4 @@
-"""An evaluation of a classifier by class: right, confused, and how sure."""
+"""Per-class accuracy, confusion matrix and worst mistakes of an evaluation."""
 
 import json
 
@@ -6,44 +6,46 @@ import numpy as np
 
 from recipes import atomic_io
 
-# Of the newest evaluation.
+# Metrics of the newest evaluation.
 FILE = "evaluation.json"
-# With more classes the matrix would be too large to look at.
+# Largest number of classes for a readable confusion matrix.
 MAX_CONFUSION = 50
 NUM_MISTAKES = 24
 
 
-def compute_class_metrics(rows, class_names, name):
-    """Counts of an evaluation by class.
+def compute_class_metrics(predictions, class_names, name):
+    """Computes the metrics of each class from all predictions.
 
     Args:
-        rows: Array `(n, 4)`: label, predicted label, its probability and
-            weight of every example in order, fill-up rows included.
-        class_names: The name of each label.
-        name: `f(index)` tells where an example is.
+        predictions: Array `(n, 4)` with the label, predicted label, its
+            probability and the weight of every example in order, including
+            padding of weight 0.
+        class_names: Name of each label.
+        name: `f(index)` describes an example.
 
     Returns:
-        A dict that JSON can hold. `num_examples`, `accuracy` (None without an
-        example) and `num_predicted` have a number for each class; `confusion`
-        has a row of counts for each label, a column for each predicted label,
-        and is None for more than `MAX_CONFUSION` classes; `mistakes` are the
-        wrong predictions of the highest probability, the surest first.
+        A dict that JSON can represent. `num_examples`, `accuracy` (None
+        for a class without examples) and `num_predicted` have an entry per
+        class. `confusion` has a row of counts per label and a column per
+        predicted label; it is None for more than `MAX_CONFUSION` classes.
+        `mistakes` are the wrong predictions with the highest probabilities in
+        descending order.
     """
     num_classes = len(class_names)
-    (indices,) = np.nonzero(rows[:, 3] > 0)
-    labels, predicted = rows[indices, :2].astype(np.int64).T
-    is_right = labels == predicted
+    (indices,) = np.nonzero(predictions[:, 3] > 0)
+    labels, predicted = predictions[indices, :2].astype(np.int64).T
+    is_correct = labels == predicted
     examples = np.bincount(labels, minlength=num_classes)
-    hits = np.bincount(labels[is_right], minlength=num_classes)
+    hits = np.bincount(labels[is_correct], minlength=num_classes)
     confusion = None
     if num_classes <= MAX_CONFUSION:
         cells = np.bincount(
             labels * num_classes + predicted, minlength=num_classes**2
         )
         confusion = cells.reshape(num_classes, num_classes).tolist()
-    (wrong,) = np.nonzero(~is_right)
-    scores = rows[indices, 2].astype(np.float64)
-    # In the order of the examples where scores are equal.
+    (wrong,) = np.nonzero(~is_correct)
+    scores = predictions[indices, 2].astype(np.float64)
+    # Equal scores keep the order of the examples.
     wrong = wrong[np.argsort(-scores[wrong], kind="stable")][:NUM_MISTAKES]
     return {
         "class_names": list(class_names),
@@ -69,12 +71,12 @@ def compute_class_metrics(rows, class_names, name):
     }
 
 
-def write_class_metrics(folder, counted):
+def write_class_metrics(folder, metrics):
     """Writes evaluation.json to a workdir."""
-    atomic_io.write_text(folder / FILE, json.dumps(counted, indent=1) + "\n")
+    atomic_io.write_text(folder / FILE, json.dumps(metrics, indent=1) + "\n")
 
 
 def read_class_metrics(folder):
-    """What evaluation.json of a workdir holds, or None."""
+    """Reads evaluation.json of a workdir; None if it does not exist."""
     path = folder / FILE
     return json.loads(path.read_bytes()) if path.exists() else None

@@ -1,4 +1,7 @@
-"""Labelled images by the name of a dataset, every example by its number."""
+"""Datasets of labeled images by name, with random access to every example.
+
+To add a dataset, add a function that returns its `Source` to `DATASETS`.
+"""
 
 import dataclasses
 import os
@@ -6,28 +9,34 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
-from recipes.data import image_files
-from recipes.data import image_folder
-from recipes.data import tfds_reader
+from recipes.config.setting import setting
+
+# Reading the settings does not load TensorFlow.
+with epy.lazy_imports():
+    import tensorflow as tf
+
+    from recipes.data import image_files
+    from recipes.data import image_folder
+    from recipes.data import tfds_reader
 
 NUM_FAKE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The training or the evaluation examples of a set.
+    """Training or evaluation examples of a dataset.
 
     Attributes:
-        num_examples: How many there are.
-        read: `f(index)` gives image and label of an example in a graph, where
+        num_examples: Number of examples.
+        read: `f(index)` returns the image and label of an example in a graph.
             `index` is an int64 tensor. An image is uint8 `(height, width,
-            channels)`, or the bytes of a JPEG, PNG, GIF, BMP or WebP file; none
-            of one that cannot be read.
-        name: `f(index)` tells a person which example that is, and where.
-        path: `f(index)` gives the path of the file that an image is; None
-            where it is none. Files are turned by their EXIF orientation.
+            channels)`, or the bytes of a JPEG, PNG, GIF, BMP or WebP file. The
+            bytes are empty if the file cannot be read.
+        name: `f(index)` describes an example for error messages.
+        path: `f(index)` returns the file of an example; None if images are not
+            files. Images in files are rotated by their EXIF orientation.
     """
 
     num_examples: int
@@ -38,15 +47,15 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A classification set.
+    """Classification dataset.
 
     Attributes:
-        class_names: The name of each label.
-        num_channels: Colors of an image, 1 or 3.
-        train: The training examples.
-        evaluation: The evaluation examples.
-        augmentation: What suits these images, see `augment`.
-        notes: What else there is to say of what was found.
+        class_names: Name of each label.
+        num_channels: Channels of an image, 1 or 3.
+        train: Training examples.
+        evaluation: Evaluation examples.
+        augmentation: Augmentation that `--augmentation=auto` selects.
+        notes: Notes about ignored files.
     """
 
     class_names: tuple
@@ -62,36 +71,72 @@ class Source:
         return len(self.class_names)
 
 
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Dataset that is not from TFDS.
+
+    Attributes:
+        open: `f(config)` returns a `Source`.
+        description: Noun phrase for `--help`.
+    """
+
+    open: Callable
+    description: str
+
+
 def open_source(config):
-    """The source that `config.dataset` names.
+    """Opens the dataset `config.dataset`.
+
+    Returns:
+        A `Source`.
 
     Raises:
-        RecipeError: if there is no such dataset, or it cannot be had.
+        RecipeError: If the dataset does not exist or cannot be read.
     """
-    kind, _, path = config.dataset.partition(":")
-    if kind == "folder":
-        return _folder(pathlib.Path(path).expanduser())
-    if config.dataset == "digits":
-        return _digits()
-    if config.dataset == "fake":
-        return _fake(config)
-    found = tfds_reader.open_classification_builder(config)
-    splits = {key: Split(**found.pop(key)) for key in ("train", "evaluation")}
-    return Source(**splits, **found)
+    name, has_path, _ = config.dataset.partition(":")
+    own = DATASETS.get(f"{name}:PATH" if has_path else name)
+    if own is not None:
+        return own.open(config)
+    arguments = tfds_reader.open_classification_builder(config, tuple(DATASETS))
+    for split in ("train", "evaluation"):
+        arguments[split] = Split(**arguments[split])
+    return Source(**arguments)
 
 
-def _in_memory(columns, fetch, name):
-    """A split of columns of equal length: `fetch(*row)` gives an example."""
+def make_file_split(paths, labels):
+    """Returns a `Split` of image files.
+
+    Args:
+        paths: List of paths.
+        labels: int64 array with the label of each file.
+    """
+    split = _make_split(
+        ([os.fsencode(path) for path in paths], labels),
+        lambda path, label: (image_files.read_bytes(path), label),
+        lambda i: image_folder.printable(paths[i]),
+    )
+    return dataclasses.replace(split, path=lambda i: paths[i])
+
+
+def _make_split(columns, read_row, name):
+    """Returns a `Split` of columns in memory.
+
+    Args:
+        columns: Arrays or lists of equal length.
+        read_row: `f(*values)` returns the image and label of one row.
+        name: `f(index)`, see `Split`.
+    """
     tensors = [tf.constant(column) for column in columns]
     return Split(
         num_examples=len(columns[0]),
-        read=lambda i: fetch(*[tf.gather(tensor, i) for tensor in tensors]),
+        read=lambda i: read_row(*[tf.gather(tensor, i) for tensor in tensors]),
         name=name,
     )
 
 
-def _digits():
-    """Handwritten digits, 8x8 grey; every fifth of a class is held out."""
+def _open_digits(config):
+    """Opens 8x8 gray digits; a fifth of each class is for evaluation."""
+    del config
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -102,49 +147,52 @@ def _digits():
         images, labels, test_size=0.2, stratify=labels, random_state=0
     )
 
-    def split(name, *columns):
-        return _in_memory(
+    def make_split(name, *columns):
+        return _make_split(
             columns,
             lambda image, label: (image, label),
             f"example {{}} of {name}".format,
         )
 
     return Source(
-        train=split("train", train_images, train_labels),
-        evaluation=split("evaluation", eval_images, eval_labels),
+        train=make_split("train", train_images, train_labels),
+        evaluation=make_split("evaluation", eval_images, eval_labels),
         class_names=tuple(map(str, digits.target_names)),
         num_channels=1,
         augmentation="crop",
     )
 
 
-def _fake(config):
-    """Noise at the size of ImageNet's input: for timing, not for learning."""
+def _open_fake(config):
+    """Creates noise of the size of ImageNet's input."""
     generator = np.random.default_rng(config.seed)
     shape = (16, config.image_size, config.image_size, 3)
     noise = tf.constant(generator.integers(0, 256, shape, np.uint8))
     labels = generator.integers(0, 1000, NUM_FAKE)
     columns = (np.arange(NUM_FAKE) % 16, labels)
 
-    def split(num_examples):
-        return _in_memory(
+    def make_split(num_examples):
+        return _make_split(
             [column[:num_examples] for column in columns],
             lambda which, label: (noise[which], label),
             "example {}".format,
         )
 
     return Source(
-        train=split(NUM_FAKE),
-        evaluation=split(NUM_FAKE // 4),
+        train=make_split(NUM_FAKE),
+        evaluation=make_split(NUM_FAKE // 4),
         class_names=tuple(map(str, range(1000))),
         num_channels=3,
         augmentation="none",
     )
 
 
-def _folder(root):
-    """Image files below split/label/, see `image_folder`."""
-    labels, *splits, notes = image_folder.read_labeled_folder(root)
+def _open_folder(config):
+    """Opens a folder of image files, see `image_folder`."""
+    path = config.dataset.partition(":")[2]
+    labels, *splits, notes = image_folder.read_labeled_folder(
+        pathlib.Path(path).expanduser()
+    )
     train, evaluation = (make_file_split(*split) for split in splits)
     return Source(
         class_names=tuple(map(image_folder.printable, labels)),
@@ -156,16 +204,25 @@ def _folder(root):
     )
 
 
-def make_file_split(paths, labels):
-    """A split of image files.
+DATASETS = {
+    "digits": Dataset(_open_digits, "handwritten digits of scikit-learn"),
+    "fake": Dataset(_open_fake, "noise for measuring speed"),
+    "folder:PATH": Dataset(
+        _open_folder,
+        "JPEG, PNG, GIF, BMP and WebP files PATH/train/<label>/* and "
+        "PATH/validation/<label>/*, read as by "
+        "keras.utils.image_dataset_from_directory and rotated by EXIF",
+    ),
+}
 
-    Args:
-        paths: List of paths.
-        labels: int64 array of a label for each.
-    """
-    split = _in_memory(
-        ([os.fsencode(path) for path in paths], labels),
-        lambda path, label: (image_files.read_bytes(path), label),
-        lambda i: image_folder.printable(paths[i]),
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSettings:
+    """Dataset by name"""
+
+    dataset: str = setting(
+        "imagenet2012",
+        "Name of an image classification dataset of TFDS, or one of: "
+        + "; ".join(f"{k} ({v.description})" for k, v in DATASETS.items())
+        + ".",
     )
-    return dataclasses.replace(split, path=lambda i: paths[i])

@@ -1,6 +1,7 @@
-"""Accuracy by class, confusions and mistakes of a classifier, for the report.
+"""Report section with class accuracies, confusion matrix and mistakes.
 
-Texts are the browser's, which has letters for the names of all languages.
+The browser draws all text, because it has fonts for class names in every
+language.
 """
 
 import base64
@@ -15,45 +16,45 @@ from recipes.classification import class_metrics
 from recipes.data import image_files
 from recipes.run_dir import metrics_log
 
-# A table of more classes shows those of the lowest accuracy.
+# A longer table shows only the classes with the lowest accuracy.
 MAX_ROWS = 50
 NUM_PICTURES = 12
 SIDE = 160
-# Of the figure, in pixels of a page of 1000.
+# Sizes in the figure, in pixels.
 CELL, LONGEST_NAME, LETTER = 32, 24, 7
 BLUE = (59, 111, 182)
 
 
 def render_evaluation(config, data):
-    """HTML: what the newest evaluation says, or nothing without one.
+    """Renders the newest evaluation as HTML; empty if there is none.
 
     Args:
-        config: A `Config`.
-        data: Its `Data`.
+        config: Config of the run.
+        data: `Data` of the run.
     """
     with metrics_log.skip_if_damaged(config.folder / class_metrics.FILE):
-        return _page(class_metrics.read_class_metrics(config.folder), data)
+        return _render(class_metrics.read_class_metrics(config.folder), data)
     return ""
 
 
-def _page(counted, data):
-    if not counted or counted["class_names"] != list(data.source.class_names):
+def _render(metrics, data):
+    if not metrics or metrics["class_names"] != list(data.source.class_names):
         return ""
-    parts = [_accuracies(counted)]
-    if counted["confusion"]:
-        parts += ["<h2>Confusion matrix</h2>", _matrix(counted)]
-    parts.append(_mistakes(counted["mistakes"], data.source.evaluation))
+    parts = [_render_accuracies(metrics)]
+    if metrics["confusion"]:
+        parts += ["<h2>Confusion matrix</h2>", _render_matrix(metrics)]
+    parts.append(_render_mistakes(metrics["mistakes"], data.source.evaluation))
     return "\n".join(part for part in parts if part)
 
 
-def _accuracies(counted):
-    """Accuracy of each class as a table, the lowest first."""
+def _render_accuracies(metrics):
+    """Renders a table of class accuracies in ascending order."""
     rows = [
         (accuracy, name, number)
         for name, accuracy, number in zip(
-            counted["class_names"],
-            counted["accuracy"],
-            counted["num_examples"],
+            metrics["class_names"],
+            metrics["accuracy"],
+            metrics["num_examples"],
             strict=True,
         )
         if number
@@ -62,7 +63,7 @@ def _accuracies(counted):
     heading = "Accuracy by class"
     if len(rows) > MAX_ROWS:
         heading += (
-            f": the lowest {MAX_ROWS} of {len(rows):,}; all are in "
+            f": the lowest {MAX_ROWS} of {len(rows):,}; see all in "
             f"{class_metrics.FILE}"
         )
     cells = "".join(
@@ -73,11 +74,11 @@ def _accuracies(counted):
     return f"<h2>{heading}</h2>\n<table>\n{cells}</table>"
 
 
-def _matrix(counted):
-    """The confusion matrix as SVG, a row for each label."""
-    names = [html.escape(_shorten(n)) for n in counted["class_names"]]
-    matrix = np.array(counted["confusion"])
-    longest = max(len(_shorten(n)) for n in counted["class_names"])
+def _render_matrix(metrics):
+    """Renders the confusion matrix as SVG with one row per label."""
+    names = [html.escape(_shorten(n)) for n in metrics["class_names"]]
+    matrix = np.array(metrics["confusion"])
+    longest = max(len(_shorten(n)) for n in metrics["class_names"])
     margin = max(longest * LETTER + 12, 60)
     size = margin + CELL * len(names) + 24
     head = (
@@ -101,17 +102,17 @@ def _matrix(counted):
             f'rotate(-90)">{name}</text>'
         )
     totals = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    for (i, j), share in np.ndenumerate(matrix / totals):
+    for (i, j), fraction in np.ndenumerate(matrix / totals):
         number = matrix[i, j]
         x, y = (margin + 24 + CELL * place for place in (j, i))
-        color = ",".join(str(round(255 + (c - 255) * share)) for c in BLUE)
+        color = ",".join(str(round(255 + (c - 255) * fraction)) for c in BLUE)
         title = f"{names[i]}, predicted as {names[j]}: {number:,}"
         parts.append(
             f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{CELL - 1}"'
             f' height="{CELL - 1}" fill="rgb({color})" stroke="#e4e4e4"/>'
         )
         if number:
-            ink = "#fff" if share > 0.55 else "#222"
+            ink = "#fff" if fraction > 0.55 else "#222"
             parts.append(
                 f'<text x="{x + CELL / 2}" y="{y + CELL / 2 + 4}" fill="{ink}" '
                 f'font-size="{11 if number < 1000 else 8}" '
@@ -121,11 +122,11 @@ def _matrix(counted):
     return "".join([*parts, "</svg>"])
 
 
-def _mistakes(mistakes, split):
-    """The wrong predictions of the highest score, as pictures."""
+def _render_mistakes(mistakes, split):
+    """Renders the wrong predictions with the highest scores as pictures."""
     figures = []
     for mistake in mistakes[:NUM_PICTURES]:
-        source = _picture(split, mistake["index"])
+        source = _encode_picture(split, mistake["index"])
         if source is None:
             continue
         text = (
@@ -150,17 +151,15 @@ def _mistakes(mistakes, split):
     )
 
 
-def _picture(split, index):
-    """An image as a data URL; None where it cannot be read any more."""
+def _encode_picture(split, index):
+    """Returns an image as a data URL; None if it cannot be read anymore."""
     image, _ = split.read(tf.constant(index, tf.int64))
     try:
         if image.dtype == tf.string:
-            turn = (
-                1 if split.path is None else image_files.read_orientation(image)
-            )
-            pixels = image_files.rotate_upright(
-                image_files.decode(image, 3), turn
-            )
+            pixels = image_files.decode(image, 3)
+            if split.path is not None:
+                orientation = image_files.read_orientation(image)
+                pixels = image_files.rotate_upright(pixels, orientation)
         else:
             pixels = image
     except tf.errors.OpError:

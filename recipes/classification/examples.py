@@ -1,4 +1,4 @@
-"""Labelled images as examples: image, label and weight."""
+"""Reads labeled images as examples `(image, label, weight)`."""
 
 import tensorflow as tf
 
@@ -8,78 +8,77 @@ from recipes.data.input_pipeline import ExampleReader
 
 
 def training_examples(config, source, bad_images):
-    """The `ExampleReader` of training examples."""
+    """Returns the `ExampleReader` of training examples."""
     return _make_reader(
         preprocessing.training_preprocessing(config, source), bad_images
     )
 
 
 def evaluation_examples(config, source, bad_images):
-    """The `ExampleReader` of evaluation examples."""
+    """Returns the `ExampleReader` of evaluation examples."""
     return _make_reader(
         preprocessing.evaluation_preprocessing(config, source), bad_images
     )
 
 
-def _make_reader(preparation, bad_images):
+def _make_reader(preprocess, bad_images):
     return ExampleReader(
         read=lambda split, index, seed: read_example(
-            split, index, preparation, seed, bad_images
+            split, index, preprocess, seed, bad_images
         ),
         padding=lambda: (
-            tf.zeros(preparation.shape),
+            tf.zeros(preprocess.shape),
             tf.constant(0, tf.int64),
             0.0,
         ),
     )
 
 
-def read_example(split, index, preparation, seed, bad_images):
-    """Image, label and weight of the example `index` of a split.
+def read_example(split, index, preprocess, seed, bad_images):
+    """Reads the image, label and weight of an example in a graph.
 
     Args:
-        split: A `sources.Split`.
-        index: int64 tensor.
-        preparation: An `augment.Preparation`.
-        seed: int64 tensor of two numbers, that all random choices follow from.
-        bad_images: The `BadImages` of the run.
+        split: A `datasets.Split`.
+        index: Scalar int64 tensor.
+        preprocess: A `Preprocessing`.
+        seed: int64 tensor `(2,)` that determines all random choices.
+        bad_images: `BadImages` of the run.
     """
     image, label = split.read(index)
     if image.dtype != tf.string:
-        return preparation(image, seed), label, 1.0
+        return preprocess(image, seed), label, 1.0
 
-    def guarded(crop):
-        return bad_images.guard(
+    def decode_safely(crop):
+        return bad_images.decode_safely(
             lambda data: crop(data, seed), image, index, split
         )
 
     def crop_file(data, seed):
-        turn = image_files.read_orientation(data)
+        orientation = image_files.read_orientation(data)
 
-        def upright():
-            pixels = image_files.decode(data, preparation.shape[-1])
-            return preparation.crop(
-                image_files.rotate_upright(pixels, turn), seed
-            )
+        def crop_upright():
+            pixels = image_files.decode(data, preprocess.shape[-1])
+            pixels = image_files.rotate_upright(pixels, orientation)
+            return preprocess.crop(pixels, seed)
 
-        # Part of what is turned could be decoded too, but few images are.
+        # Rotated JPEGs could be decoded in part as well, but they are rare.
         return tf.cond(
-            tf.image.is_jpeg(data) & (turn == 1),
-            lambda: preparation.crop_jpeg(data, seed),
-            upright,
+            tf.image.is_jpeg(data) & (orientation == 1),
+            lambda: preprocess.crop_jpeg(data, seed),
+            crop_upright,
         )
 
-    # Most JPEG files have no EXIF to look for.
+    # Most JPEG files have no metadata, and so no EXIF to search for.
     is_file = split.path is not None
-    is_quick = image_files.is_plain_jpeg if is_file else tf.image.is_jpeg
+    is_simple = image_files.is_plain_jpeg if is_file else tf.image.is_jpeg
     pixels, weight = tf.cond(
-        is_quick(image),
-        lambda: guarded(preparation.crop_jpeg),
-        lambda: guarded(crop_file if is_file else preparation.crop),
+        is_simple(image),
+        lambda: decode_safely(preprocess.crop_jpeg),
+        lambda: decode_safely(crop_file if is_file else preprocess.crop),
     )
     image = tf.cond(
         weight > 0,
-        lambda: preparation.finish(pixels, seed),
-        lambda: tf.zeros(preparation.shape),
+        lambda: preprocess.finish(pixels, seed),
+        lambda: tf.zeros(preprocess.shape),
     )
     return image, label, weight

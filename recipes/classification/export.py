@@ -11,11 +11,11 @@ from recipes.export import writer
 from recipes.models import precision
 
 OUTPUT = "logits"
-# Differences are relative to the largest logit. Allowed is what rounding can
-# explain: ten times the change of the logits if the last bits of the images
-# change, at least MIN_TOLERANCE and at most MAX_TOLERANCE. Measured: every norm
-# in `tests/recipes` differs by up to 1e-6 with 1e-5 allowed; MobileNetV2 with
-# FRN on 3x3 maps differs by 1.6e-4 with 1.4e-3 allowed.
+# Differences are relative to the largest logit. The tolerance is ten times the
+# change of the logits if the last bits of the images change, at least
+# MIN_TOLERANCE and at most MAX_TOLERANCE. Measured: every norm in
+# `tests/recipes` differs by up to 1e-6 with 1e-5 allowed; MobileNetV2 with FRN
+# on 3x3 maps differs by 1.6e-4 with 1.4e-3 allowed.
 MIN_TOLERANCE = 1e-5
 MAX_TOLERANCE = 1e-2
 ROUNDING_FACTOR = 10
@@ -38,8 +38,8 @@ def export_classifier(config, model, class_names):
         The content of export.json, and `path`.
 
     Raises:
-        RecipeError: As `write_export`, or if the exported logits differ from
-            those of the Keras model on random images.
+        RecipeError: As `write_export`, or if the exported network and the Keras
+            model give different logits for random images.
     """
     # Fails before the model is rebuilt if a package is missing.
     formats.get_format(config.export_format)

@@ -1,7 +1,7 @@
 """Mixup and CutMix: batches whose images and labels are mixed in pairs.
 
 Mixup: Zhang et al. 2018, arXiv:1710.09412. CutMix: Yun et al. 2019,
-arXiv:1905.04899. Each example has a partner and a mixing weight of its own.
+arXiv:1905.04899. Each example has its own partner and mixing ratio.
 
 Partners come from the same input pipeline's shard of the global batch, before
 it is split between replicas. So the result depends on the number of workers,
@@ -85,7 +85,8 @@ def mix_images(images, others, ratios, seed):
     Args:
         images: `(n, height, width, channels)`.
         others: Their partners, of the same shape.
-        ratios: `(n,)`, the share of the image in the result, from 0 to 1.
+        ratios: `(n,)`, the weight of each image from 0 to 1. The rest is the
+            weight of its partner.
         seed: Ignored: mixup draws nothing else.
 
     Returns:

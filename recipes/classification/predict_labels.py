@@ -1,4 +1,4 @@
-"""Images without labels for a classifier, see `predict`."""
+"""Predicts the labels of images for `--mode=predict`."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,20 +11,20 @@ COLUMNS = ("image", "label", "score")
 DIGITS = 6
 
 
-def source(facts, paths):
-    """A source of images whose labels are their numbers."""
+def open_images(metadata, paths):
+    """Returns a `Source` of images whose labels are their indices."""
     split = datasets.make_file_split(paths, np.arange(len(paths)))
     return datasets.Source(
-        class_names=tuple(facts["class_names"]),
-        num_channels=facts["num_channels"],
+        class_names=tuple(metadata["class_names"]),
+        num_channels=metadata["num_channels"],
         train=split,
         evaluation=split,
-        augmentation=facts["suited_augmentation"],
+        augmentation=metadata["suited_augmentation"],
     )
 
 
-def examples(config, source, bad_images):
-    """The `ExampleReader` of the images: as in evaluation."""
+def image_examples(config, source, bad_images):
+    """Returns the `ExampleReader` of images, preprocessed as in evaluation."""
     reader = examples_lib.evaluation_examples(config, source, bad_images)
 
     def padding():
@@ -34,8 +34,8 @@ def examples(config, source, bad_images):
     return ExampleReader(reader.read, padding)
 
 
-def outputs(config, trainer, batch):
-    """Number, weight, label and its probability of each image."""
+def predict_batch(config, trainer, batch):
+    """Returns the index, weight, label and score of each image."""
     del config
     images, indices, weights = batch
     with trainer.inference_weights():
@@ -48,15 +48,15 @@ def outputs(config, trainer, batch):
     }
 
 
-def entry(config, class_names, row):
-    """The label and the score of an image."""
+def make_entry(config, class_names, outputs):
+    """Returns the label and score of an image."""
     del config
     return {
-        "label": class_names[int(row["labels"])],
-        "score": round(float(row["scores"]), DIGITS),
+        "label": class_names[int(outputs["labels"])],
+        "score": round(float(outputs["scores"]), DIGITS),
     }
 
 
-def table(entry):
-    """The row of an image."""
+def make_lines(entry):
+    """Returns the CSV lines of an image."""
     return [[entry[name] for name in COLUMNS]]

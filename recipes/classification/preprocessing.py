@@ -1,43 +1,67 @@
-"""Images as the network sees them, in [-1, 1], in training and evaluation.
+"""Preprocessing of images to [-1, 1], in training and evaluation.
 
-Every random choice is a function of a seed of two numbers, so that an example
-comes out the same whenever it is asked for.
+To add an augmentation, add it to `AUGMENTATIONS`; it becomes a choice of
+`--augmentation`. Every random choice is a function of a seed, so that an
+example is the same every time it is read.
 """
 
 import dataclasses
 from collections.abc import Callable
 
-import tensorflow as tf
+from etils import epy
 
-from recipes.classification import random_augment
-from recipes.data import image_files
+from recipes.config.setting import setting
+
+# Reading the settings does not load TensorFlow.
+with epy.lazy_imports():
+    import tensorflow as tf
+
+    from recipes.classification import random_augment
+    from recipes.data import image_files
 
 # Inception's distorted crop (Szegedy et al. 2015, section 6).
 CROP_AREA = (0.08, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
-# The share of the shorter side that evaluation looks at: 224 of 256.
-CENTER = 0.875
-# The border of a random shift, as a share of the image.
-SHIFT = 1 / 8
+# Fraction of the shorter side that evaluation crops: 224 of 256.
+CENTER_FRACTION = 0.875
+# Largest random shift as a fraction of the image.
+SHIFT_FRACTION = 1 / 8
 BRIGHTNESS = 32 / 255
 SATURATION = (0.5, 1.5)
-# What the seed of an example is folded with, for each use of its own.
+# Folded into the seed of an example, so that each use has its own seed.
 CROP, FLIP, COLOR, FURTHER = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """What becomes of an image, in two functions of tensors in a graph.
-
-    Only the first can fail over a bad file. It is kept small: `bad_images`
-    runs it where each operation costs more.
+class Augmentation:
+    """Random changes to training images.
 
     Attributes:
-        shape: `(size, size, channels)` of the finished image.
-        crop: `f(image, seed)` gives the pixels that are used, uint8 `(height,
+        train_box: `f(shape, seed)` returns the box `(top, left, height, width)`
+            to crop before resizing, or None for the whole image.
+        eval_box: The same in evaluation.
+        change: `f(image, seed)` changes the resized image, whose values are in
+            [0, 1]; None for no change.
+    """
+
+    train_box: Callable | None = None
+    eval_box: Callable | None = None
+    change: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Preprocessing of one image, in two functions of tensors in a graph.
+
+    Only the first function can fail, for a damaged file. It has few operations,
+    because they are expensive inside of `BadImages.decode_safely`.
+
+    Attributes:
+        shape: `(size, size, channels)` of the preprocessed image.
+        crop: `f(image, seed)` returns the cropped pixels, uint8 `(height,
             width, channels)`, of such pixels or of a file's bytes.
-        crop_jpeg: As `crop`, of the bytes of a JPEG: without decoding the rest.
-        finish: `f(pixels, seed)` gives the float32 image in [-1, 1].
+        crop_jpeg: The same for the bytes of a JPEG, decoding only the crop.
+        finish: `f(pixels, seed)` returns the float32 image in [-1, 1].
     """
 
     shape: tuple
@@ -46,7 +70,12 @@ class Preprocessing:
     finish: Callable
 
     def __call__(self, image, seed):
-        """The finished image; `seed` is two integers, int64 as all here."""
+        """Returns the preprocessed image.
+
+        Args:
+            image: Pixels, or a scalar string tensor with a file's bytes.
+            seed: int64 `(2,)`.
+        """
         if image.dtype != tf.string:
             return self.finish(self.crop(image, seed), seed)
         pixels = tf.cond(
@@ -58,54 +87,48 @@ class Preprocessing:
 
 
 def training_preprocessing(config, source):
-    """The preparation of a training image."""
+    """Returns the `Preprocessing` of training images."""
     num_channels = source.num_channels
     shape = (config.image_size, config.image_size, num_channels)
-    further = random_augment.make_random_augment(config, num_channels)
-    kind = _kind(config, source)
-    box = _distorted_box if kind == "inception" else None
+    augment = random_augment.make_random_augment(config, num_channels)
+    augmentation = _get_augmentation(config, source)
 
     def finish(pixels, seed):
         image = _resize(pixels, shape)
-        if kind in ("crop_flip", "crop"):
-            image = _shift(image, _fold(seed, CROP))
-        if kind in ("inception", "crop_flip"):
-            image = tf.image.stateless_random_flip_left_right(
-                image, _fold(seed, FLIP)
-            )
-        if kind == "inception":
-            image = _distort_color(image, _fold(seed, COLOR), num_channels)
-        if further is not None:
-            image = further(_clip(image) * 255.0, _fold(seed, FURTHER)) / 255.0
-        return _finish(image)
+        if augmentation.change is not None:
+            image = augmentation.change(image, seed)
+        if augment is not None:
+            image = augment(_clip(image) * 255.0, _fold(seed, FURTHER)) / 255.0
+        return _to_network_range(image)
 
-    return Preprocessing(shape, *_croppers(box, num_channels), finish)
+    crops = _make_crops(augmentation.train_box, num_channels)
+    return Preprocessing(shape, *crops, finish)
 
 
 def evaluation_preprocessing(config, source):
-    """The preparation of an evaluation image: its center, where it is large."""
-    box = _center_box if _kind(config, source) == "inception" else None
+    """Returns the `Preprocessing` of evaluation images."""
     shape = (config.image_size, config.image_size, source.num_channels)
+    augmentation = _get_augmentation(config, source)
+    crops = _make_crops(augmentation.eval_box, source.num_channels)
     return Preprocessing(
         shape,
-        *_croppers(box, source.num_channels),
-        lambda pixels, seed: _finish(_resize(pixels, shape)),
+        *crops,
+        lambda pixels, seed: _to_network_range(_resize(pixels, shape)),
     )
 
 
-def _kind(config, source):
-    if config.augmentation == "auto":
-        return source.augmentation
-    return config.augmentation
+def _get_augmentation(config, source):
+    name = config.augmentation
+    return AUGMENTATIONS[source.augmentation if name == "auto" else name]
 
 
-def _croppers(choose_box, num_channels):
-    """`crop` and `crop_jpeg` of `Preparation`.
+def _make_crops(choose_box, num_channels):
+    """Returns `crop` and `crop_jpeg` of `Preprocessing`.
 
     Args:
-        choose_box: `f(shape, seed)` gives the box `(top, left, height, width)`,
-            or None where the whole image is taken.
-        num_channels: Colors of the result.
+        choose_box: `f(shape, seed)` returns the box `(top, left, height,
+            width)`, or None for the whole image.
+        num_channels: Number of channels of the result.
     """
 
     def with_channels(pixels):
@@ -141,12 +164,12 @@ def _clip(image):
     return tf.clip_by_value(image, 0.0, 1.0)
 
 
-def _finish(image):
+def _to_network_range(image):
     return _clip(image) * 2.0 - 1.0
 
 
 def _resize(pixels, shape):
-    """float32 of that shape, in [0, 1]."""
+    """Returns a float32 image of a shape in [0, 1]."""
     return tf.ensure_shape(tf.image.resize(pixels, shape[:2]) / 255.0, shape)
 
 
@@ -168,25 +191,55 @@ def _center_box(shape, seed):
     del seed
     height, width = shape[0], shape[1]
     shorter = tf.cast(tf.minimum(height, width), tf.float32)
-    side = tf.maximum(tf.cast(tf.round(shorter * CENTER), tf.int32), 1)
+    side = tf.cast(tf.round(shorter * CENTER_FRACTION), tf.int32)
+    side = tf.maximum(side, 1)
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
 def _shift(image, seed):
-    border = max(round(image.shape[0] * SHIFT), 1)
+    border = max(round(image.shape[0] * SHIFT_FRACTION), 1)
     padded = tf.pad(image, [[border, border], [border, border], [0, 0]])
-    return tf.image.stateless_random_crop(padded, image.shape, seed)
+    return tf.image.stateless_random_crop(
+        padded, image.shape, _fold(seed, CROP)
+    )
 
 
-def _distort_color(image, seed, num_channels):
-    brightness_seed, saturation_seed = tf.unstack(
-        tf.random.split(seed, 2), axis=0
-    )
-    image = tf.image.stateless_random_brightness(
-        image, BRIGHTNESS, brightness_seed
-    )
-    if num_channels == 3:
+def _flip(image, seed):
+    return tf.image.stateless_random_flip_left_right(image, _fold(seed, FLIP))
+
+
+def _shift_and_flip(image, seed):
+    return _flip(_shift(image, seed), seed)
+
+
+def _flip_and_distort_color(image, seed):
+    image = _flip(image, seed)
+    seeds = tf.random.split(_fold(seed, COLOR), 2)
+    image = tf.image.stateless_random_brightness(image, BRIGHTNESS, seeds[0])
+    if image.shape[-1] == 3:
         image = tf.image.stateless_random_saturation(
-            image, *SATURATION, saturation_seed
+            image, *SATURATION, seeds[1]
         )
     return image
+
+
+AUGMENTATIONS = {
+    "inception": Augmentation(
+        _distorted_box, _center_box, _flip_and_distort_color
+    ),
+    "crop_flip": Augmentation(change=_shift_and_flip),
+    "crop": Augmentation(change=_shift),
+    "none": Augmentation(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PreprocessingSettings:
+    """Augmentation by name"""
+
+    augmentation: str = setting(
+        "auto",
+        "Augmentation of training images. auto selects the one that suits the "
+        "dataset.",
+        choices=("auto", *AUGMENTATIONS),
+    )

@@ -1,7 +1,8 @@
-"""Settings by name, each a header and what it changes.
+"""Presets of `recipes/imagenet.py`.
 
-A header gives the command, what it reproduces, and the expected time and score
-where they are known; "not measured" says that nobody ran it to its end.
+The comment above each preset gives the command, the experiment it reproduces,
+and the expected time and score. "Not measured" means that it was never run to
+the end.
 """
 
 _FRN_IMAGENET = {
@@ -17,12 +18,13 @@ _FRN_IMAGENET = {
 PRESETS = {
     # python recipes/imagenet.py --preset=frn_resnet50v2
     # FRN paper, ImageNet, ResNetV2-50: 8 GPUs, 300K steps, cosine decay.
-    # Weight decay, momentum and smoothing are not given there.
+    # The paper does not give weight decay, momentum and label smoothing.
     # Time and score: not measured.
     "frn_resnet50v2": {**_FRN_IMAGENET, "model": "ResNet50V2"},
     # python recipes/imagenet.py --preset=frn_inception_v3
-    # FRN paper, ImageNet, InceptionV3, a rate-sensitive network: with a ramp,
-    # whose length the paper does not give. Time and score: not measured.
+    # FRN paper, ImageNet, InceptionV3, with warmup because it is sensitive to
+    # the learning rate. The paper does not give the length of the warmup. Time
+    # and score: not measured.
     "frn_inception_v3": {
         **_FRN_IMAGENET,
         "model": "InceptionV3",
@@ -30,10 +32,10 @@ PRESETS = {
     },
     # python recipes/imagenet.py --preset=frn_vgg_a
     # FRN paper, ImageNet, VGG-A with normalized dense layers, where FRN learns
-    # its epsilon; with a ramp. Time and score: not measured.
+    # its epsilon, with warmup. Time and score: not measured.
     "frn_vgg_a": {**_FRN_IMAGENET, "model": "vgg_a", "warmup_epochs": 5},
     # python recipes/imagenet.py --preset=rbn_resnet50
-    # RBN paper, ImageNet, ResNet-50: 100 epochs, a tenth of the rate every 30.
+    # RBN paper, ImageNet, ResNet-50: 100 epochs, learning rate / 10 every 30.
     # Time and score: not measured.
     "rbn_resnet50": {
         "dataset": "imagenet2012",
@@ -46,7 +48,7 @@ PRESETS = {
         "image_size": 224,
     },
     # python recipes/imagenet.py --preset=digits
-    # ResNet-20 on scikit-learn's digits over two replicas of one CPU.
+    # ResNet-20 on scikit-learn's digits with two replicas on one CPU.
     # Time and scores on 2 cores: the table in README.md.
     "digits": {
         "dataset": "digits",

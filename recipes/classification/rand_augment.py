@@ -3,8 +3,8 @@
 Each operation is a function of a float32 RGB image `(height, width, 3)` in
 [0, 255] and a level from -1 to 1. Level 0 leaves the image unchanged, except
 for `auto_contrast` and `equalize`, which ignore the level. The level scales the
-range that the paper gives at strength 10. Photometric operations equal those of
-Pillow up to rounding.
+range that the paper gives at strength 10. Photometric operations
+equal Pillow's up to rounding.
 """
 
 import functools

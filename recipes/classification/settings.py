@@ -1,8 +1,10 @@
-"""What only a run of `recipes/imagenet.py` has, or has with another default."""
+"""Settings that only `recipes/imagenet.py` has, or has with other defaults."""
 
 import dataclasses
 
+from recipes.classification.datasets import DatasetSettings
 from recipes.classification.mixup import MixupSettings
+from recipes.classification.preprocessing import PreprocessingSettings
 from recipes.classification.random_augment import RandomAugmentSettings
 from recipes.config.fields import DataSettings
 from recipes.config.fields import NetworkSettings
@@ -17,7 +19,7 @@ class ClassificationRunSettings(RunSettings):
 
     best_metric: str = setting(
         "accuracy",
-        "The evaluation that chooses the best save.",
+        "Evaluation metric that selects the best checkpoint.",
         choices=("accuracy", "top5_accuracy", "loss"),
         on_resume=MAY_CHANGE,
         affects_result=False,
@@ -26,25 +28,19 @@ class ClassificationRunSettings(RunSettings):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationDataSettings(
-    MixupSettings, RandomAugmentSettings, DataSettings
+    MixupSettings,
+    RandomAugmentSettings,
+    PreprocessingSettings,
+    DatasetSettings,
+    DataSettings,
 ):
     """Images and their augmentation"""
 
-    dataset: str = setting(
-        "imagenet2012",
-        "A TFDS image classification set, folder:PATH (PATH/train/<label>/*.jpg"
-        " and PATH/validation/<label>/*.jpg, read as "
-        "keras.utils.image_dataset_from_directory does: JPEG, PNG, GIF, BMP "
-        "and WebP files, turned upright by their EXIF), digits (real, "
-        "embedded) or fake.",
-    )
-    augmentation: str = setting(
-        "auto",
-        "Of training images; auto takes what suits the dataset.",
-        choices=("auto", "inception", "crop_flip", "crop", "none"),
-    )
     label_smoothing: float = setting(
-        0, "Share of the label given to all classes.", low=0, high=1
+        0,
+        "Fraction of each label that is distributed evenly over all classes.",
+        low=0,
+        high=1,
     )
 
 
@@ -54,13 +50,13 @@ class ClassificationNetworkSettings(NetworkSettings):
 
     model: str = setting(
         "ResNet50V2",
-        "A keras.applications model by name, resnet{8,20,32,56,...}_cifar "
-        "(any 6n + 2), resnet_small, vgg_a, vgg_a_by8 (all widths divided by "
-        "8, or by another number).",
+        "Network to train: any keras.applications model with batch "
+        "normalization, or a network of recipes/models/classifiers.py such as "
+        "resnet20_cifar. The error for an unknown name lists all of them.",
     )
     init_model: str | None = setting(
         None,
-        "Start from this .keras or .h5 file, trained on images in [-1, 1], "
-        "instead of --model and --norm. A head of another number of classes "
-        "is replaced by a fresh one.",
+        "Model file (.keras or .h5) from which training starts, instead of "
+        "--model and --norm. It must take images in [-1, 1]. A head with "
+        "another number of classes is replaced by a newly initialized one.",
     )

@@ -108,16 +108,16 @@ class ImageClassification(Task):
         return evaluation_report.render_evaluation(config, data)
 
     def open_images(self, metadata, paths):
-        return predict_labels.source(metadata, paths)
+        return predict_labels.open_images(metadata, paths)
 
     def image_examples(self, config, source, bad_images):
-        return predict_labels.examples(config, source, bad_images)
+        return predict_labels.image_examples(config, source, bad_images)
 
     def predict_batch(self, config, trainer, batch):
-        return predict_labels.outputs(config, trainer, batch)
+        return predict_labels.predict_batch(config, trainer, batch)
 
     def prediction_entry(self, config, class_names, outputs):
-        return predict_labels.entry(config, class_names, outputs)
+        return predict_labels.make_entry(config, class_names, outputs)
 
     def prediction_rows(self, entry):
-        return predict_labels.table(entry)
+        return predict_labels.make_lines(entry)

@@ -1,4 +1,4 @@
-"""The loss of a classifier, what it logs, and how it is evaluated."""
+"""Loss, metrics and evaluation of a classifier."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,14 +9,14 @@ from recipes.training.trainer import weighted_mean
 
 
 class Classifier(Trainer):
-    """A classifier under training.
+    """Trainer of a classifier.
 
     Evaluation counts every example of weight 1 once.
 
     Args:
         model: Functional model from images to logits.
-        config: A `Config`.
-        pads: Whether training batches may hold images of weight 0.
+        config: Config of the run.
+        pads: True if training batches may have images of weight 0.
     """
 
     METRICS = ("loss", "accuracy", "top5_accuracy")
@@ -32,13 +32,13 @@ class Classifier(Trainer):
         return means["loss"] + self.penalty(), means
 
     def make_evaluator(self, steps):
-        return Counted(self, steps)
+        return ClassifierEvaluator(self, steps)
 
     def totals(self, batch):
-        """Sums of values over a batch, the number of its examples, and rows.
+        """Returns the summed metrics of a batch, and its predictions.
 
-        The rows, float32 `(N, 4)`, are label, predicted label, its probability
-        and weight of every example.
+        The predictions are float32 `(N, 4)`: label, predicted label, its
+        probability and weight of every example.
         """
         images, labels, weights = batch
         with self.inference_weights():
@@ -48,15 +48,16 @@ class Classifier(Trainer):
         predicted = tf.math.top_k(logits).indices[:, 0]
         scores = tf.reduce_max(tf.nn.softmax(logits), axis=-1)
         columns = (labels, predicted, scores, weights)
-        rows = tf.stack([tf.cast(c, tf.float32) for c in columns], axis=-1)
-        return {**sums, "examples": tf.reduce_sum(weights)}, rows
+        predictions = tf.stack(
+            [tf.cast(c, tf.float32) for c in columns], axis=-1
+        )
+        return {**sums, "examples": tf.reduce_sum(weights)}, predictions
 
     def values(self, labels, logits):
-        """Loss and hits of every example.
+        """Returns the loss and accuracies of every example.
 
         Args:
-            labels: Classes `(N,)`, or what each class counts for
-                `(N, classes)`.
+            labels: Classes `(N,)`, or probabilities `(N, classes)`.
             logits: `(N, classes)`.
         """
         num_classes = logits.shape[-1]
@@ -74,14 +75,14 @@ class Classifier(Trainer):
         }
 
 
-class Counted:
-    """An evaluation whose values are means over all examples.
+class ClassifierEvaluator:
+    """Evaluates a classifier; metrics are means over all examples.
 
-    It leaves evaluation.json in the workdir, see `per_class`.
+    Writes evaluation.json to the workdir, see `class_metrics`.
 
     Args:
         classifier: A `Classifier`.
-        steps: Its `Steps`.
+        steps: `Steps` of the classifier.
     """
 
     def __init__(self, classifier, steps):
@@ -90,42 +91,42 @@ class Counted:
         self._add = tf.function(self._add_batch, autograph=False)
 
     def __call__(self):
-        """Values over all evaluation examples, and how many those are."""
+        """Returns the metrics of all evaluation examples, and their number."""
         data = self.steps.data
         batches = self.steps.distribute(data.evaluation)
         names = (*self.classifier.METRICS, "examples")
-        totals, rows = {name: tf.zeros([]) for name in names}, []
+        totals, predictions = {name: tf.zeros([]) for name in names}, []
         for _ in range(data.num_eval_batches):
-            totals, added = self._add(next(batches), totals)
-            rows.append(added)
-        self._write(np.concatenate(rows))
+            totals, new = self._add(next(batches), totals)
+            predictions.append(new)
+        self._write(np.concatenate(predictions))
         totals = {name: float(total) for name, total in totals.items()}
         examples = totals.pop("examples")
         values = {k: v / max(examples, 1.0) for k, v in totals.items()}
         return {**values, "examples": int(examples)}
 
-    def _write(self, rows):
+    def _write(self, predictions):
         folder, source = self.classifier.config.folder, self.steps.data.source
         if folder.is_dir():
             names = source.class_names
-            counted = class_metrics.compute_class_metrics(
-                rows, names, source.evaluation.name
+            metrics = class_metrics.compute_class_metrics(
+                predictions, names, source.evaluation.name
             )
-            class_metrics.write_class_metrics(folder, counted)
+            class_metrics.write_class_metrics(folder, metrics)
 
     def _add_batch(self, batch, totals):
         strategy = self.steps.strategy
-        shares, rows = strategy.run(self.classifier.totals, (batch,))
+        sums, predictions = strategy.run(self.classifier.totals, (batch,))
         totals = {
             name: totals[name]
-            + strategy.reduce(tf.distribute.ReduceOp.SUM, share, axis=None)
-            for name, share in shares.items()
+            + strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+            for name, value in sums.items()
         }
-        return totals, strategy.gather(rows, axis=0)
+        return totals, strategy.gather(predictions, axis=0)
 
 
 def _hits(labels, logits, k):
-    # tf.math.in_top_k counts every tie as a hit: equal logits would be 100%.
+    # tf.math.in_top_k counts ties as hits, so equal logits would give 100%.
     best = tf.cast(tf.math.top_k(logits, k).indices, labels.dtype)
     hit = tf.reduce_any(best == labels[:, None], axis=-1)
     return tf.cast(hit, tf.float32)

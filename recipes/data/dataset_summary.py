@@ -1,4 +1,4 @@
-"""One line on the images that were found."""
+"""Summarizes the images of a dataset."""
 
 from recipes.data.ignored_files import format_count
 from recipes.data.ignored_files import join_names
@@ -7,10 +7,10 @@ NUM_CLASSES_LISTED = 10
 
 
 def describe_data(data):
-    """How many images and classes there are, and what is ignored.
+    """Describes the number of images and classes, and the ignored files.
 
     Args:
-        data: The `Data` of a run.
+        data: `Data` of a run.
     """
     names = data.source.class_names
     classes = f"{len(names):,} class{'es' * (len(names) != 1)}"
@@ -22,19 +22,19 @@ def describe_data(data):
 
 
 def describe_images(path, num_images, notes):
-    """How many images there are to predict.
+    """Describes the images to predict.
 
     Args:
-        path: Where they are.
-        num_images: Their number.
-        notes: What is ignored.
+        path: Path of the images.
+        num_images: Number of images.
+        notes: List of notes about ignored files.
     """
     line = f"{format_count(num_images, 'image')} in {path}"
     return "; ".join([line, *notes])
 
 
 def class_metadata(source):
-    """Facts on the data that a prediction needs, for summary.json."""
+    """Returns the metadata in summary.json that predictions need."""
     return {
         "class_names": list(source.class_names),
         "num_channels": source.num_channels,

@@ -1,8 +1,9 @@
-"""Images of a run that cannot be used: named, and skipped or fatal.
+"""Reports images that cannot be decoded, and skips them or stops the run.
 
-An image fails inside of TensorFlow's input threads, where neither its name nor
-Python is. So it is decoded within a dataset of one element that ignores errors;
-only where nothing comes out does Python run, to find name and reason.
+Decoding fails inside TensorFlow's input threads, where the image's name is not
+known. Therefore each image is decoded in a dataset of one element that ignores
+errors. Only if that dataset is empty does Python code run, which finds the name
+and the reason.
 """
 
 import contextlib
@@ -15,20 +16,21 @@ from absl import logging
 from recipes.data import image_files
 from recipes.errors import RecipeError
 
-# Names that `BadImages.describe` lists.
+# Number of names in `BadImages.describe`.
 NUM_LISTED = 8
 
-# The message of TensorFlow's error over an image.
+# Message of the TensorFlow error that stops the run.
 _UNUSABLE = "an image cannot be used"
 
 
 class BadImages:
-    """Record of the images that a run could not use. Each run has its own.
+    """Names and errors of the images that a run cannot use.
 
     Args:
         dataset: Name of the dataset, for error messages.
-        on_bad_image: `"fail"` ends the dataset with an error, which `named`
-            words; `"skip"` gives zeros of weight 0 and logs the name once.
+        on_bad_image: `"fail"` ends the dataset with an error, which
+            `explain_errors` turns into a `RecipeError`. `"skip"` replaces the
+            image by zeros of weight 0 and logs its name once.
     """
 
     def __init__(self, dataset, on_bad_image):
@@ -38,19 +40,19 @@ class BadImages:
         self._names = {}
         self._failure = None
 
-    def found(self):
-        """The names of the images that could not be used, each once."""
+    def names(self):
+        """Returns the names of the images that cannot be used, each once."""
         with self._lock:
             return list(self._names)
 
     def reason(self, name):
-        """Why an image could not be used, by its name."""
+        """Returns why the image of a name cannot be used."""
         with self._lock:
             return self._names.get(name, "cannot be used")
 
     def describe(self):
-        """How many images were left out, and which; empty if there are none."""
-        names = self.found()
+        """Describes the skipped images; an empty string if there are none."""
+        names = self.names()
         if not names or not self.skips:
             return ""
         listed = ", ".join(names[:NUM_LISTED])
@@ -63,8 +65,8 @@ class BadImages:
         )
 
     @contextlib.contextmanager
-    def named(self):
-        """Turns TensorFlow's error over an image inside into `RecipeError`."""
+    def explain_errors(self):
+        """Turns TensorFlow errors about an image into a `RecipeError`."""
         try:
             yield
         except (
@@ -73,75 +75,82 @@ class BadImages:
         ) as error:
             reason = error.message.partition("{{")[0].splitlines()[0]
             raise RecipeError(
-                f"an image of {self.dataset} cannot be read: {reason}. Was it "
-                "moved while the run went on?"
+                f"an image of {self.dataset} cannot be read: {reason}. Do not "
+                "move images during a run."
             ) from error
         except tf.errors.OpError as error:
-            # Threads of this dataset may still note images when this is read.
+            # Other threads may still be adding images.
             if _UNUSABLE not in error.message:
                 raise
             raise RecipeError(
-                f"an image of {self.dataset} {self._failure}: remove it or put "
-                "it right, or go on without it: --on_bad_image=skip."
+                f"an image of {self.dataset} {self._failure}. Remove or fix "
+                "it, or skip such images with --on_bad_image=skip."
             ) from error
 
-    def guard(self, decode, data, index, split, size=None):
-        """Pixels and their weight: 1, or 0 for zeros of an unusable image.
+    def decode_safely(self, decode, data, index, split, size=None):
+        """Decodes an image in a graph.
 
         Args:
-            decode: `f(data)` gives uint8 `(height, width, channels)` in a
-                graph. Each of its operations costs more here than elsewhere, as
-                the dataset of one element is made anew for every image.
-            data: The bytes of the image, a tensor.
-            index: The number of the example.
-            split: The split that it is of: `split.name(index)` tells where it
-                is, and `split.path(index)` the file, where it is one.
-            size: int64 tensor `(2,)`, the height and width that the image must
-                have; None for any.
+            decode: `f(data)` returns uint8 `(height, width, channels)`. Its
+                operations are more expensive here than elsewhere, because the
+                dataset of one element is created anew for every image.
+            data: Scalar string tensor with the encoded image.
+            index: Index of the example.
+            split: Split with the example. `split.name(index)` describes the
+                example, and `split.path(index)` returns its file. `split.path`
+                is None for images that are not files.
+            size: int64 tensor `(2,)` with the required height and width, or
+                None.
+
+        Returns:
+            Pixels and weight 1, or zeros and weight 0 for a skipped image.
         """
-        wanted = tf.zeros(2, tf.int64) if size is None else size
+        expected = tf.zeros(2, tf.int64) if size is None else size
 
         def decode_checked(data):
             pixels = decode(data)
             if size is None:
                 return pixels, 1.0
-            same = tf.equal(tf.shape(pixels, tf.int64)[:2], wanted)
+            same = tf.equal(tf.shape(pixels, tf.int64)[:2], expected)
             check = tf.debugging.Assert(tf.reduce_all(same), ["another size"])
             with tf.control_dependencies([check]):
                 return tf.identity(pixels), 1.0
 
-        def note(index, data, wanted):
+        def record(index, data, expected):
             index = int(index)
             path = split.path and split.path(index)
-            reason = _unreadable(path) if path and not data else None
-            self._note(split.name(index), reason or _why(data, wanted))
+            reason = _read_error(path) if path and not data else None
+            reason = reason or _decode_error(data, expected)
+            self._record(split.name(index), reason)
             return self.skips
 
         def report(data):
-            # An error raised in Python would print its stack.
-            goes_on = tf.numpy_function(note, [index, data, wanted], tf.bool)
-            check = tf.debugging.Assert(goes_on, [_UNUSABLE])
+            # A Python error would print a stack trace.
+            is_skipped = tf.numpy_function(
+                record, [index, data, expected], tf.bool
+            )
+            check = tf.debugging.Assert(is_skipped, [_UNUSABLE])
             with tf.control_dependencies([check]):
                 return tf.zeros(shape, tf.uint8), tf.constant(0.0)
 
         example = tf.data.Dataset.from_tensors(data)
         good = example.map(decode_checked).ignore_errors()
         shape = [side or 1 for side in good.element_spec[0].shape]
-        either = good.concatenate(example.map(report)).take(1)
-        return either.get_single_element()
+        pixels_and_weight = good.concatenate(example.map(report)).take(1)
+        return pixels_and_weight.get_single_element()
 
-    def _note(self, name, reason):
+    def _record(self, name, reason):
         with self._lock:
             is_new = name not in self._names
             self._names[name] = reason
             if not self.skips:
                 self._failure = f"{reason}. In {name}"
         if self.skips and is_new:
-            logging.warning("skipped, it %s. In %s", reason, name)
+            logging.warning("skipped an image that %s. In %s", reason, name)
 
 
-def _unreadable(path):
-    """The reason that a file cannot be read, as a predicate; None if it can."""
+def _read_error(path):
+    """Returns a predicate like "cannot be read: ...", or None if it can."""
     try:
         with open(path, "rb") as file:
             file.read(1)
@@ -150,12 +159,12 @@ def _unreadable(path):
     return None
 
 
-def _why(data, wanted):
-    """The reason that an image cannot be used, as a predicate.
+def _decode_error(data, expected):
+    """Returns a predicate that says why an image cannot be used.
 
     Args:
-        data: The bytes of the image.
-        wanted: The height and width that it must have; zeros for any.
+        data: Bytes of the image.
+        expected: Required height and width, or zeros.
     """
     if not data:
         return "cannot be decoded: it is empty"
@@ -164,30 +173,30 @@ def _why(data, wanted):
     try:
         image = image_files.decode(data, 3)
     except tf.errors.OpError as error:
-        # TensorFlow's reason, without the places in its graph.
+        # Removes TensorFlow's references to graph nodes.
         reason = re.sub(r"{{.*?}}|\[Op:.*", "", error.message).strip(" .")
         reason = reason.removeprefix("jpeg::Uncompress failed. ")
         return f"cannot be decoded: {reason}"
     size = tuple(image.shape[:2])
-    if all(wanted) and size != tuple(wanted):
+    if all(expected) and size != tuple(expected):
         height, width = size
         return (
-            f"is not as annotated: it has {width}x{height} pixels, and its "
-            f"annotation says {wanted[1]}x{wanted[0]}{exif_hint(size, wanted)}"
+            f"does not match its annotation: it has {width}x{height} pixels "
+            f"instead of {expected[1]}x{expected[0]}{exif_hint(size, expected)}"
         )
-    return "cannot be decoded: its header and its pixels do not go together"
+    return "cannot be decoded: its header does not match its pixels"
 
 
-def exif_hint(size, wanted):
-    """A hint where an image seems to be turned by EXIF, otherwise nothing.
+def exif_hint(size, expected):
+    """Returns a hint if EXIF seems to rotate an image, or an empty string.
 
     Args:
         size: Height and width of the stored image.
-        wanted: The height and width that are annotated.
+        expected: Annotated height and width.
     """
-    if tuple(size) != tuple(wanted)[::-1]:
+    if tuple(size) != tuple(expected)[::-1]:
         return ""
     return (
-        " (turned by its EXIF orientation? PIL.ImageOps.exif_transpose turns "
-        "the stored pixels)"
+        " (is it rotated by its EXIF orientation? "
+        "PIL.ImageOps.exif_transpose rotates the stored pixels)"
     )

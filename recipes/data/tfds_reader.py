@@ -10,8 +10,7 @@ from recipes.data import tfrecord_index
 from recipes.errors import RecipeError
 
 EVAL_SPLITS = ("validation", "test")
-# What the program has besides, and some that it is used with.
-BUILT_IN_DATASETS = ("digits", "fake", "folder:PATH")
+# Some datasets of TFDS for error messages.
 POPULAR_DATASETS = (
     "imagenet2012",
     "cifar10",
@@ -19,29 +18,37 @@ POPULAR_DATASETS = (
     "fashion_mnist",
     "mnist",
 )
-# From this height on, images are cropped as ImageNet's are.
+# Smallest height of images that are cropped like ImageNet.
 LARGE_IMAGE = 64
 
 
-def open_classification_builder(config):
-    """What `Source` needs to know of the TFDS set `config.dataset`.
+def open_classification_builder(config, built_in):
+    """Opens the TFDS image classification dataset `config.dataset`.
 
-    `train` and `evaluation` are the arguments of a `Split`.
+    Args:
+        config: Config of the run.
+        built_in: Names of the program's datasets that are not from TFDS.
+
+    Returns:
+        Dict of the arguments of a `Source`. Its `train` and `evaluation` are
+        dicts of the arguments of a `Split`.
 
     Raises:
-        RecipeError: if there is no such set, it is no image classification, or
-            it is not prepared and cannot be.
+        RecipeError: If the dataset does not exist, is not an image
+            classification dataset, or cannot be prepared.
     """
-    builder = get_builder(config, BUILT_IN_DATASETS, POPULAR_DATASETS)
+    builder = get_builder(config, built_in, POPULAR_DATASETS)
     prepare_builder(builder)
     features = builder.info.features
-    image_key, label_key = _keys(config.dataset, builder.info)
+    image_key, label_key = _get_image_and_label_keys(
+        config.dataset, builder.info
+    )
     splits = builder.info.splits
     eval_split = next((split for split in EVAL_SPLITS if split in splits), "")
     if "train" not in splits or not eval_split:
         raise RecipeError(
             f"--dataset={config.dataset} must have a train split and a "
-            f"validation or test split. It has: {', '.join(splits)}."
+            f"validation or test split. Its splits: {', '.join(splits)}."
         )
 
     def parse(record):
@@ -53,12 +60,15 @@ def open_classification_builder(config):
     is_large = shape[0] is None or shape[0] >= LARGE_IMAGE
     suited = "inception" if is_large else "crop_flip"
     infos = splits["train"], splits[eval_split]
-    takes_parts = "inception" in (config.augmentation, suited)
-    keeps = fits_in_memory(shape, sum(info.num_examples for info in infos))
-    # Part of a JPEG file is not decoded to the bits of the whole.
-    keeps = keeps and not takes_parts
+    is_cropped = "inception" in (config.augmentation, suited)
+    is_in_memory = fits_in_memory(
+        shape, sum(info.num_examples for info in infos)
+    )
+    # Decoding part of a JPEG gives other pixels at the border of that part than
+    # decoding all of it.
+    is_in_memory = is_in_memory and not is_cropped
     train, evaluation = (
-        _split(info, parse, shape if keeps else None) for info in infos
+        _split(info, parse, shape if is_in_memory else None) for info in infos
     )
     return {
         "class_names": tuple(features[label_key].names),
@@ -70,14 +80,14 @@ def open_classification_builder(config):
 
 
 def index_split(info):
-    """The records of a prepared split, by their number.
+    """Indexes the records of a prepared split.
 
     Args:
         info: `tfds.core.SplitInfo`.
 
     Returns:
-        The paths of its files, in order; their `RecordIndex`; and `f(index)`,
-        which tells a person which example that is, and where.
+        The ordered paths of its files, their `RecordIndex`, and `f(index)`,
+        which describes an example for error messages.
     """
     files = [pathlib.Path(path) for path in info.filepaths]
     cache = files[0].parent / f"{info.name}.record_index.npz"
@@ -90,16 +100,23 @@ def index_split(info):
     return files, index, name
 
 
-def _split(info, parse, kept_shape):
-    """The arguments of a `Split`; in memory where its images have a shape."""
+def _split(info, parse, decoded_shape):
+    """Returns the arguments of a `Split`.
+
+    Args:
+        info: `tfds.core.SplitInfo`.
+        parse: `f(record)` returns an encoded image and its label.
+        decoded_shape: Shape of the images if they are decoded and kept in
+            memory, otherwise None.
+    """
     files, index, name = index_split(info)
 
     def read(i):
         return parse(index.read(i))
 
-    kept = kept_shape and load_decoded(files, parse, kept_shape)
-    if kept:
-        images, labels = kept
+    decoded = decoded_shape and load_decoded(files, parse, decoded_shape)
+    if decoded:
+        images, labels = decoded
 
         def read(i):
             return tf.gather(images, i), tf.gather(labels, i)
@@ -112,55 +129,57 @@ def _check_format(builder):
     if file_format != "tfrecord":
         raise RecipeError(
             f"{builder.info.full_name} in {builder.data_dir} is prepared as "
-            f"{file_format}, but only TFRecord files are read. Prepare it "
-            "again with --file_format=tfrecord of `tfds build`, or give "
-            "another --data_dir."
+            f"{file_format}, but only TFRecord files are supported. Prepare it "
+            "again with `tfds build --file_format=tfrecord`, or pass another "
+            "--data_dir."
         )
 
 
-def get_builder(config, own, known):
-    """The builder of the TFDS set `config.dataset`.
+def get_builder(config, built_in, popular):
+    """Returns the builder of the TFDS dataset `config.dataset`.
 
     Args:
-        config: Has `dataset` and `data_dir`.
-        own: Names of the datasets that the program has besides TFDS'.
-        known: Names of some of TFDS' that suit the program.
+        config: Config with `dataset` and `data_dir`.
+        built_in: Names of the program's datasets that are not from TFDS.
+        popular: Names of some TFDS datasets, for error messages.
 
     Raises:
-        RecipeError: if there is no such set.
+        RecipeError: If the dataset does not exist.
     """
     try:
         return tfds.builder(config.dataset, data_dir=config.data_dir)
     except tfds.core.registered.DatasetNotFoundError:
-        names = [*own, *tfds.list_builders(with_community_datasets=False)]
+        names = [*built_in, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(config.dataset, names, 3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise RecipeError(
-            f"unknown dataset {config.dataset!r}.{hint} There are: "
-            f"{', '.join(own)}, and {len(names) - len(own)} of TFDS, among "
-            f"them {', '.join(known)}."
+            f"unknown dataset {config.dataset!r}.{hint} Available are "
+            f"{', '.join(built_in)} and {len(names) - len(built_in)} TFDS "
+            f"datasets such as {', '.join(popular)}."
         ) from None
-    # Of a version that is not there TFDS says so with an AssertionError.
+    # For an unknown version, TFDS raises an AssertionError.
     except (ValueError, OSError, AssertionError) as error:
         raise RecipeError(
-            f"--dataset={config.dataset}: {_why_not_made(config, error)}"
+            f"--dataset={config.dataset}: {_builder_error(config, error)}"
         ) from error
 
 
-def _why_not_made(config, error):
-    name, _, kind = config.dataset.partition(":")[0].partition("/")
-    kinds = [each.name for each in tfds.builder_cls(name).BUILDER_CONFIGS]
-    if kind and kind not in kinds:
-        there = ", ".join(kinds) or "one kind alone, without a name"
-        return f"{name} has no {kind!r}. It has: {there}."
+def _builder_error(config, error):
+    name, _, builder_config = config.dataset.partition(":")[0].partition("/")
+    names = [each.name for each in tfds.builder_cls(name).BUILDER_CONFIGS]
+    if builder_config and builder_config not in names:
+        configs = ", ".join(names) or "none"
+        return (
+            f"{name} has no config {builder_config!r}. Its configs: {configs}."
+        )
     return _first_line(error).rpartition('}": ')[2]
 
 
 def prepare_builder(builder):
-    """Sees to it that the files of a builder are there and can be read.
+    """Downloads and prepares the files of a builder if needed.
 
     Raises:
-        RecipeError: if they are not, and cannot be made.
+        RecipeError: If the files cannot be prepared or read.
     """
     if not builder.is_prepared():
         _prepare(builder)
@@ -168,7 +187,7 @@ def prepare_builder(builder):
 
 
 def _prepare(builder):
-    downloads = pathlib.Path(builder._data_dir_root) / "downloads"
+    downloads = _data_dir(builder) / "downloads"
     manual = downloads / "manual"
     settings = tfds.download.DownloadConfig(
         manual_dir=manual, try_download_gcs=False
@@ -178,24 +197,24 @@ def _prepare(builder):
             download_dir=downloads, download_config=settings
         )
     except Exception as error:
-        raise RecipeError(_why_not_prepared(builder, manual, error)) from error
+        raise RecipeError(_prepare_error(builder, manual, error)) from error
 
 
-def _why_not_prepared(builder, manual, error):
+def _prepare_error(builder, manual, error):
     if builder.name == "imagenet2012":
-        wanted = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
+        archives = "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        wanted = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        archives = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
     else:
         return (
-            f"{builder.name} is not in {builder._data_dir_root} and cannot be "
+            f"{builder.name} is not in {_data_dir(builder)} and cannot be "
             f"downloaded: {type(error).__name__}: {_first_line(error)}"
-            f"{_by_hand(builder, manual)}"
+            f"{_manual_download_hint(builder, manual)}"
         )
     if isinstance(error, AssertionError):
         return (
-            f"{builder.name} is made of archives that you download by hand. "
-            f"They must lie in {manual}: {wanted}"
+            f"{builder.name} is prepared from archives that you must download. "
+            f"Put them into {manual}: {archives}"
         )
     return (
         f"{builder.name} cannot be prepared from {manual}: "
@@ -203,8 +222,14 @@ def _why_not_prepared(builder, manual, error):
     )
 
 
-def _by_hand(builder, manual):
-    """Where COCO's archives may be put that cannot be downloaded."""
+def _data_dir(builder):
+    """Returns the folder that holds all datasets of TFDS."""
+    num_levels = len(builder.info.full_name.split("/"))
+    return pathlib.Path(builder.data_dir).parents[num_levels - 1]
+
+
+def _manual_download_hint(builder, manual):
+    """Describes where to put COCO's archives; empty for other datasets."""
     if builder.name != "coco":
         return ""
     archives = dict.fromkeys(
@@ -212,18 +237,20 @@ def _by_hand(builder, manual):
         for split in builder.builder_config.splits
         for name in (split.images, split.annotations)
     )
-    return f" TFDS also takes its archives from {manual}: {', '.join(archives)}"
+    return (
+        f" You can also put its archives into {manual}: {', '.join(archives)}"
+    )
 
 
-def _keys(dataset, info):
-    """The names of the image and of its label."""
+def _get_image_and_label_keys(dataset, info):
+    """Returns the feature names of the image and its label."""
     keys = info.supervised_keys or ()
     features = [info.features[key] for key in keys[:2]]
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     if len(features) != 2 or not all(map(isinstance, features, kinds)):
         raise RecipeError(
-            f"--dataset={dataset} is no image classification: its features are "
-            f"{', '.join(info.features)}."
+            f"--dataset={dataset} is not an image classification dataset. "
+            f"Its features: {', '.join(info.features)}."
         )
     return keys[0], keys[1]
 
@@ -233,13 +260,13 @@ def _first_line(error):
     return lines[0] if lines else type(error).__name__
 
 
-# Of pixels, all examples of a set together: CIFAR-10 has 184 MB.
+# Limit for the pixels of all examples; CIFAR-10 has 184 MB.
 MAX_BYTES_IN_MEMORY = 2**28
 DECODE_BATCH = 1024
 
 
 def fits_in_memory(shape, num_examples):
-    """Whether so many uint8 images of that shape are kept in memory."""
+    """Returns True if uint8 images of a shape are small enough for memory."""
     if None in shape:
         return False
     height, width, num_channels = shape
@@ -247,16 +274,17 @@ def fits_in_memory(shape, num_examples):
 
 
 def load_decoded(files, parse, shape):
-    """Images uint8 `(n, height, width, channels)` and labels int64 `(n,)`.
+    """Decodes small images once, as reading them takes longer than training.
 
     Args:
-        files: Paths of the TFRecord files, in order.
-        parse: `f(record)` gives the bytes of an image and its label.
+        files: Ordered paths of the TFRecord files.
+        parse: `f(record)` returns an encoded image and its label.
         shape: `(height, width, channels)` of every image.
 
     Returns:
-        The two arrays, or None if an image cannot be decoded: whoever reads it
-        by its number says which one.
+        Images uint8 `(n, height, width, channels)` and labels int64 `(n,)`, or
+        None if an image cannot be decoded. Reading the images one by one then
+        reports its name.
     """
 
     def decode(record):
@@ -265,12 +293,12 @@ def load_decoded(files, parse, shape):
         return tf.ensure_shape(pixels, shape), label
 
     records = tf.data.TFRecordDataset([str(file) for file in files])
-    chunks = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(
+    batches = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(
         DECODE_BATCH
     )
     try:
-        parts = list(chunks)
+        batches = list(batches)
     except tf.errors.OpError:
         return None
-    images, labels = zip(*parts, strict=True)
+    images, labels = zip(*batches, strict=True)
     return tf.concat(images, axis=0), tf.concat(labels, axis=0)

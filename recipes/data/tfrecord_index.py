@@ -1,11 +1,11 @@
-"""Where every record of TFRecord files begins, for random access.
+"""Random access to the records of TFRecord files.
 
-TFRecord files know no index: it is built once, by hopping from header to header
-of every file, and kept beside the files. With it a record is read by its
-number, so that a resume at any step costs nothing, the shuffle goes over the
-whole set, every worker reads only its share, and the order does not depend on
-the number of workers. The price is one random read an example: little on an
-SSD, much on a spinning disk or an object store.
+TFRecord files have no index. It is built once from the headers of all records
+and stored next to the files. With it, training resumes at any step without
+delay, shuffling covers the whole dataset, every worker reads only its own
+shard, and the order does not depend on the number of workers. The price is one
+random read per example, which is fast on an SSD and slow on a hard disk or an
+object store.
 """
 
 import concurrent.futures
@@ -22,8 +22,8 @@ from absl import logging
 
 from recipes.errors import RecipeError
 
-# A record is its length in 8 bytes, their checksum in 4, the data, and the
-# data's checksum in 4.
+# A record consists of its length (8 bytes), the checksum of the length (4), the
+# data, and the checksum of the data (4).
 HEADER = struct.Struct("<Q")
 FRAME_BYTES = 16
 NUM_THREADS = 32
@@ -31,12 +31,12 @@ LOG_EVERY_SECONDS = 5.0
 
 
 class RecordIndex:
-    """Access to the records of some files by their number.
+    """Index of the records of several files.
 
     Args:
-        files: Paths of the TFRecord files, in order.
-        counts: Number of records of each.
-        offsets: Where each record begins in its file, all files in a row.
+        files: Ordered paths of the TFRecord files.
+        counts: Number of records in each file.
+        offsets: Offset of each record in its file, for all files.
     """
 
     def __init__(self, files, counts, offsets):
@@ -52,16 +52,19 @@ class RecordIndex:
         return int(self._ends[-1])
 
     def place(self, index):
-        """The file of a record and the record's number in it."""
+        """Returns the file of a record, and its position in the file."""
         file = int(np.searchsorted(self._ends, index, side="right"))
         first = self._ends[file - 1] if file else 0
         return self._files[file], int(index - first)
 
     def read(self, index):
-        """The bytes of the record `index`, a tensor, checksums verified.
+        """Reads the bytes of a record and verifies their checksum.
 
-        TensorFlow's own reader starts at the offset, takes one record and
-        stops: no Python runs, so that threads do not wait for one another.
+        TensorFlow's reader starts at the offset and stops after one record. No
+        Python code runs, for which threads would wait.
+
+        Args:
+            index: Scalar int64 tensor.
         """
         files, ends, offsets = self._tensors
         file = tf.searchsorted(ends, [index], side="right")
@@ -78,40 +81,43 @@ class RecordIndex:
 
 
 def load_index(files, counts, cache):
-    """The index of the files, from the cache where that still holds.
+    """Loads the index of TFRecord files, or builds it.
 
     Args:
-        files: Paths of the TFRecord files, in order.
-        counts: Number of records that each should hold.
-        cache: Path of the .npz file that keeps the index. Where its folder
-            cannot be written to, the index is built anew by every run.
+        files: Ordered paths of the TFRecord files.
+        counts: Expected number of records in each file.
+        cache: Path of the .npz file that stores the index. If its folder is not
+            writable, every run builds the index.
+
+    Returns:
+        A `RecordIndex`.
 
     Raises:
-        RecipeError: if a file is not there, damaged, or holds another number
+        RecipeError: If a file does not exist, is damaged, or has another number
             of records.
     """
     files = [pathlib.Path(file) for file in files]
     sizes = np.array([_size(file) for file in files], np.int64)
     counts = np.array(counts, np.int64)
-    offsets = _cached(cache, sizes, counts)
+    offsets = _load_offsets(cache, sizes, counts)
     if offsets is None:
         offsets = _build(files, counts)
-        _save(cache, sizes=sizes, counts=counts, offsets=offsets)
+        _write_offsets(cache, sizes=sizes, counts=counts, offsets=offsets)
     return RecordIndex(files, counts, offsets)
 
 
 def read_offsets(file):
-    """Where each record of one file begins.
+    """Returns the offset of each record of a file.
 
     Raises:
-        RecipeError: if the file ends within a record.
+        RecipeError: If the file ends inside a record.
     """
     offsets, offset = [], 0
     descriptor = os.open(file, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
         if hasattr(os, "posix_fadvise"):
-            # Or else the system reads ahead, that is, everything.
+            # Otherwise the system reads ahead, and so reads the whole file.
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         while offset < size:
             header = os.pread(descriptor, HEADER.size, offset)
@@ -120,8 +126,8 @@ def read_offsets(file):
                 offset += HEADER.unpack(header)[0] + FRAME_BYTES
             if offset > size or len(header) < HEADER.size:
                 raise RecipeError(
-                    f"{file} is damaged: record {len(offsets) - 1}, from byte "
-                    f"{offsets[-1]}, does not end within its {size} bytes. "
+                    f"{file} is damaged: record {len(offsets) - 1} at byte "
+                    f"{offsets[-1]} does not end within its {size} bytes. "
                     "Prepare the dataset again."
                 )
     finally:
@@ -134,50 +140,52 @@ def _size(file):
         return file.stat().st_size
     except OSError as error:
         raise RecipeError(
-            f"{file} cannot be read: {error.strerror}. The files of a dataset "
-            "must lie on a disk of this machine or one that it mounts."
+            f"{file} cannot be read: {error.strerror}. Datasets must be on a "
+            "local or mounted disk."
         ) from error
 
 
 def _build(files, counts):
     start = logged = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(NUM_THREADS) as pool:
-        parts = []
+        offsets_of_files = []
         for offsets in pool.map(read_offsets, files):
-            parts.append(offsets)
+            offsets_of_files.append(offsets)
             if time.monotonic() - logged > LOG_EVERY_SECONDS:
                 logged = time.monotonic()
                 logging.warning(
                     "indexing %s: %d of %d files, %.0f s",
                     files[0].parent,
-                    len(parts),
+                    len(offsets_of_files),
                     len(files),
                     logged - start,
                 )
-    for file, offsets, count in zip(files, parts, counts, strict=True):
+    for file, offsets, count in zip(
+        files, offsets_of_files, counts, strict=True
+    ):
         if len(offsets) != count:
             raise RecipeError(
-                f"{file} holds {len(offsets)} records where the dataset's "
-                f"description says {count}. Prepare the dataset again."
+                f"{file} has {len(offsets)} records, but the dataset's "
+                f"metadata says {count}. Prepare the dataset again."
             )
-    return np.concatenate(parts)
+    return np.concatenate(offsets_of_files)
 
 
-def _cached(cache, sizes, counts):
-    """The offsets, or None where there are none for files of these sizes."""
+def _load_offsets(cache, sizes, counts):
+    """Returns the cached offsets, or None if files have other sizes."""
     try:
-        # NumPy leaves a file of its own open where it is no archive.
+        # Given a path, NumPy does not close a file that is not an archive.
         with open(cache, "rb") as file, np.load(file) as stored:
-            holds = np.array_equal(stored["sizes"], sizes)
-            if holds and np.array_equal(stored["counts"], counts):
+            is_valid = np.array_equal(stored["sizes"], sizes)
+            if is_valid and np.array_equal(stored["counts"], counts):
                 return stored["offsets"]
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         pass
     return None
 
 
-def _save(cache, **arrays):
-    """Writes the cache at once or not at all; without right to, not at all."""
+def _write_offsets(cache, **arrays):
+    """Writes the cache atomically, if its folder is writable."""
     try:
         with tempfile.NamedTemporaryFile(
             dir=cache.parent, prefix=cache.name, suffix=".tmp", delete=False
@@ -185,4 +193,4 @@ def _save(cache, **arrays):
             np.savez(file, **arrays)
         os.replace(file.name, cache)
     except OSError as error:
-        logging.info("the index of %s is not kept: %s", cache.parent, error)
+        logging.info("the index of %s was not saved: %s", cache.parent, error)

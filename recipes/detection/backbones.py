@@ -10,6 +10,7 @@ from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import classifiers
 from recipes.models import norms
+from recipes.models.rebuild import rebuild_model
 
 # Levels of a backbone's output maps. Level l has a stride of 2**l.
 LEVELS = (3, 4, 5)
@@ -110,14 +111,15 @@ def _with_maps(name, model):
 
 def _resized(name, model, image_shape):
     """Rebuilds a model with its weights for images of another size."""
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
-    batch_shape = [None, *image_shape]
-    for layer in config["config"]["layers"]:
-        if layer["class_name"] == "InputLayer":
-            layer["config"]["batch_shape"] = batch_shape
+
+    def change_input_shape(config):
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "InputLayer":
+                layer["config"]["batch_shape"] = [None, *image_shape]
+        return config
+
     try:
-        new = keras.saving.deserialize_keras_object(config)
+        new = rebuild_model(model, change_input_shape)
         weights.copy_weights(model, new)
     except Exception as error:
         # Keras and each layer raise different errors.

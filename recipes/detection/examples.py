@@ -73,7 +73,7 @@ def image_examples(config, source, bad_images):
 
     def read(split, index, seed):
         data = split.read(index)["image"]
-        pixels, weight = bad_images.guard(decode, data, index, split)
+        pixels, weight = bad_images.decode_safely(decode, data, index, split)
         image, _, _ = preprocess(pixels, tf.zeros((0, 4)), seed)
         size = tf.shape(pixels, tf.int64)[:2]
         return image * weight, tf.concat([[index], size], axis=0), weight
@@ -89,7 +89,7 @@ def _read(split, index, bad_images):
     """Returns an example with boxes in pixels, its image and its weight."""
     example = split.read(index)
 
-    pixels, weight = bad_images.guard(
+    pixels, weight = bad_images.decode_safely(
         lambda data: image_files.decode(data, 3),
         example["image"],
         index,

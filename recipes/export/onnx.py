@@ -28,7 +28,7 @@ def write(network, path):
 
     def call(images):
         outputs = network({INPUT: images}, training=False)
-        # Gives each output a tensor of its own, which carries its name.
+        # Gives each output its own tensor, which has its name.
         return [tf.identity(outputs[name]) for name in names]
 
     function = tf.function(call, input_signature=[signature])
@@ -61,6 +61,8 @@ def _convert_function(frozen, output_names, name):
     from tf2onnx import tf_loader
     from tf2onnx import tfonnx
 
+    from recipes import tf_internals
+
     class KeepTransposes(optimizer.TransposeOptimizer):
         """Does not replace transposes of 1x1 maps by reshapes.
 
@@ -71,8 +73,7 @@ def _convert_function(frozen, output_names, name):
         def post_optimize_action(self):
             pass
 
-    # A private name of tf2onnx, seen in version 1.17.
-    optimizers = dict(optimizer._get_optimizers())
+    optimizers = tf_internals.get_onnx_optimizers()
     optimizers["optimize_transpose"] = KeepTransposes
     inputs = [frozen.inputs[0].name]
     outputs = [tensor.name for tensor in frozen.outputs]

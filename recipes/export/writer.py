@@ -90,7 +90,7 @@ def _write_and_check(name, chosen, network, path, check):
     except (OSError, RecipeError):
         raise
     except Exception as error:
-        # Each converter has errors of its own.
+        # Each converter raises its own exceptions.
         message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
         raise RecipeError(
             f"--export_format={name} does not support {network.name}: "

@@ -1,19 +1,20 @@
-"""What networks are made of, whatever they are for.
+"""Building blocks of networks.
 
-Each takes a `keras_norm.Norm` and never asks which one it is.
+Every block takes a `keras_norm.Norm` as an argument.
 """
 
 import keras
 
-# Filters of the stages of the small residual network, which halve the map.
+# Filters of the small residual network; each stage halves the feature map.
 SMALL_RESNET = (32, 64, 128, 128)
 
 
 def small_resnet(inputs, norm):
-    """The maps of a residual network of nine convolutions on the way.
+    """Builds a residual network of nine convolutions.
 
     Returns:
-        List of `(batch, height / s, width / s, filters)` for s = 4, 8, 16, 32.
+        Feature maps `(batch, height / s, width / s, filters)` for the strides s
+        4, 8, 16 and 32.
     """
     x = convolution(SMALL_RESNET[0] // 2, strides=2, name="stem")(inputs)
     x = norm_and_activation(x, norm, "stem")
@@ -25,7 +26,7 @@ def small_resnet(inputs, norm):
 
 
 def residual_block(x, filters, strides, norm, name):
-    """Two convolutions; the last activation follows the addition."""
+    """Applies two convolutions; the last activation follows the addition."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = convolution(

@@ -1,7 +1,12 @@
-"""Networks by name; each takes its normalization as an argument."""
+"""Classification networks by name.
 
+To add a network, add its `Family` to `FAMILIES`.
+"""
+
+import dataclasses
 import inspect
 import re
+from collections.abc import Callable
 
 import keras
 
@@ -10,45 +15,54 @@ from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import norms
 
-# The depths that have been trained; any other 6n + 2 can be.
+# Depths that have been trained; every depth 6n + 2 is possible.
 CIFAR_DEPTHS = (8, 20, 32, 56)
 SMALL_RESNET = "resnet_small"
-# Filters of the convolutions of VGG-A; each stage ends by halving the map.
+# Filters of the convolutions of VGG-A; each stage ends with a pooling layer.
 VGG_A = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks whose names match a pattern.
+
+    Attributes:
+        pattern: Regular expression of the whole name.
+        make_builder: `f(match)` returns `f(norm, image_shape, num_classes)`,
+            which builds a network; None if the name is not valid.
+        examples: Names for error messages.
+    """
+
+    pattern: str
+    make_builder: Callable
+    examples: tuple
+
+
 def make_classifier(name, norm, image_shape, num_classes):
-    """A network from images to logits, float32 under every dtype policy.
+    """Builds a network from images to logits.
+
+    The logits are float32 with every dtype policy.
 
     Args:
-        name: A `keras.applications` model, `resnet<depth>_cifar`,
-            `resnet_small`, `vgg_a` or `vgg_a_by<n>`, whose widths are those of
-            VGG-A divided by n.
+        name: Name of a `keras.applications` model, or of a network of
+            `FAMILIES`.
         norm: A `keras_norm.Norm`.
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
 
     Raises:
-        RecipeError: for an unknown name, or an image size or a norm that the
-            network cannot take.
+        RecipeError: If the name is unknown, or the network does not support
+            the image size or the norm.
     """
-    cifar = re.fullmatch(r"resnet(\d+)_cifar", name)
-    if cifar and int(cifar[1]) % 6 == 2:
-        build = _resnet_cifar(int(cifar[1]))
-    elif name == SMALL_RESNET:
-        build = _resnet_small()
-    elif vgg := re.fullmatch(r"vgg_a(_by([1-9]\d*))?", name):
-        build = _vgg_a(int(vgg[2] or 1))
-    elif name in _applications():
-        build = _application(name)
-    else:
+    build = _get_builder(name)
+    if build is None:
         raise unknown_name_error("model", name, model_names())
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         return build(norm, image_shape, num_classes)
 
 
 def with_float32_logits(model):
-    """The model, its output in float32 under every dtype policy."""
+    """Returns the model with float32 output."""
     logits = keras.layers.Activation(
         "linear", dtype="float32", name="logits_float32"
     )(model.outputs[0])
@@ -56,9 +70,19 @@ def with_float32_logits(model):
 
 
 def model_names():
-    """The names that `make` knows."""
-    cifar = [f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS]
-    return [*_applications(), *cifar, SMALL_RESNET, "vgg_a", "vgg_a_by8"]
+    """Returns the names of networks for error messages."""
+    return [*_applications(), *(n for f in FAMILIES for n in f.examples)]
+
+
+def _get_builder(name):
+    """Returns `f(norm, image_shape, num_classes)`, or None if unknown."""
+    if name in _applications():
+        return _application(name)
+    for family in FAMILIES:
+        match = re.fullmatch(family.pattern, name)
+        if match:
+            return family.make_builder(match)
+    return None
 
 
 def _applications():
@@ -79,7 +103,7 @@ def _application(name):
             "classes": num_classes,
             "classifier_activation": None,
         }
-        # The input arrives in [-1, 1] already.
+        # The input is in [-1, 1] already.
         if "include_preprocessing" in inspect.signature(constructor).parameters:
             options["include_preprocessing"] = False
         model = constructor(**options)
@@ -89,8 +113,11 @@ def _application(name):
     return build
 
 
-def _resnet_cifar(depth):
-    """ResNet for small images (He et al. 2016), `6n + 2` layers deep."""
+def _resnet_cifar(match):
+    """Returns the builder of a ResNet for small images (He et al. 2016)."""
+    depth = int(match[1])
+    if depth % 6 != 2:
+        return None
     num_blocks = (depth - 2) // 6
 
     def build(norm, image_shape, num_classes):
@@ -110,12 +137,13 @@ def _resnet_cifar(depth):
     return build
 
 
-def _resnet_small():
-    """The backbone of small detectors, as a classifier."""
+def _resnet_small(match):
+    """Returns the builder of a classifier with a small detector's backbone."""
+    del match
 
     def build(norm, image_shape, num_classes):
         if min(image_shape[:2]) < 32:
-            raise ValueError("it halves the map five times: 32 pixels at least")
+            raise ValueError("images must have at least 32x32 pixels")
         inputs = keras.Input(image_shape)
         x = blocks.small_resnet(inputs, norm)[-1]
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -125,12 +153,16 @@ def _resnet_small():
     return build
 
 
-def _vgg_a(divisor):
-    """VGG-A, with its dense layers normalized too, narrower by a divisor."""
+def _vgg_a(match):
+    """Returns the builder of VGG-A with normalized dense layers.
+
+    All widths are divided by the number in the name.
+    """
+    divisor = int(match[2] or 1)
 
     def build(norm, image_shape, num_classes):
         if min(image_shape[:2]) < 32:
-            raise ValueError("it halves the map five times: 32 pixels at least")
+            raise ValueError("images must have at least 32x32 pixels")
         inputs = x = keras.Input(image_shape)
         for stage, widths in enumerate(VGG_A, start=1):
             for index, filters in enumerate(widths, start=1):
@@ -152,3 +184,14 @@ def _vgg_a(divisor):
         return with_float32_logits(keras.Model(inputs, x, name="vgg_a"))
 
     return build
+
+
+FAMILIES = (
+    Family(
+        r"resnet(\d+)_cifar",
+        _resnet_cifar,
+        tuple(f"resnet{depth}_cifar" for depth in CIFAR_DEPTHS),
+    ),
+    Family(SMALL_RESNET, _resnet_small, (SMALL_RESNET,)),
+    Family(r"vgg_a(_by([1-9]\d*))?", _vgg_a, ("vgg_a", "vgg_a_by8")),
+)

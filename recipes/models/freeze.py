@@ -1,4 +1,4 @@
-"""Layers that are not trained."""
+"""Freezes layers for `--freeze`."""
 
 import keras
 
@@ -12,13 +12,13 @@ def freeze(model, what, head):
 
     Args:
         model: A network.
-        what: `"backbone"`, every layer that is not of the head; `"norm"`,
-            normalizations and thresholds, batch norms with the moving moments
-            that they have; None for nothing.
-        head: `f(model)` gives the layers of its head.
+        what: `"backbone"` for every layer outside the head; `"norm"` for norms
+            and TLUs, where batch norms use their moving moments; None for
+            nothing.
+        head: `f(model)` returns the layers of the head.
 
     Raises:
-        RecipeError: if that leaves nothing to train, or nothing is frozen.
+        RecipeError: If no layer is frozen, or nothing is left to train.
     """
     if what is None:
         return
@@ -36,13 +36,15 @@ def freeze(model, what, head):
         ]
     else:
         kept = {
-            id(part)
+            id(sublayer)
             for layer in head(model)
-            for part in graph.all_layers(layer)
+            for sublayer in graph.all_layers(layer)
         }
         frozen = [layer for layer in layers if id(layer) not in kept]
     if not frozen:
-        raise RecipeError(f"--freeze={what}: {model.name} has no such layer.")
+        raise RecipeError(
+            f"--freeze={what}: {model.name} has no layers to freeze."
+        )
     for layer in frozen:
         layer.trainable = False
     if not model.trainable_variables:

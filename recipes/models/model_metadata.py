@@ -1,8 +1,7 @@
-"""Facts in the metadata.json of a .keras file.
+"""Additional metadata in .keras files.
 
-A .keras file is a ZIP archive. Keras reads the model from its config.json and
-its weights, and leaves other entries of metadata.json alone; a model that is
-loaded and saved again has them no more.
+A .keras file is a ZIP archive. Keras ignores additional entries in its
+metadata.json. They are lost when a model is loaded and saved again.
 """
 
 import json
@@ -13,12 +12,12 @@ import zipfile
 METADATA = "metadata.json"
 
 
-def add_metadata(path, facts):
-    """Adds facts to the metadata of a file.
+def add_metadata(path, metadata):
+    """Adds metadata to a file.
 
     Args:
         path: Path of a `.keras` file.
-        facts: Dict that JSON can hold.
+        metadata: Dict that JSON can represent.
     """
     changed = path.with_name(f"{path.name}.changed")
     try:
@@ -29,8 +28,8 @@ def add_metadata(path, facts):
             for member in old.infolist():
                 with old.open(member) as file, _open(new, member) as copy:
                     if member.filename == METADATA:
-                        metadata = {**json.load(file), **facts}
-                        copy.write(json.dumps(metadata).encode())
+                        content = {**json.load(file), **metadata}
+                        copy.write(json.dumps(content).encode())
                     else:
                         shutil.copyfileobj(file, copy, 2**20)
         os.replace(changed, path)
@@ -39,7 +38,7 @@ def add_metadata(path, facts):
 
 
 def read_metadata(path):
-    """The metadata of a `.keras` file, a dict; empty where there is none."""
+    """Reads the metadata of a `.keras` file; an empty dict if there is none."""
     try:
         with zipfile.ZipFile(path) as file:
             metadata = json.loads(file.read(METADATA))
@@ -49,7 +48,7 @@ def read_metadata(path):
 
 
 def _open(archive, member):
-    # A new entry, as that of the old one holds its old size.
+    # The old entry has the old size.
     entry = zipfile.ZipInfo(member.filename, member.date_time)
     entry.compress_type = member.compress_type
     return archive.open(entry, "w", force_zip64=True)

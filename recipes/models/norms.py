@@ -1,4 +1,4 @@
-"""The normalizations that a config asks for."""
+"""Normalizations of a config."""
 
 import contextlib
 
@@ -7,34 +7,34 @@ from recipes.errors import RecipeError
 
 
 def get_norm(config):
-    """The `keras_norm.Norm` of a new network.
+    """Returns the `keras_norm.Norm` of a new network.
 
     Raises:
-        RecipeError: for an unknown name.
+        RecipeError: If the name or an argument is unknown.
     """
-    norm = _named("norm", config)
+    norm = _get("norm", config)
     if config.activation == "auto":
         return norm
     return norm.with_activation(config.activation)
 
 
 def get_conversion_norm(config):
-    """The norm that the model of `--init_model` is converted to, or None.
+    """Returns the norm to which `--init_model` is converted, or None.
 
     Raises:
-        RecipeError: for an unknown name.
+        RecipeError: If the name or an argument is unknown.
     """
-    return None if config.convert_to is None else _named("convert_to", config)
+    return None if config.convert_to is None else _get("convert_to", config)
 
 
 @contextlib.contextmanager
 def report_build_errors(what, norm, where=""):
-    """Words what is raised inside, of a network that cannot take a norm.
+    """Turns the errors of building a network into a `RecipeError`.
 
     Args:
-        what: What is built.
+        what: Name of the network.
         norm: A `keras_norm.Norm`.
-        where: For which images, if that matters.
+        where: Text about the images, if that matters.
     """
     try:
         yield
@@ -45,7 +45,7 @@ def report_build_errors(what, norm, where=""):
         ) from error
 
 
-def _named(flag, config):
+def _get(flag, config):
     try:
         return keras_norm.get(getattr(config, flag), **config.norm_kwargs)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A network once more in float32, whatever dtype policy it was trained in."""
+"""Rebuilds models in float32."""
 
 import keras
 
@@ -6,6 +6,7 @@ from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
+from recipes.models.rebuild import rebuild_model
 
 HALF_PRECISION_POLICIES = (
     "mixed_bfloat16",
@@ -16,26 +17,22 @@ HALF_PRECISION_POLICIES = (
 
 
 def rebuild_in_float32(model):
-    """A model of the same layers and weights that computes in float32.
-
-    It shares nothing with the other one, which stays as it is.
+    """Returns a copy of a model that computes in float32.
 
     Args:
-        model: Functional model, nested or not, of any dtype policy.
+        model: Functional model with any dtype policy; it may be nested.
 
     Raises:
-        RecipeError: for a model that cannot be made again from its config.
+        RecipeError: If the model cannot be rebuilt from its config.
     """
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
-        new = keras.saving.deserialize_keras_object(_widened(config))
+        new = rebuild_model(model, _with_float32_policies)
     except Exception as error:
         message = " ".join(str(error).split())
         raise RecipeError(
-            f"{model.name} cannot be made again in float32: {message}"
+            f"{model.name} cannot be rebuilt in float32: {message}"
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
@@ -44,7 +41,7 @@ def rebuild_in_float32(model):
 
 
 def dtype_policies(model):
-    """The names of the dtype policies of what has weights, sorted."""
+    """Returns the sorted names of the dtype policies of layers with weights."""
     return sorted(
         {
             layer.dtype_policy.name
@@ -54,8 +51,8 @@ def dtype_policies(model):
     )
 
 
-def _widened(config):
-    """A config in which everything that is a half is float32."""
+def _with_float32_policies(config):
+    """Returns a config with half-precision policies replaced by float32."""
     if isinstance(config, dict):
         is_policy = config.get("class_name") == "DTypePolicy"
         if is_policy and config["config"]["name"] in HALF_PRECISION_POLICIES:
@@ -65,26 +62,28 @@ def _widened(config):
             if key == "dtype"
             and isinstance(value, str)
             and value in HALF_PRECISION_POLICIES
-            else _widened(value)
+            else _with_float32_policies(value)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):
-        return type(config)(_widened(value) for value in config)
+        return type(config)(_with_float32_policies(value) for value in config)
     return config
 
 
 def _copy_weights(old, new):
-    theirs, ours = graph.all_layers(old), graph.all_layers(new)
-    names = [[layer.name for layer in family] for family in (theirs, ours)]
+    old_layers, new_layers = graph.all_layers(old), graph.all_layers(new)
+    names = [
+        [layer.name for layer in family] for family in (old_layers, new_layers)
+    ]
     if names[0] != names[1]:
         raise RecipeError(
-            f"{old.name} comes back from its config with other layers."
+            f"{old.name} has other layers after it is rebuilt from its config."
         )
-    for layer in ours:
+    for layer in new_layers:
         if layer.compute_dtype in HALF_PRECISION_POLICIES:
             raise RecipeError(
-                f"{layer.name!r}, a {type(layer).__name__}, cannot be made "
-                f"float32: it stays {layer.compute_dtype}."
+                f"{layer.name!r}, a {type(layer).__name__}, cannot be "
+                f"rebuilt in float32: it stays {layer.compute_dtype}."
             )
     try:
         weights.copy_weights(old, new)

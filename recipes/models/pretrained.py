@@ -1,4 +1,4 @@
-"""A network to start from: a saved model, converted if asked, with our head."""
+"""Loads pretrained models, converts their norms and replaces their heads."""
 
 import keras
 
@@ -16,11 +16,11 @@ HEAD = "logits"
 def load_classifier(
     path, norm, image_shape, num_classes, precision, needs_head=False
 ):
-    """A network from images to logits, out of a saved classifier or backbone.
+    """Loads a classifier or backbone as a network from images to logits.
 
-    Softmax and other activations at the end go. A Dense layer of `num_classes`
-    units keeps its weights; any other head gives way to a fresh Dense layer,
-    after global pooling where there is none.
+    Removes softmax and other activations at the end. A Dense layer with
+    `num_classes` units keeps its weights. Any other head is replaced by a newly
+    initialized Dense layer, after global pooling if needed.
 
     Args:
         path: Path of a `.keras` or legacy HDF5 file.
@@ -28,33 +28,34 @@ def load_classifier(
         image_shape: `(height, width, channels)`.
         num_classes: Number of logits.
         precision: Name of the dtype policy that the run asks for.
-        needs_head: Whether a fresh head will not do.
+        needs_head: True if a newly initialized head is an error.
 
     Returns:
-        `(model, notes)`: the network, and sentences on what became of the file.
+        `(model, notes)`, where notes are sentences about conversion and head.
 
     Raises:
-        RecipeError: for a file that cannot be read, converted, or fed.
+        RecipeError: If the file cannot be read or converted, or does not fit
+            the images or classes.
     """
     model, notes = read_model(path, norm, precision)
-    _check(path, model, image_shape)
+    _check_input(path, model, image_shape)
     num_outputs = model.outputs[0].shape[-1]
     model, kept, note = _with_head(model, num_classes)
     if needs_head and not kept:
         raise RecipeError(
-            f"{path} gives {num_outputs} values an image, and this dataset has "
-            f"{num_classes} classes."
+            f"{path} has {num_outputs} outputs, but the dataset has "
+            f"{num_classes} classes. Use another --checkpoint or --dataset."
         )
     if not model.trainable_variables:
         raise RecipeError(
-            f"--init_model={path}: every weight is frozen (trainable=False), "
-            "nothing would be trained. Set trainable before saving it."
+            f"--init_model={path}: every weight is frozen (trainable=False). "
+            "Set `model.trainable = True` and save the model again."
         )
     return model, [*notes, note]
 
 
 def read_model(path, norm, precision):
-    """A model as it is in a file, converted if asked.
+    """Loads a model and converts its batch norms if requested.
 
     Args:
         path: Path of a `.keras` or legacy HDF5 file.
@@ -62,11 +63,11 @@ def read_model(path, norm, precision):
         precision: Name of the dtype policy that the run asks for.
 
     Returns:
-        `(model, notes)`: the model, and sentences on what became of the file.
+        `(model, notes)`, where notes are sentences about the conversion.
 
     Raises:
-        RecipeError: for a file that cannot be read or converted, or is of
-            another dtype policy.
+        RecipeError: If the file cannot be read or converted, or has another
+            dtype policy.
     """
     try:
         model, notes = load_lib.load_model(path)
@@ -77,48 +78,49 @@ def read_model(path, norm, precision):
         text = str(error)
         if "unsafe" in text:
             text = (
-                "it holds Python code (a Lambda layer, for instance), which "
-                "recipes never run. Build the model with registered layers in "
-                "the place of that code, copy the weights, and save it again."
+                "it contains Python code, such as a Lambda layer, which is "
+                "never run. Replace the code by registered layers, copy the "
+                "weights and save the model again."
             )
         raise RecipeError(f"--init_model={path}: {text}") from error
     policies = precision_lib.dtype_policies(model)
     if policies and precision not in policies:
         raise RecipeError(
-            f"--precision={precision}, but --init_model={path} was saved in "
-            f"{', '.join(policies)}: ask for that."
+            f"--precision={precision} does not match --init_model={path}, "
+            f"which was saved in {', '.join(policies)}. Pass that policy."
         )
     return model, notes
 
 
-def _check(path, model, image_shape):
+def _check_input(path, model, image_shape):
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise RecipeError(
-            f"--init_model={path} must have one input and one output, and has "
+            f"--init_model={path} must have one input and one output, but has "
             f"{len(model.inputs)} and {len(model.outputs)}."
         )
-    wanted = model.inputs[0].shape[1:]
-    fits = len(wanted) == 3 and all(
-        size in (None, ours)
-        for size, ours in zip(wanted, image_shape, strict=True)
+    expected = model.inputs[0].shape[1:]
+    fits = len(expected) == 3 and all(
+        size in (None, actual)
+        for size, actual in zip(expected, image_shape, strict=True)
     )
     if not fits:
         raise RecipeError(
-            f"--init_model={path} takes images of {wanted}, and this dataset "
-            f"gives {tuple(image_shape)}: change --image_size or the dataset."
+            f"--init_model={path} takes images of {expected}, but the images "
+            f"are {tuple(image_shape)}. Change --image_size or --dataset."
         )
 
 
 def _with_head(model, num_classes):
-    """The model up to `num_classes` logits, and what became of its head.
+    """Gives a model `num_classes` logits.
 
-    `(model, whether the head was kept, a sentence on it)`.
+    Returns:
+        `(model, is_kept, note)`, where `is_kept` is True if the head was kept.
     """
     features = model.outputs[0]
-    last, inputs = _made_by(features)
+    last, inputs = _producer(features)
     while isinstance(last, (keras.layers.Activation, keras.layers.Softmax)):
         features = inputs
-        last, inputs = _made_by(features)
+        last, inputs = _producer(features)
     kept = tuple(features.shape) == (None, num_classes)
     if isinstance(last, keras.layers.Dense):
         head = keras.layers.Dense(
@@ -133,7 +135,7 @@ def _with_head(model, num_classes):
         if len(features.shape) == 4:
             features = keras.layers.GlobalAveragePooling2D()(features)
         logits = keras.layers.Dense(num_classes, name=HEAD)(features)
-    what = "keeps its head" if kept else "gets a fresh head"
+    what = "keeps its head" if kept else "gets a newly initialized head"
     network = keras.Model(model.inputs, logits, name=model.name)
     return (
         classifiers.with_float32_logits(network),
@@ -142,7 +144,7 @@ def _with_head(model, num_classes):
     )
 
 
-def _made_by(tensor):
-    """The layer that gives a tensor, and the first tensor that it takes."""
+def _producer(tensor):
+    """Returns the layer that outputs a tensor, and its first input."""
     node, _ = graph.producing_node(tensor)
     return graph.operation(node), next(iter(graph.input_tensors(node)), None)

@@ -69,7 +69,7 @@ def open_images(config, task, num_replicas):
         paths, notes = image_folder.find_images(root)
     shown = image_folder.printable(root)
     if not paths:
-        endings = ", ".join(image_folder.IMAGE_ENDINGS)
+        endings = ", ".join(image_folder.IMAGE_EXTENSIONS)
         raise RecipeError(
             f"--images={shown} holds no image ({endings})"
             f"{f'; {notes}' if notes else ''}."

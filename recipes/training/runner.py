@@ -103,7 +103,7 @@ def run(config, task):
             checkpoints.config_for_checkpoint(config), task, data, strategy
         )
         session = _Session(config, task, data, trainer, strategy, broadcast)
-        with data.bad_images.named():
+        with data.bad_images.explain_errors():
             if config.dry_run:
                 print(dry_run.describe(config, data, trainer, strategy))
                 return None
@@ -268,7 +268,7 @@ def evaluate(session):
     # JSON has no NaN, such as the AP of large objects if there are none.
     finite = {k: v if math.isfinite(v) else None for k, v in entry.items()}
     content = {"checkpoint": config.checkpoint, "step": step, **finite}
-    content["bad_images"] = data.bad_images.found()
+    content["bad_images"] = data.bad_images.names()
     text = json.dumps(content, indent=2) + "\n"
     atomic_io.write_text(config.folder / "eval.json", text)
     print(f"{config.checkpoint}: {session.task.describe_evaluation(metrics)}")
@@ -404,7 +404,7 @@ def _drop_final_entries(metrics_log, config, data, last_step):
 def _bad_images(data, metrics_log, first_step):
     """Returns the names of images left out, also before the run was resumed."""
     earlier = metrics_log.earlier_summary() if first_step else {}
-    found = data.bad_images.found()
+    found = data.bad_images.names()
     return list(dict.fromkeys([*earlier.get("bad_images", ()), *found]))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation by class: accuracy, confusions, the surest mistakes."""
+"""Per-class accuracy, confusion matrix and mistakes of an evaluation."""
 
 import keras
 import numpy as np
@@ -19,9 +19,9 @@ from tests.recipes.small_runs import make_config  # noqa: E402
 
 
 @pytest.mark.parametrize("num_classes", [3, 50, 51])
-def test_counts_are_those_of_sklearn(num_classes):
+def test_class_metrics_equal_scikit_learn(num_classes):
     generator = np.random.default_rng(num_classes)
-    # The last class has no example; rows of weight 0 do not count.
+    # The last class has no examples; examples of weight 0 are ignored.
     labels = generator.integers(0, num_classes - 1, 400)
     predicted = np.where(
         generator.random(400) < 0.6,
@@ -30,60 +30,60 @@ def test_counts_are_those_of_sklearn(num_classes):
     )
     scores = generator.random(400).astype(np.float32)
     weights = (generator.random(400) < 0.9).astype(np.float32)
-    rows = np.stack([labels, predicted, scores, weights], -1)
+    predictions = np.stack([labels, predicted, scores, weights], -1)
     names = [f"class {i}" for i in range(num_classes)]
-    counted = class_metrics.compute_class_metrics(
-        rows.astype(np.float32), names, "example {}".format
+    metrics = class_metrics.compute_class_metrics(
+        predictions.astype(np.float32), names, "example {}".format
     )
     kept = weights > 0
     matrix = sklearn.metrics.confusion_matrix(
         labels[kept], predicted[kept], labels=range(num_classes)
     )
     expected = matrix.tolist() if num_classes <= 50 else None
-    assert counted["confusion"] == expected
-    assert counted["num_examples"] == matrix.sum(axis=1).tolist()
-    assert counted["num_predicted"] == matrix.sum(axis=0).tolist()
-    assert counted["accuracy"][-1] is None
+    assert metrics["confusion"] == expected
+    assert metrics["num_examples"] == matrix.sum(axis=1).tolist()
+    assert metrics["num_predicted"] == matrix.sum(axis=0).tolist()
+    assert metrics["accuracy"][-1] is None
     np.testing.assert_allclose(
-        counted["accuracy"][:-1],
+        metrics["accuracy"][:-1],
         (matrix.diagonal() / np.maximum(matrix.sum(axis=1), 1))[:-1],
         atol=1e-6,
     )
     wrong = [i for i in range(400) if kept[i] and labels[i] != predicted[i]]
     wrong.sort(key=lambda i: -scores[i])
-    assert [m["index"] for m in counted["mistakes"]] == wrong[:24]
-    first = counted["mistakes"][0]
+    assert [m["index"] for m in metrics["mistakes"]] == wrong[:24]
+    first = metrics["mistakes"][0]
     assert first["image"] == f"example {wrong[0]}"
     assert first["label"] == names[labels[wrong[0]]]
     assert first["predicted"] == names[predicted[wrong[0]]]
 
 
-def test_ties_are_in_order_and_nothing_is_no_fault():
-    rows = np.array([[0, 1, 0.5, 1]] * 30, np.float32)
-    counted = class_metrics.compute_class_metrics(rows, ["a", "b"], str)
-    assert [m["index"] for m in counted["mistakes"]] == list(range(24))
-    counted = class_metrics.compute_class_metrics(
-        rows * [1, 1, 1, 0], ["a", "b"], str
+def test_tied_scores_keep_the_order_of_examples():
+    predictions = np.array([[0, 1, 0.5, 1]] * 30, np.float32)
+    metrics = class_metrics.compute_class_metrics(predictions, ["a", "b"], str)
+    assert [m["index"] for m in metrics["mistakes"]] == list(range(24))
+    metrics = class_metrics.compute_class_metrics(
+        predictions * [1, 1, 1, 0], ["a", "b"], str
     )
-    assert counted["accuracy"] == [None, None] and not counted["mistakes"]
+    assert metrics["accuracy"] == [None, None] and not metrics["mistakes"]
 
 
-def test_names_in_the_report_are_text(tmp_path):
+def test_report_shows_class_names(tmp_path):
     config = make_config(workdir=str(tmp_path))
     made = input_pipeline.make_data(config, TASK)
     names = made.source.class_names
     assert names == tuple("0123456789")
-    rows = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
-    counted = class_metrics.compute_class_metrics(
-        rows, names, made.source.evaluation.name
+    predictions = np.array([[0, 1, 0.5, 1], [1, 1, 0.7, 1]], np.float32)
+    metrics = class_metrics.compute_class_metrics(
+        predictions, names, made.source.evaluation.name
     )
-    class_metrics.write_class_metrics(tmp_path, counted)
+    class_metrics.write_class_metrics(tmp_path, metrics)
     page = evaluation_report.render_evaluation(config, made)
     assert page.count("<figure") == 1 and "<b>1</b> 50%<br>is 0" in page
     assert "0, predicted as 1: 1" in page
 
 
-def test_every_dataset_is_told_in_a_line():
+def test_summary_of_every_dataset_is_one_line():
     line = dataset_summary.describe_data(
         input_pipeline.make_data(make_config(), TASK)
     )

@@ -530,12 +530,12 @@ def test_image_of_another_size_fails_when_it_is_read(tmp_path, split):
     _, made = make_data(dataset, "fail")
     batches = made.train(0) if split == "train" else made.evaluation()
     message = (
-        r"is not as annotated: it has (24x32|16x12) pixels, and its annotation "
-        rf"says 32x24.*In {tmp_path}/{split}/\d\d\.(jpg|png): .*"
+        r"does not match its annotation: it has (24x32|16x12) pixels "
+        rf"instead of 32x24.*In {tmp_path}/{split}/\d\d\.(jpg|png)\. .*"
         "--on_bad_image=skip"
     )
     with pytest.raises(RecipeError, match=message) as caught:
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(batches)
     assert any(str(path) in str(caught.value) for path in paths)
 
@@ -559,7 +559,7 @@ def test_skipped_images_of_another_size_have_zero_weight(
     left_out = [row for row in rows if not row[2]]
     assert len(left_out) == len(WRONG)
     assert not any(image.numpy().any() for image, *_ in left_out)
-    assert sorted(made.bad_images.found()) == sorted(map(str, paths))
+    assert sorted(made.bad_images.names()) == sorted(map(str, paths))
     assert len(caplog.records) == len(WRONG)
     turned = [r for r in caplog.records if "EXIF" in r.getMessage()]
     assert len(turned) == 2
@@ -574,7 +574,7 @@ def test_exif_is_ignored_if_the_stored_size_is_annotated(tmp_path):
     for path in paths:
         write_image(path, HEIGHT, WIDTH, exif=make_exif_orientation_6())
     _, made = make_data(dataset, "fail")
-    with made.bad_images.named():
+    with made.bad_images.explain_errors():
         weights = [weights for *_, weights in made.train(0)]
     assert np.concatenate(weights).sum() == NUM_IMAGES
 

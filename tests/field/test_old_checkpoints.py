@@ -1,4 +1,4 @@
-"""Checkpoints of runs whose group normalization had the former default."""
+"""Checkpoints from before the default group count changed."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def trainer():
 
 
 @pytest.mark.parametrize(("version", "groups"), [("0.1.0", 4), (None, 16)])
-def test_groups_of_a_checkpoint(version, groups):
+def test_checkpoint_keeps_its_group_count(version, groups):
     model = trainer()
     state = TrainingState(model)
     state.write(state.read(), version)

@@ -1,4 +1,4 @@
-"""EXIF orientation of a user's own images, as Pillow applies it."""
+"""The EXIF orientation of images is applied as by Pillow."""
 
 import io
 
@@ -39,12 +39,12 @@ def encode(kind, orientation=None, **options):
 
 
 def upright(content):
-    """As Pillow shows it."""
+    """Returns the pixels as rotated by Pillow."""
     image = PIL.Image.open(io.BytesIO(content))
     return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def shown(content):
+def decode_upright(content):
     pixels = image_files.decode(content, 3)
     return image_files.rotate_upright(
         pixels, image_files.read_orientation(content)
@@ -55,13 +55,13 @@ def shown(content):
 # https://github.com/HumanSignal/label-studio/issues/6608
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", [None, *range(1, 9)])
-def test_images_are_turned_as_pillow_turns_them(kind, orientation):
+def test_rotated_images_equal_pillow(kind, orientation):
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encode(kind, orientation, **options)
     expected = upright(content)
-    actual = shown(content)
+    actual = decode_upright(content)
     assert actual.shape == expected.shape
-    # Two decoders of JPEG round in their own way.
+    # JPEG decoders round differently.
     np.testing.assert_allclose(
         actual.astype(int), expected, atol=4 if kind == "JPEG" else 0
     )
@@ -69,10 +69,10 @@ def test_images_are_turned_as_pillow_turns_them(kind, orientation):
 
 @pytest.mark.parametrize("profile", [0, 20_000])
 @pytest.mark.parametrize("order", [b"II", b"MM"])
-def test_the_tag_is_found_wherever_it_stands(order, profile):
+def test_orientation_tag_is_found_at_any_position(order, profile):
     kind = "<" if order == b"II" else ">"
     endian = "little" if order == b"II" else "big"
-    # The directory is not where it mostly is, and the tag not the first.
+    # The directory has an unusual offset, and the tag is not the first.
     entries = [(0x0100, 3, 1, 32), (TAG, 3, 1, 6), (0x0132, 3, 1, 1)]
     directory = len(entries).to_bytes(2, endian)
     for tag, form, count, value in entries:
@@ -88,7 +88,7 @@ def test_the_tag_is_found_wherever_it_stands(order, profile):
     assert int(image_files.read_orientation(content)) == 6
 
 
-def test_nonsense_is_upright():
+def test_invalid_exif_does_not_rotate_the_image():
     whole = encode("JPEG", 6)
     begin = whole.index(b"Exif")
     generator = np.random.default_rng(0)
@@ -105,17 +105,17 @@ def test_nonsense_is_upright():
 
 
 @pytest.mark.parametrize("augmentation", ["inception", "crop_flip"])
-def test_folders_are_read_upright(tmp_path, augmentation):
-    """Turned files are the same examples as files that need no turning."""
+def test_rotated_files_give_the_same_examples(tmp_path, augmentation):
+    """Rotated files give the same examples as upright files."""
     made = {}
-    for name in ("turned", "upright"):
+    for name in ("rotated", "upright"):
         for split in ("train", "val"):
             folder = tmp_path / name / split / "a"
             folder.mkdir(parents=True)
             for orientation in range(1, 9):
                 content = encode("PNG", orientation)
                 path = folder / f"{orientation}.png"
-                if name == "turned":
+                if name == "rotated":
                     path.write_bytes(content)
                 else:
                     PIL.Image.fromarray(upright(content)).save(path)
@@ -136,7 +136,7 @@ def test_folders_are_read_upright(tmp_path, augmentation):
         np.testing.assert_array_equal(batches[0][0], batches[1][0])
 
 
-def test_turned_jpegs_leave_the_fast_path(tmp_path):
+def test_rotated_jpegs_are_decoded_completely(tmp_path):
     for split in ("train", "val"):
         (tmp_path / split / "a").mkdir(parents=True)
         for orientation in range(1, 9):

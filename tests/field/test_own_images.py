@@ -1,4 +1,4 @@
-"""A folder of one's own images, from the command line to predictions."""
+"""Users train on their own images and predict others."""
 
 import csv
 import json
@@ -28,22 +28,22 @@ CLASSES = ("cat", "chien <été>")
 SIZE = 32
 
 
-def command(*arguments, kind=Config):
-    """What the program does with a command line, in this process."""
+def run_command(*arguments, kind=Config):
+    """Runs the program with a command line in this process."""
     task = small_runs.TASK if kind is Config else small_detector.TASK
     runner.run(parse_flags(kind, *arguments), task)
 
 
-def picture(label, i):
+def make_image(label, i):
     color = ((200, 60, 40), (40, 80, 200))[label]
     noise = np.random.default_rng((label, i)).normal(0, 30, (40, 60, 3))
     return PIL.Image.fromarray(np.clip(color + noise, 0, 255).astype(np.uint8))
 
 
-def fill(folder, label):
-    """Twelve images of the kinds that users have."""
+def write_images(folder, label):
+    """Writes twelve image files of different formats."""
     folder.mkdir(parents=True)
-    images = [picture(label, i) for i in range(12)]
+    images = [make_image(label, i) for i in range(12)]
     turned = PIL.Image.Exif()
     turned[0x0112] = 6
     images[0].save(folder / "0.jpg", exif=turned, quality=95)
@@ -54,7 +54,7 @@ def fill(folder, label):
     alpha.save(folder / "alpha.png")
     images[4].convert("CMYK").save(folder / "cmyk.jpg")
     images[5].save(
-        folder / "moves.gif", save_all=True, append_images=[picture(0, 99)]
+        folder / "moves.gif", save_all=True, append_images=[make_image(0, 99)]
     )
     images[6].save(folder / "new.webp", lossless=True)
     alpha.save(folder / "alpha.webp", lossless=True)
@@ -67,23 +67,23 @@ def fill(folder, label):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """The folder, the workdir of its run, and what was printed."""
+    """Trains on a folder and exports; returns the folder of both."""
     root = tmp_path_factory.mktemp("own")
     for split in ("train", "validation"):
         for label, name in enumerate(CLASSES):
-            fill(root / "set" / split / name, label)
+            write_images(root / "set" / split / name, label)
     cat = root / "set" / "train" / "cat"
     (cat / "notes.txt").write_text("a note")
     (cat / "gone.jpg").symlink_to("nowhere.jpg")
     (cat / "empty.jpg").write_bytes(b"")
-    # Listed as a file, and cannot be read, by root neither.
+    # Even root cannot read this file.
     (cat / "secret.jpg").symlink_to("/proc/self/mem")
-    command(
+    run_command(
         f"--dataset=folder:{root / 'set'}",
         "--model=resnet2_cifar",
         f"--image_size={SIZE}",
         "--global_batch_size=8",
-        # Fills up the last batch.
+        # The last batch is padded.
         "--eval_batch_size=10",
         "--virtual_replicas=2",
         "--train_epochs=4",
@@ -92,13 +92,13 @@ def own(tmp_path_factory):
         "--on_bad_image=skip",
         f"--workdir={root / 'run'}",
     )
-    command(f"--workdir={root / 'run'}", "--mode=export")
+    run_command(f"--workdir={root / 'run'}", "--mode=export")
     return root
 
 
 def predict(root, images, *arguments):
     run = root / "run"
-    command(
+    run_command(
         f"--workdir={run}", "--mode=predict", f"--images={images}", *arguments
     )
     with (run / "predict.csv").open(newline="", encoding="utf-8") as file:
@@ -107,8 +107,8 @@ def predict(root, images, *arguments):
     return rows, json.loads(text)
 
 
-def independent(model, path):
-    """Probabilities by Keras and Pillow."""
+def compute_probabilities(model, path):
+    """Computes probabilities with Keras and Pillow."""
     with PIL.Image.open(path) as image:
         image = PIL.ImageOps.exif_transpose(image).convert("RGB")
     pixels = np.asarray(image)
@@ -122,8 +122,8 @@ def independent(model, path):
     return exponents / exponents.sum()
 
 
-def test_what_was_found_is_one_line(own, capfd):
-    command(f"--workdir={own / 'run'}", "--mode=eval")
+def test_dataset_summary_is_one_line(own, capfd):
+    run_command(f"--workdir={own / 'run'}", "--mode=eval")
     devices, first, *_ = capfd.readouterr().out.splitlines()
     assert devices.startswith("devices: 1 CPU as 2 replicas")
     assert first == (
@@ -132,13 +132,13 @@ def test_what_was_found_is_one_line(own, capfd):
     )
 
 
-def test_unreadable_files_are_left_out_or_named(own):
+def test_unreadable_files_are_skipped_or_reported(own):
     summary = json.loads((own / "run" / "summary.json").read_text())
     left_out = [os.path.basename(name) for name in summary["bad_images"]]
     assert sorted(left_out) == ["empty.jpg", "secret.jpg"]
     assert summary["last"]["eval/examples"] == 24
     with pytest.raises(RecipeError) as caught:
-        command(
+        run_command(
             f"--dataset=folder:{own / 'set'}",
             "--model=resnet2_cifar",
             "--image_size=8",
@@ -151,7 +151,7 @@ def test_unreadable_files_are_left_out_or_named(own):
     assert "it is empty. In" in message or "cannot be read: " in message
 
 
-def test_class_names_go_with_what_is_written(own):
+def test_class_names_are_stored_with_model_and_export(own):
     run = own / "run"
     summary = json.loads((run / "summary.json").read_text())
     exported = run / "export" / "saved_model" / "export.json"
@@ -164,10 +164,10 @@ def test_class_names_go_with_what_is_written(own):
     assert metadata["keras_version"] == keras.__version__
 
 
-def test_predictions_are_those_of_the_saved_model(own):
+def test_predictions_equal_the_saved_model(own):
     images = own / "set" / "train"
     rows, content = predict(own, images, "--eval_batch_size=10")
-    # In the order in which folders are listed.
+    # In the order of listed folders.
     assert len(rows) == len(content["predictions"]) == 24
     assert rows[11]["image"] == "cat/below/comma, and\nline.png"
     left_out = {each["image"]: each["reason"] for each in content["left_out"]}
@@ -176,16 +176,18 @@ def test_predictions_are_those_of_the_saved_model(own):
     model = keras.saving.load_model(own / "run" / "model.keras")
     for row, entry in zip(rows, content["predictions"], strict=True):
         assert row == {key: str(value) for key, value in entry.items()}
-        expected = independent(model, images / entry["image"])
+        expected = compute_probabilities(model, images / entry["image"])
         assert entry["label"] == CLASSES[expected.argmax()], entry
-        # Two decoders of JPEG round in their own way.
+        # JPEG decoders round differently.
         is_exact = not entry["image"].lower().endswith(("jpg", "jpeg"))
         tolerance = 1e-5 if is_exact else 0.02
         assert entry["score"] == pytest.approx(expected.max(), abs=tolerance)
 
 
-def test_the_evaluation_by_class_is_that_of_the_predictions(own):
-    command(f"--workdir={own / 'run'}", "--mode=eval", "--eval_batch_size=10")
+def test_class_metrics_agree_with_predictions(own):
+    run_command(
+        f"--workdir={own / 'run'}", "--mode=eval", "--eval_batch_size=10"
+    )
     counted = json.loads((own / "run" / "evaluation.json").read_text())
     _, content = predict(own, own / "set" / "validation")
     confusion = np.zeros((2, 2), int)
@@ -217,7 +219,7 @@ def test_the_evaluation_by_class_is_that_of_the_predictions(own):
     assert shown.count("<figure") == min(len(wrong), 12)
 
 
-def test_a_workdir_alone_predicts_a_single_image(own, capsys):
+def test_workdir_without_dataset_predicts_a_single_image(own, capsys):
     image = own / "set" / "validation" / "cat" / "gray.png"
     copied = own / "an image"
     copied.write_bytes(image.read_bytes())
@@ -243,24 +245,24 @@ def test_a_workdir_alone_predicts_a_single_image(own, capsys):
         ([], "--images=FOLDER_OR_FILE"),
     ],
 )
-def test_wrong_paths_are_refused(
+def test_invalid_paths_raise_an_error(
     own, tmp_path, monkeypatch, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError) as caught:
-        command(f"--workdir={own / 'run'}", "--mode=predict", *arguments)
+        run_command(f"--workdir={own / 'run'}", "--mode=predict", *arguments)
     assert (message or "--images=. holds no image (.bmp,") in str(caught.value)
     with pytest.raises(RecipeError, match="there is no run in nowhere"):
-        command("--workdir=nowhere", "--mode=predict", "--images=.")
+        run_command("--workdir=nowhere", "--mode=predict", "--images=.")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_detector_predicts_boxes_in_pixels(tmp_path):
+def test_detector_predicts_boxes_in_pixels(tmp_path):
     dataset = small_detector.folder(tmp_path / "set", num_train=8, num_eval=5)
     tiny = {**small_detector.TINY, "dataset": dataset, "norm": "frn"}
     tiny |= {"init_model": small_detector.classifier(tmp_path / "start.keras")}
     tiny |= {"workdir": str(tmp_path / "run"), "score_threshold": 0.001}
-    command(*small_detector.arguments(**tiny), kind=DetectionConfig)
+    run_command(*small_detector.arguments(**tiny), kind=DetectionConfig)
     found = json.loads((tmp_path / "run" / "predictions.json").read_text())
     (tmp_path / "start.keras").unlink()
     images = tmp_path / "set" / "val2017"
@@ -272,7 +274,7 @@ def test_a_detector_predicts_boxes_in_pixels(tmp_path):
     with PIL.Image.open(first) as image:
         image.save(images / "sub" / "turned.png", exif=turned)
     (tmp_path / "set").rename(tmp_path / "moved")
-    command(
+    run_command(
         f"--workdir={tmp_path / 'run'}",
         "--mode=predict",
         f"--images={tmp_path / 'moved' / 'val2017'}",

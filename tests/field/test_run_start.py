@@ -210,7 +210,7 @@ def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
     with pytest.raises(RecipeError) as caught:
         pretrained.read_model(str(tmp_path / "code.keras"), None, "float32")
     assert "unsafe" not in str(caught.value)
-    assert "holds Python code" in str(caught.value)
+    assert "contains Python code" in str(caught.value)
 
 
 # Files that are damaged

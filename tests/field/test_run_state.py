@@ -55,12 +55,12 @@ def test_each_run_has_its_own_bad_images(tmp_path):
     # Their batches are made at the same time, in threads of TensorFlow.
     for _ in zip(first.train(0), second.train(0), good.train(0), strict=True):
         pass
-    assert first.bad_images.found() == names
-    assert sorted(second.bad_images.found()) == sorted(others)
-    assert good.bad_images.found() == []
+    assert first.bad_images.names() == names
+    assert sorted(second.bad_images.names()) == sorted(others)
+    assert good.bad_images.names() == []
     # And what is made anew has come upon nothing.
     again, _ = make(tmp_path / "again", bad=(1,))
-    assert again.bad_images.found() == []
+    assert again.bad_images.names() == []
 
 
 def test_the_error_of_a_run_is_not_that_of_another(tmp_path):
@@ -69,14 +69,14 @@ def test_the_error_of_a_run_is_not_that_of_another(tmp_path):
     with pytest.raises(tf.errors.OpError):
         list(bad.train(0))
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with good.bad_images.named():
+        with good.bad_images.explain_errors():
             tf.io.decode_image(b"")
     with pytest.raises(RecipeError, match=name):
-        with bad.bad_images.named():
+        with bad.bad_images.explain_errors():
             list(bad.train(0))
     # An image noted before is no reason for another error.
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with bad.bad_images.named():
+        with bad.bad_images.explain_errors():
             tf.io.decode_image(b"")
 
 

@@ -75,3 +75,9 @@ def test_frozen_function_has_no_variables():
     assert function.variables and not frozen.variables
     (result,) = frozen(tf.constant([5.0, 7.0]))
     np.testing.assert_array_equal(result, [10.0, 21.0])
+
+
+def test_onnx_optimizers_exist():
+    pytest.importorskip("tf2onnx")
+    optimizers = tf_internals.get_onnx_optimizers()
+    assert "optimize_transpose" in optimizers

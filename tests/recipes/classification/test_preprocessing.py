@@ -7,6 +7,7 @@ from recipes.classification import datasets
 from recipes.classification import preprocessing
 from recipes.classification import random_augment
 from recipes.data import input_pipeline
+from recipes.errors import RecipeError
 from tests import tfds_archives
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
@@ -27,15 +28,15 @@ FURTHER = {
 }
 
 
-def preparation(
+def make_preprocessing(
     kind, size=24, which=preprocessing.training_preprocessing, channels=3
 ):
     config = make_config(augmentation=kind, image_size=size)
     return which(config, datasets.Source(4, channels, None, None, kind))
 
 
-def picture(height=48, width=48, channels=3):
-    """Smooth colors and some noise, uint8."""
+def make_image(height=48, width=48, channels=3):
+    """Returns smooth colors with noise, uint8."""
     generator = np.random.default_rng(0)
     slope = np.linspace(40, 200, height * width * channels)
     noise = generator.normal(0, 10, slope.shape)
@@ -46,9 +47,9 @@ def picture(height=48, width=48, channels=3):
 @pytest.mark.parametrize("encode", [None, tf.io.encode_jpeg, tf.io.encode_png])
 @pytest.mark.parametrize("kind", ["inception", "crop_flip", "crop", "none"])
 def test_augmentation_is_a_function_of_its_seed(kind, encode):
-    image = picture(40, 56)
+    image = make_image(40, 56)
     image = tf.constant(image) if encode is None else encode(image)
-    prepare = tf.function(preparation(kind).__call__)
+    prepare = tf.function(make_preprocessing(kind).__call__)
 
     def once(*seed):
         return prepare(image, tf.constant(seed, tf.int64)).numpy()
@@ -61,21 +62,21 @@ def test_augmentation_is_a_function_of_its_seed(kind, encode):
     assert (max(changes) > 0.05) == (kind != "none")
 
 
-def test_a_jpeg_is_cropped_as_it_is_after_decoding():
+def test_jpeg_crop_equals_crop_after_decoding():
     image = tf.constant(tfds_archives.jpeg(1, 0, 64, 80))
-    crop = preparation("inception")
+    crop = make_preprocessing("inception")
     seed = tf.constant([3, 4], tf.int64)
     cropped, whole = crop.crop_jpeg(image, seed), crop.crop(image, seed)
     assert cropped.shape == whole.shape
-    # At the very border libjpeg has no neighbor to blend colors with.
+    # At the border, libjpeg has no neighbors to interpolate colors from.
     inside = (slice(1, -1), slice(1, -1))
     np.testing.assert_array_equal(cropped[inside], whole[inside])
 
 
-def test_evaluation_takes_the_center():
+def test_evaluation_crops_the_center():
     image = np.zeros((64, 128, 3), np.uint8)
     image[4:60, 36:92] = 255
-    center = preparation(
+    center = make_preprocessing(
         "inception", 32, preprocessing.evaluation_preprocessing
     )
     output = center(tf.constant(image), tf.zeros(2, tf.int64))
@@ -87,7 +88,7 @@ def test_evaluation_takes_the_center():
     [("digits", kind) for kind in FURTHER if kind != "rand_augment"]
     + [("fake", "rand_augment")],
 )
-def test_training_goes_on_with_the_same_batches(dataset, kind):
+def test_augmented_training_resumes_with_the_same_batches(dataset, kind):
     config = make_config(
         dataset=dataset,
         image_size=8,
@@ -96,11 +97,11 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
         global_batch_size=64,
         **FURTHER[kind],
     )
-    made = input_pipeline.make_data(config, TASK)
-    everything = list(made.train(20).as_numpy_iterator())
-    later = list(made.train(24).as_numpy_iterator())
+    data = input_pipeline.make_data(config, TASK)
+    everything = list(data.train(20).as_numpy_iterator())
+    later = list(data.train(24).as_numpy_iterator())
     context = tf.distribute.InputContext(1, 0, 2)
-    halves = list(made.train(24, context).as_numpy_iterator())
+    halves = list(data.train(24, context).as_numpy_iterator())
     for column in range(3):
         np.testing.assert_array_equal(everything[4][column], later[0][column])
         np.testing.assert_array_equal(
@@ -114,20 +115,20 @@ def test_training_goes_on_with_the_same_batches(dataset, kind):
     assert np.abs(everything[0][0]).max() <= 1.0
 
 
-def drawn(make_image, count=40):
-    """What comes out for the seeds (0, 0), (0, 1), ..."""
+def draw(make_image, count=40):
+    """Returns the outputs for the seeds (0, 0), (0, 1), ..."""
     run = tf.function(make_image, autograph=False)
     return [run(tf.constant([0, i], tf.int64)).numpy() for i in range(count)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_rand_augment_changes_more_the_stronger_it_is(channels):
-    image = tf.constant(picture(24, 24, channels), tf.float32)
+def test_rand_augment_strength_increases_the_change(channels):
+    image = tf.constant(make_image(24, 24, channels), tf.float32)
     changes = []
     for strength in (1e-3, 3.0, 10.0):
         config = make_config(rand_augment=strength)
         layer = random_augment.make_random_augment(config, channels)
-        outputs = drawn(lambda seed, layer=layer: layer(image, seed))
+        outputs = draw(lambda seed, layer=layer: layer(image, seed))
         assert all(output.shape == image.shape for output in outputs)
         assert min(output.min() for output in outputs) >= 0
         assert max(output.max() for output in outputs) <= 255.001
@@ -138,28 +139,51 @@ def test_rand_augment_changes_more_the_stronger_it_is(channels):
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_color_jitter_has_the_strength_it_is_given(channels, policy):
+def test_color_jitter_strength(channels, policy):
     keras.config.set_dtype_policy(policy)
-    image = tf.constant(picture(16, 16, channels), tf.float32)
+    image = tf.constant(make_image(16, 16, channels), tf.float32)
     for strength, low, high in ((1e-4, 0.0, 0.5), (0.5, 5.0, 60.0)):
         layer = random_augment.make_random_augment(
             make_config(color_jitter=strength), channels
         )
-        outputs = drawn(lambda seed, layer=layer: layer(image, seed), 20)
+        outputs = draw(lambda seed, layer=layer: layer(image, seed), 20)
         change = np.mean([np.abs(output - image).mean() for output in outputs])
         assert low <= change <= high
         assert np.ptp(outputs) <= 255
 
 
-def test_random_erasing_leaves_most_of_the_image():
-    image = tf.constant(picture(32, 32), tf.float32)
+def test_random_erasing_erases_at_most_the_maximum():
+    image = tf.constant(make_image(32, 32), tf.float32)
     layer = random_augment.make_random_augment(
         make_config(random_erasing=0.25), 3
     )
-    shares = [
+    fractions = [
         np.mean((output != image.numpy()).any(-1))
-        for output in drawn(lambda seed: layer(image, seed), 60)
+        for output in draw(lambda seed: layer(image, seed), 60)
     ]
-    # A side may cover one more pixel than it is long.
-    assert max(shares) <= (0.25**0.5 + 1 / 32) ** 2
-    assert 0.2 < np.mean(np.array(shares) > 0) < 0.8
+    # Rounding may add one pixel to each side.
+    assert max(fractions) <= (0.25**0.5 + 1 / 32) ** 2
+    assert 0.2 < np.mean(np.array(fractions) > 0) < 0.8
+
+
+def test_every_augmentation_is_a_choice_of_the_flag():
+    for name in ("auto", *preprocessing.AUGMENTATIONS):
+        assert make_config(augmentation=name).augmentation == name
+    with pytest.raises(RecipeError, match="unknown --augmentation 'flip'"):
+        make_config(augmentation="flip")
+
+
+def test_strengths_are_applied_in_order():
+    image = tf.constant(make_image(16, 16), tf.float32)
+    seed = tf.constant([0, 1], tf.int64)
+    config = make_config(color_jitter=0.5, random_erasing=0.3)
+    both = random_augment.make_random_augment(config, 3)(image, seed)
+    steps = [
+        random_augment.make_random_augment(make_config(**flags), 3)
+        for flags in ({"color_jitter": 0.5}, {"random_erasing": 0.3})
+    ]
+    jittered = steps[0](image, seed)
+    assert np.abs(jittered - image).max() > 1
+    erased = (both.numpy() != jittered.numpy()).any(-1)
+    assert erased.mean() <= (0.3**0.5 + 1 / 16) ** 2
+    assert random_augment.make_random_augment(make_config(), 3) is None

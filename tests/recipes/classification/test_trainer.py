@@ -1,4 +1,4 @@
-"""The step under several replicas against one device, and what it counts."""
+"""Training and evaluation of classifiers on one and several replicas."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ from tests.recipes.small_runs import make_config
 
 
 def train(num_replicas, num_steps=3, **flags):
-    """The `Steps` of a run, after some, and the losses of these."""
+    """Trains and returns the `Steps` and the metrics of each step."""
     config = make_config(
         **{
             "global_batch_size": 32,
@@ -60,7 +60,7 @@ def test_replicas_equal_one_device(norm, num_replicas):
     assert values["loss"] == pytest.approx(single["loss"], rel=1e-5)
 
 
-def test_a_batch_that_is_filled_up_counts_by_its_images():
+def test_padded_batch_is_averaged_over_its_images():
     # The last batch of the epoch, the 23rd, has 29 images on one replica of
     # two, and none on the other.
     flags = {
@@ -98,7 +98,7 @@ def test_evaluation_is_the_mean_over_all_examples():
     )
 
 
-def test_equal_logits_are_not_a_hit_for_every_label():
+def test_equal_logits_are_not_correct_for_every_label():
     steps, _ = train(1, num_steps=1)
     logits = steps.trainer.model.get_layer("logits")
     logits.set_weights([np.zeros(w.shape) for w in logits.weights])
@@ -107,7 +107,7 @@ def test_equal_logits_are_not_a_hit_for_every_label():
 
 @pytest.mark.parametrize("norm", ["frn", "rbn"])
 @pytest.mark.parametrize("norm_weight_decay", [False, True])
-def test_weight_decay_leaves_norms_out_unless_asked(norm, norm_weight_decay):
+def test_weight_decay_excludes_norms_by_default(norm, norm_weight_decay):
     config = make_config(
         norm=norm,
         weight_decay=1.0,
@@ -142,7 +142,7 @@ def test_half_precision_trains(precision, norm):
         assert np.isfinite(weight.numpy()).all()
 
 
-def test_soft_labels_are_what_each_class_counts_for():
+def test_soft_labels_are_class_probabilities():
     steps, _ = train(1, num_steps=1, label_smoothing=0.1)
     logits = np.array([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]], "float32")
     labels = np.array([[0.6, 0.4, 0.0], [0.3, 0.3, 0.4]], "float32")

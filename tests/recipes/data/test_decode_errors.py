@@ -19,8 +19,8 @@ from tests.recipes.small_runs import make_config
 GOOD = tfds_archives.jpeg(0, 0, 40, 48)
 
 
-def pillow(kind, mode, **options):
-    """An image file by another library than TensorFlow."""
+def encode_with_pillow(kind, mode, **options):
+    """Encodes an image file with another library than TensorFlow."""
     buffer = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3), np.uint8)
     image = PIL.Image.fromarray(noise).convert(mode)
@@ -28,42 +28,42 @@ def pillow(kind, mode, **options):
     return buffer.getvalue()
 
 
-def animation():
+def make_animation():
     frames = [PIL.Image.new("RGB", (48, 40), c) for c in ("red", "blue")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
-def png_of_16_bits():
+def make_16_bit_png():
     noise = np.random.default_rng(0).integers(0, 2**16, (40, 48, 3), np.uint16)
     return tf.io.encode_png(noise).numpy()
 
 
-# What is in the file, and what is said of it.
+# Content of a file, and the reported reason.
 BAD = {
     "empty": (b"", "it is empty"),
     "text": (b"<html>404 not found</html>", "Unknown image file format"),
     "cut_off": (GOOD[: len(GOOD) // 2], "Invalid JPEG data"),
     "header_alone": (GOOD[:20], "Invalid JPEG data"),
     "magic_alone": (GOOD[:3], "Invalid JPEG data"),
-    "png_cut_off": (png_of_16_bits()[:200], "Invalid PNG data, size 200"),
-    "gif_cut_off": (animation()[:15], "Invalid GIF data"),
+    "png_cut_off": (make_16_bit_png()[:200], "Invalid PNG data, size 200"),
+    "gif_cut_off": (make_animation()[:15], "Invalid GIF data"),
 }
 ODD = {
-    "gif": animation(),
-    "png_of_16_bits": png_of_16_bits(),
-    "cmyk": pillow("JPEG", "CMYK"),
-    "gray": pillow("JPEG", "L"),
-    "gray_png": pillow("PNG", "LA"),
-    "palette_png": pillow("PNG", "P"),
-    "progressive": pillow("JPEG", "RGB", progressive=True),
-    "bmp": pillow("BMP", "RGB"),
+    "gif": make_animation(),
+    "png_of_16_bits": make_16_bit_png(),
+    "cmyk": encode_with_pillow("JPEG", "CMYK"),
+    "gray": encode_with_pillow("JPEG", "L"),
+    "gray_png": encode_with_pillow("PNG", "LA"),
+    "palette_png": encode_with_pillow("PNG", "P"),
+    "progressive": encode_with_pillow("JPEG", "RGB", progressive=True),
+    "bmp": encode_with_pillow("BMP", "RGB"),
 }
 
 
-def make(root, content, on_bad_image, split="train", **flags):
-    """The data of a folder in which one file has the content."""
+def make_data(root, content, on_bad_image, split="train", **flags):
+    """Opens a folder in which one file has the given content."""
     if not root.exists():
         tfds_archives.folder(root, num_train=4, num_eval=4)
     path = root / split / "label2" / "1.jpg"
@@ -79,26 +79,26 @@ def make(root, content, on_bad_image, split="train", **flags):
     return path, config, input_pipeline.make_data(config, TASK)
 
 
-def rows(batches):
+def join_batches(batches):
     columns = zip(*batches.as_numpy_iterator(), strict=True)
     return [np.concatenate(column) for column in columns]
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_image_is_named_with_the_reason(tmp_path, kind):
+def test_bad_image_is_reported_with_name_and_reason(tmp_path, kind):
     content, reason = BAD[kind]
-    path, _, made = make(tmp_path / "set", content, "fail")
+    path, _, made = make_data(tmp_path / "set", content, "fail")
     message = (
         f"folder:{tmp_path}/set cannot be decoded: {reason}[^{{}}[]*. In {path}"
-        ": remove it or put it right, or go on without it: --on_bad_image=skip"
+        ". Remove or fix it, or skip such images with --on_bad_image=skip"
     )
     with pytest.raises(RecipeError, match=message):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.train(0))
 
 
-def test_a_dry_run_names_a_bad_image(tmp_path):
-    path, config, _ = make(tmp_path / "set", BAD["cut_off"][0], "fail")
+def test_dry_run_reports_a_bad_image(tmp_path):
+    path, config, _ = make_data(tmp_path / "set", BAD["cut_off"][0], "fail")
     config = dataclasses.replace(
         config, dry_run=True, workdir=str(tmp_path / "run")
     )
@@ -107,18 +107,20 @@ def test_a_dry_run_names_a_bad_image(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["empty", "cut_off", "png_cut_off"])
-def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
+def test_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     warnings = []
     monkeypatch.setattr(
         logging, "warning", lambda *parts: warnings.append(parts)
     )
-    _, _, made = make(tmp_path / "set", GOOD, "skip")
-    images, labels, weights = rows(made.train(0))
-    assert weights.all() and not made.bad_images.found()
-    path, _, made = make(tmp_path / "set", BAD[kind][0], "skip")
-    skipped_images, skipped_labels, skipped_weights = rows(made.train(0))
+    _, _, made = make_data(tmp_path / "set", GOOD, "skip")
+    images, labels, weights = join_batches(made.train(0))
+    assert weights.all() and not made.bad_images.names()
+    path, _, made = make_data(tmp_path / "set", BAD[kind][0], "skip")
+    skipped_images, skipped_labels, skipped_weights = join_batches(
+        made.train(0)
+    )
 
-    # Twice in two epochs; every other row is what it was.
+    # The image comes twice in two epochs; all other examples are unchanged.
     (bad,) = np.nonzero(skipped_weights == 0)
     assert len(bad) == 2
     assert set(labels[bad]) == {2}
@@ -127,29 +129,29 @@ def test_a_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     np.testing.assert_array_equal(
         np.delete(skipped_images, bad, 0), np.delete(images, bad, 0)
     )
-    assert made.bad_images.found() == [str(path)]
+    assert made.bad_images.names() == [str(path)]
     assert len(warnings) == 1
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_odd_images_are_read(tmp_path, kind):
-    _, _, made = make(tmp_path / "set", ODD[kind], "fail")
-    images, _, weights = rows(made.train(0))
+def test_unusual_image_files_are_decoded(tmp_path, kind):
+    _, _, made = make_data(tmp_path / "set", ODD[kind], "fail")
+    images, _, weights = join_batches(made.train(0))
     assert weights.all()
     assert np.isfinite(images).all()
 
 
-def test_evaluation_skips_too(tmp_path):
-    path, _, made = make(tmp_path / "set", b"", "skip", "validation")
-    assert rows(made.evaluation())[2].sum() == made.num_eval - 1
-    assert made.bad_images.found() == [str(path)]
-    _, _, made = make(tmp_path / "set", b"", "fail", "validation")
+def test_evaluation_skips_bad_images(tmp_path):
+    path, _, made = make_data(tmp_path / "set", b"", "skip", "validation")
+    assert join_batches(made.evaluation())[2].sum() == made.num_eval - 1
+    assert made.bad_images.names() == [str(path)]
+    _, _, made = make_data(tmp_path / "set", b"", "fail", "validation")
     with pytest.raises(RecipeError, match=f"it is empty. In {path}"):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.evaluation())
 
 
-def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
+def test_bad_tfds_example_is_reported_with_its_record(tmp_path):
     images = tfds_sets.jpegs(8)
     images[4] = b"no image"
     folder = tfds_sets.write(tmp_path, images, num_eval=2)
@@ -166,11 +168,11 @@ def test_a_bad_example_of_tfds_is_named_by_its_record(tmp_path):
     )
     made = input_pipeline.make_data(config, TASK)
     with pytest.raises(RecipeError, match=name):
-        with made.bad_images.named():
+        with made.bad_images.explain_errors():
             list(made.train(0))
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_tensorflow_errors_are_not_changed():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        with BadImages("digits", "fail").named():
+        with BadImages("digits", "fail").explain_errors():
             tf.io.decode_image(b"")

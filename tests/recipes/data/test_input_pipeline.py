@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
 from recipes.classification import datasets
 from recipes.data import input_pipeline
@@ -16,7 +17,7 @@ from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 
 PREPARED = {"image_size": 16, "global_batch_size": 8, "train_steps": 6}
-SETS = {
+DATASETS = {
     "digits": {"train_steps": 48},
     "fake": {"train_steps": 66, "image_size": 8},
     "folder": PREPARED,
@@ -24,9 +25,9 @@ SETS = {
 }
 
 
-def config_of(name, root, **flags):
-    """A config of a small set of each kind, of more than two epochs."""
-    settings = {"dataset": name, **SETS[name], **flags}
+def make_dataset_config(name, root, **flags):
+    """Returns a config with more than two epochs of a small dataset."""
+    settings = {"dataset": name, **DATASETS[name], **flags}
     if name == "folder":
         settings["dataset"] = f"folder:{root}"
         if not (root / "train").exists():
@@ -38,7 +39,7 @@ def config_of(name, root, **flags):
     return make_config(**settings)
 
 
-def listed(dataset):
+def to_list(dataset):
     return list(dataset.as_numpy_iterator())
 
 
@@ -48,10 +49,10 @@ def assert_same(batches, expected):
             np.testing.assert_array_equal(column, other_column)
 
 
-def joined(make, num_workers, num_replicas):
-    """Global batches put together from those of all replicas."""
-    shares = [
-        listed(
+def join_replicas(make, num_workers, num_replicas):
+    """Joins the batches of all replicas to global batches."""
+    batches = [
+        to_list(
             make(tf.distribute.InputContext(num_workers, worker, num_replicas))
         )
         for worker in range(num_workers)
@@ -61,21 +62,21 @@ def joined(make, num_workers, num_replicas):
         [
             np.concatenate(columns)
             for columns in zip(
-                *(b for s in shares for b in s[i : i + each]), strict=True
+                *(b for s in batches for b in s[i : i + each]), strict=True
             )
         ]
-        for i in range(0, len(shares[0]), each)
+        for i in range(0, len(batches[0]), each)
     ]
 
 
-def test_digits_are_real_and_split_once():
+def test_digits_are_split_without_overlap():
     source = datasets.open_source(make_config())
     splits = source.train, source.evaluation
     assert [split.num_examples for split in splits] == [1437, 360]
     trained, seen = (
         {
             image.tobytes()
-            for image, _ in listed(
+            for image, _ in to_list(
                 tf.data.Dataset.range(split.num_examples).map(split.read)
             )
         }
@@ -85,7 +86,7 @@ def test_digits_are_real_and_split_once():
     assert not seen & trained
 
 
-def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
+def test_each_epoch_is_a_different_permutation():
     order = [
         [
             int(input_pipeline.shuffled_index(i, 100, seed, epoch))
@@ -98,14 +99,14 @@ def test_an_epoch_holds_every_example_once_in_an_order_of_its_own():
     assert order[0] != order[2] != order[3] != order[0]
 
 
-def test_every_row_is_the_example_that_the_shuffle_puts_there():
+def test_batches_follow_the_permutation():
     config = make_config(augmentation="none", train_steps=24)
     read = datasets.open_source(config).train.read
     for step in (0, 21, 23):
         images, labels, weights = next(
             iter(input_pipeline.make_data(config, TASK).train(step))
         )
-        # 1437 images are 22 steps of 64.
+        # 1437 images are 22 batches of 64.
         epoch, first = divmod(step, 22)
         for row in range(0, 64, 9):
             index = tf.random.experimental.index_shuffle(
@@ -118,17 +119,17 @@ def test_every_row_is_the_example_that_the_shuffle_puts_there():
         assert weights.numpy().all()
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_training_goes_on_from_any_step(tmp_path, name):
-    config = config_of(name, tmp_path)
-    everything = listed(input_pipeline.make_data(config, TASK).train(0))
+@pytest.mark.parametrize("name", DATASETS)
+def test_training_resumes_from_any_step(tmp_path, name):
+    config = make_dataset_config(name, tmp_path)
+    everything = to_list(input_pipeline.make_data(config, TASK).train(0))
     assert len(everything) == config.train_steps
     first = everything[0]
     assert [column.dtype for column in first] == ["float32", "int64", "float32"]
     assert first[2].all()
     for step in (1, config.train_steps - 1):
         assert_same(
-            listed(input_pipeline.make_data(config, TASK).train(step)),
+            to_list(input_pipeline.make_data(config, TASK).train(step)),
             everything[step:],
         )
     epoch = input_pipeline.make_data(config, TASK).steps_per_epoch
@@ -145,19 +146,23 @@ def test_training_goes_on_from_any_step(tmp_path, name):
         ("tfds", (2, 4)),
     ],
 )
-def test_replicas_see_the_rows_of_the_global_batch(tmp_path, name, workers):
+def test_replicas_read_the_examples_of_the_global_batch(
+    tmp_path, name, workers
+):
     made = input_pipeline.make_data(
-        config_of(name, tmp_path, drop_remainder=False), TASK
+        make_dataset_config(name, tmp_path, drop_remainder=False), TASK
     )
     start = made.num_steps - 3
     assert_same(
-        joined(lambda context: made.train(start, context), *workers),
-        listed(made.train(start)),
+        join_replicas(lambda context: made.train(start, context), *workers),
+        to_list(made.train(start)),
     )
-    assert_same(joined(made.evaluation, *workers), listed(made.evaluation()))
+    assert_same(
+        join_replicas(made.evaluation, *workers), to_list(made.evaluation())
+    )
 
 
-def test_a_strategy_hands_out_the_rows_of_the_global_batch():
+def test_strategy_distributes_the_global_batch():
     made = input_pipeline.make_data(make_config(train_steps=4), TASK)
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice()
@@ -172,10 +177,10 @@ def test_a_strategy_hands_out_the_rows_of_the_global_batch():
         ]
         for batch in distributed
     ]
-    assert_same(batches, listed(made.train(2)))
+    assert_same(batches, to_list(made.train(2)))
 
 
-def test_what_does_not_fill_a_batch_is_left_out_or_filled_up():
+def test_last_batch_is_dropped_or_padded():
     dropped = input_pipeline.make_data(
         make_config(train_epochs=2, train_steps=None), TASK
     )
@@ -185,7 +190,7 @@ def test_what_does_not_fill_a_batch_is_left_out_or_filled_up():
         TASK,
     )
     assert (filled.steps_per_epoch, filled.num_steps) == (23, 46)
-    batches = listed(filled.train(0))
+    batches = to_list(filled.train(0))
     images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
     epoch = 23 * 64
     assert weights[:epoch].sum() == weights[epoch:].sum() == 1437
@@ -196,7 +201,7 @@ def test_what_does_not_fill_a_batch_is_left_out_or_filled_up():
     np.testing.assert_array_equal(counts, np.bincount(expected))
 
 
-def test_a_set_smaller_than_a_batch_is_filled_up():
+def test_dataset_smaller_than_a_batch_is_padded():
     config = make_config(
         global_batch_size=1500, drop_remainder=False, train_steps=2
     )
@@ -206,7 +211,7 @@ def test_a_set_smaller_than_a_batch_is_filled_up():
 
 def test_evaluation_counts_every_example_once():
     made = input_pipeline.make_data(make_config(global_batch_size=64), TASK)
-    batches = listed(made.evaluation())
+    batches = to_list(made.evaluation())
     assert len(batches) == made.num_eval_batches == 6
     images, labels, weights = map(np.concatenate, zip(*batches, strict=True))
     assert images.shape == (6 * 64, 8, 8, 1)
@@ -219,7 +224,7 @@ def test_evaluation_counts_every_example_once():
     assert np.abs(images).max() <= 1.0
 
 
-def test_the_rate_of_the_input_is_measured():
+def test_input_rate_is_measured():
     assert (
         input_pipeline.measure_rate(
             input_pipeline.make_data(make_config(), TASK), seconds=0.1
@@ -228,7 +233,7 @@ def test_the_rate_of_the_input_is_measured():
     )
 
 
-def test_a_folder_of_jpeg_and_png_files(tmp_path):
+def test_folder_of_jpeg_and_png_files(tmp_path):
     tfds_archives.folder(tmp_path, num_train=5, num_eval=3)
     config = make_config(
         dataset=f"folder:{tmp_path}", global_batch_size=8, image_size=16
@@ -245,36 +250,36 @@ def test_a_folder_of_jpeg_and_png_files(tmp_path):
     ("flags", "message"),
     [
         ({"dataset": "digit"}, "unknown dataset 'digit'. Did you mean digits"),
-        ({"dataset": "folder:nowhere"}, "no such folder"),
+        ({"dataset": "folder:nowhere"}, "the folder does not exist"),
         (
             {"global_batch_size": 1500},
             "has 1437 training images, fewer than one batch",
         ),
     ],
 )
-def test_bad_data_is_named(flags, message):
+def test_invalid_dataset_raises_an_error(flags, message):
     with pytest.raises(RecipeError, match=message):
         input_pipeline.make_data(make_config(**flags), TASK)
 
 
-def test_a_folder_without_splits_is_named(tmp_path):
+def test_folder_without_splits_raises_an_error(tmp_path):
     (tmp_path / "cats").mkdir()
-    with pytest.raises(RecipeError, match="It holds: cats"):
+    with pytest.raises(RecipeError, match="It has: cats"):
         input_pipeline.make_data(
             make_config(dataset=f"folder:{tmp_path}"), TASK
         )
 
 
-def test_a_label_that_training_lacks_is_named(tmp_path):
+def test_label_without_training_images_raises_an_error(tmp_path):
     tfds_archives.folder(tmp_path, num_train=1, num_eval=1)
     (tmp_path / "validation" / "dogs").mkdir()
-    with pytest.raises(RecipeError, match="does not: dogs"):
+    with pytest.raises(RecipeError, match="does not have: dogs"):
         input_pipeline.make_data(
             make_config(dataset=f"folder:{tmp_path}"), TASK
         )
 
 
-def test_missing_imagenet_archives_are_named_with_their_place(tmp_path):
+def test_error_names_missing_imagenet_archives_and_their_folder(tmp_path):
     config = make_config(dataset="imagenet2012", data_dir=str(tmp_path))
     place = f"{tmp_path}/downloads/manual: ILSVRC2012_img_train.tar"
     with pytest.raises(RecipeError, match=place):
@@ -303,3 +308,19 @@ def test_evaluation_iterators_end_without_delay():
     for _ in range(5):
         steps.evaluate()
     assert time.perf_counter() - start < 20
+
+
+def test_every_dataset_of_the_program_is_in_the_help():
+    for name, dataset in datasets.DATASETS.items():
+        text = f"{name} ({dataset.description})"
+        assert text in flags.FLAGS["dataset"].help
+
+
+def test_new_dataset_is_opened_by_name(monkeypatch):
+    source = datasets.open_source(make_config())
+    monkeypatch.setitem(
+        datasets.DATASETS,
+        "circles",
+        datasets.Dataset(lambda config: source, "circles for a test"),
+    )
+    assert datasets.open_source(make_config(dataset="circles")) is source

@@ -15,7 +15,7 @@ from tests.recipes.small_runs import make_config
 
 
 def write_files(folder, counts, seed=0):
-    """Files of records of unequal lengths."""
+    """Writes files with records of different lengths."""
     generator = np.random.default_rng(seed)
     files = []
     for i, count in enumerate(counts):
@@ -26,29 +26,31 @@ def write_files(folder, counts, seed=0):
     return files
 
 
-def read_all(index):
+def read_records(index):
     rows = tf.data.Dataset.range(len(index)).map(index.read)
     return list(rows.as_numpy_iterator())
 
 
-def test_records_are_those_that_tensorflow_reads_in_order(tmp_path):
+def test_records_equal_tensorflow_reading_in_order(tmp_path):
     files = write_files(tmp_path, (5, 0, 7, 1))
     index = tfrecord_index.load_index(
         files, (5, 0, 7, 1), tmp_path / "index.npz"
     )
     expected = tf.data.TFRecordDataset([str(file) for file in files])
-    assert read_all(index) == list(expected.as_numpy_iterator())
+    assert read_records(index) == list(expected.as_numpy_iterator())
     assert index.place(0) == (str(files[0]), 0)
     assert index.place(5) == (str(files[2]), 0)
     assert index.place(12) == (str(files[3]), 0)
 
 
-def test_the_index_is_built_once(tmp_path, monkeypatch):
+def test_index_is_built_once(tmp_path, monkeypatch):
     files = write_files(tmp_path, (5, 7))
     cache = tmp_path / "index.npz"
-    first = read_all(tfrecord_index.load_index(files, (5, 7), cache))
+    first = read_records(tfrecord_index.load_index(files, (5, 7), cache))
     monkeypatch.setattr(tfrecord_index, "read_offsets", None)
-    assert read_all(tfrecord_index.load_index(files, (5, 7), cache)) == first
+    assert (
+        read_records(tfrecord_index.load_index(files, (5, 7), cache)) == first
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "index.npz",
         "part0",
@@ -57,63 +59,63 @@ def test_the_index_is_built_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("counts", [(5, 7), (6, 6)])
-def test_an_index_of_other_files_is_not_taken(tmp_path, counts):
+def test_index_of_other_files_is_not_used(tmp_path, counts):
     cache = tmp_path / "index.npz"
     tfrecord_index.load_index(write_files(tmp_path, (5, 7)), (5, 7), cache)
     files = write_files(tmp_path, counts, seed=1)
     index = tfrecord_index.load_index(files, counts, cache)
     expected = tf.data.TFRecordDataset([str(file) for file in files])
-    assert read_all(index) == list(expected.as_numpy_iterator())
+    assert read_records(index) == list(expected.as_numpy_iterator())
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04cut"])
-def test_a_damaged_index_is_built_anew(tmp_path, content):
+def test_damaged_index_is_rebuilt(tmp_path, content):
     files = write_files(tmp_path, (5,))
     (tmp_path / "index.npz").write_bytes(content)
     index = tfrecord_index.load_index(files, (5,), tmp_path / "index.npz")
-    assert len(read_all(index)) == 5
+    assert len(read_records(index)) == 5
 
 
-def test_a_folder_that_cannot_be_written_to_is_no_hindrance(tmp_path):
+def test_index_works_without_a_writable_folder(tmp_path):
     files = write_files(tmp_path, (5,))
     index = tfrecord_index.load_index(
         files, (5,), tmp_path / "nowhere" / "index.npz"
     )
-    assert len(read_all(index)) == 5
+    assert len(read_records(index)) == 5
 
 
 @pytest.mark.parametrize("cut", [1, 3, 12, 17])
-def test_a_file_that_was_cut_off_is_named(tmp_path, cut):
+def test_truncated_file_raises_an_error(tmp_path, cut):
     (file,) = write_files(tmp_path, (5,))
     os.truncate(file, file.stat().st_size - cut)
     with pytest.raises(RecipeError, match=f"{file} is damaged: record"):
         tfrecord_index.load_index([file], (5,), tmp_path / "index.npz")
 
 
-def test_a_file_of_another_length_than_described_is_named(tmp_path):
+def test_unexpected_number_of_records_raises_an_error(tmp_path):
     files = write_files(tmp_path, (5,))
-    with pytest.raises(RecipeError, match="holds 5 records .* says 6"):
+    with pytest.raises(RecipeError, match="has 5 records, but .* says 6"):
         tfrecord_index.load_index(files, (6,), tmp_path / "index.npz")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_missing_file_raises_an_error(tmp_path):
     with pytest.raises(RecipeError, match="gone cannot be read: No such file"):
         tfrecord_index.load_index(
             [tmp_path / "gone"], (1,), tmp_path / "index.npz"
         )
 
 
-def test_damaged_data_is_noticed(tmp_path):
+def test_damaged_record_raises_an_error(tmp_path):
     (file,) = write_files(tmp_path, (3,))
     content = bytearray(file.read_bytes())
     content[-6] ^= 1
     file.write_bytes(bytes(content))
     index = tfrecord_index.load_index([file], (3,), tmp_path / "index.npz")
     with pytest.raises(tf.errors.DataLossError):
-        read_all(index)
+        read_records(index)
 
 
-def test_a_set_of_tfds_gives_its_examples_by_number(tmp_path):
+def test_tfds_examples_are_read_by_index(tmp_path):
     images = tfds_sets.jpegs(11)
     folder = tfds_sets.write(tmp_path, images, num_eval=4)
     config = make_config(dataset=tfds_sets.NAME, data_dir=str(tmp_path))
@@ -129,7 +131,7 @@ def test_a_set_of_tfds_gives_its_examples_by_number(tmp_path):
     assert int(evaluation.read(tf.constant(3, tf.int64))[1]) == 10
 
 
-def test_a_set_in_another_format_is_refused(tmp_path):
+def test_other_tfds_file_format_raises_an_error(tmp_path):
     images = tfds_sets.jpegs(3)
     info = tfds_sets.write(tmp_path, images, num_eval=1) / "dataset_info.json"
     info.write_text(info.read_text().replace("tfrecord", "array_record"))
@@ -139,7 +141,7 @@ def test_a_set_in_another_format_is_refused(tmp_path):
 
 
 @pytest.mark.long
-def test_a_set_of_imagenet_s_length_goes_on_within_a_minute(tmp_path):
+def test_dataset_of_imagenet_size_resumes_within_a_minute(tmp_path):
     num_files, num_records = 64, 20_000
     folder = tmp_path / tfds_sets.NAME / "1.0.0"
     folder.mkdir(parents=True)

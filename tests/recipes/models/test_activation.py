@@ -1,4 +1,4 @@
-"""--activation, from the flag to the network."""
+"""The flag --activation."""
 
 import collections
 
@@ -14,8 +14,8 @@ from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import run
 
 
-def built(**flags):
-    """How many layers of each kind the network of a run has."""
+def count_layers(**flags):
+    """Counts the layers of a network by class."""
     config = make_config(num_replicas=1, **flags)
     trainer = runner.build_trainer(
         config,
@@ -39,13 +39,13 @@ def built(**flags):
         ({"norm": "rbn", "activation": "relu"}, False),
     ],
 )
-def test_the_network_has_the_activation_of_the_flag(flags, thresholds):
-    counts = built(**flags)
+def test_network_uses_the_activation_flag(flags, thresholds):
+    counts = count_layers(**flags)
     assert (counts["TLU"] > 0) == thresholds
     assert (counts["ReLU"] > 0) == (not thresholds)
 
 
-def test_the_model_that_is_left_has_it(tmp_path):
+def test_saved_model_uses_the_activation_flag(tmp_path):
     run(tmp_path, norm="bn", activation="tlu", train_steps=1, mode="train")
     model = keras.saving.load_model(tmp_path / "model.keras")
     kinds = {type(layer).__name__ for layer in model.layers}
@@ -53,13 +53,13 @@ def test_the_model_that_is_left_has_it(tmp_path):
 
 
 @pytest.mark.parametrize("activation", ["relu", "tlu"])
-def test_a_model_out_of_a_file_keeps_its_own(activation):
+def test_activation_flag_conflicts_with_init_model(activation):
     with pytest.raises(RecipeError, match="keeps its own") as caught:
         make_config(init_model="m.keras", activation=activation)
     assert f"activation={activation}" in str(caught.value)
     make_config(init_model="m.keras", activation="auto")
 
 
-def test_another_activation_is_refused():
+def test_unknown_activation_raises_an_error():
     with pytest.raises(RecipeError, match="unknown --activation 'gelu'"):
         make_config(activation="gelu")

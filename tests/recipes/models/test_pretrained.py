@@ -15,7 +15,7 @@ from tests.recipes.small_runs import run
 SHAPE = (8, 8, 1)
 
 
-def classifier(*ends, shape=SHAPE, dtype=None):
+def make_classifier(*ends, shape=SHAPE, dtype=None):
     x = keras.Input(shape)
     y = layers.Conv2D(4, 3, name="conv", dtype=dtype)(x)
     y = layers.BatchNormalization(name="bn", dtype=dtype)(y)
@@ -27,11 +27,13 @@ def classifier(*ends, shape=SHAPE, dtype=None):
     return model
 
 
-def pooled(*ends):
-    return classifier(layers.GlobalAveragePooling2D(), *ends)
+def make_pooled_classifier(*ends):
+    return make_classifier(layers.GlobalAveragePooling2D(), *ends)
 
 
-def load(tmp_path, model, norm=None, num_classes=10, precision="float32"):
+def save_and_load(
+    tmp_path, model, norm=None, num_classes=10, precision="float32"
+):
     path = tmp_path / "model.keras"
     model.save(path)
     if norm is not None:
@@ -39,7 +41,7 @@ def load(tmp_path, model, norm=None, num_classes=10, precision="float32"):
     return pretrained.load_classifier(path, norm, SHAPE, num_classes, precision)
 
 
-def draw():
+def draw_images():
     return np.random.default_rng(0).normal(size=(3, *SHAPE)).astype("float32")
 
 
@@ -53,12 +55,12 @@ def draw():
     ],
 )
 @pytest.mark.parametrize("norm", [None, "sync_bn", "rbn"])
-def test_a_head_of_the_same_size_keeps_its_function(ends, norm, tmp_path):
-    model = pooled(*ends())
-    network, notes = load(tmp_path, model, norm)
+def test_head_of_the_same_size_is_kept(ends, norm, tmp_path):
+    model = make_pooled_classifier(*ends())
+    network, notes = save_and_load(tmp_path, model, norm)
     assert "keeps its head of 10 logits" in notes[-1]
-    logits = small_models.call(network, draw(), training=False)[0]
-    expected = small_models.call(model, draw(), training=False)[0]
+    logits = small_models.call(network, draw_images(), training=False)[0]
+    expected = small_models.call(model, draw_images(), training=False)[0]
     if np.allclose(expected.sum(-1), 1.0):
         logits = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
@@ -72,10 +74,10 @@ def test_a_head_of_the_same_size_keeps_its_function(ends, norm, tmp_path):
         lambda: [],
     ],
 )
-def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
-    model = classifier(*ends())
-    network, notes = load(tmp_path, model, "frn")
-    assert "gets a fresh head of 10 logits" in notes[-1]
+def test_other_heads_are_replaced(ends, tmp_path):
+    model = make_classifier(*ends())
+    network, notes = save_and_load(tmp_path, model, "frn")
+    assert "gets a newly initialized head of 10 logits" in notes[-1]
     assert "1 to FRN. 1 TLU created" in notes[0]
     assert network.output_shape == (None, 10)
     np.testing.assert_array_equal(
@@ -83,7 +85,7 @@ def test_any_other_end_gets_a_fresh_head(ends, tmp_path):
     )
 
 
-def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
+def test_training_starts_from_a_converted_model_on_two_replicas(tmp_path):
     before, _ = run(
         tmp_path / "bn", model="resnet8_cifar", norm="bn", train_steps=60
     )
@@ -97,7 +99,7 @@ def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
         train_steps=1,
     )
     assert rbn["num_replicas"] == 2
-    # The function is that of the trained model: only its moments move.
+    # The model gives the same outputs; only its moving moments change.
     assert rbn["last"]["eval/loss"] == pytest.approx(
         before["last"]["eval/loss"], rel=0.2
     )
@@ -120,9 +122,9 @@ def test_a_run_goes_on_from_a_trained_model_under_two_replicas(tmp_path):
     assert "model with frn on digits" in page
 
 
-def test_a_run_that_gave_the_file_a_fresh_head_can_be_evaluated(tmp_path):
+def test_run_with_a_replaced_head_can_be_evaluated(tmp_path):
     ends = layers.GlobalAveragePooling2D(), layers.Dense(7, name="head")
-    classifier(*ends).save(tmp_path / "seven.keras")
+    make_classifier(*ends).save(tmp_path / "seven.keras")
     flags = {"init_model": str(tmp_path / "seven.keras"), "train_steps": 2}
     trained, _ = run(tmp_path / "run", **flags)
     for checkpoint in ("last", "best"):
@@ -132,7 +134,7 @@ def test_a_run_that_gave_the_file_a_fresh_head_can_be_evaluated(tmp_path):
         assert found["eval/loss"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_default_workdir_names_the_file_and_the_norm():
+def test_default_workdir_contains_file_and_norm():
     config = make_config(init_model="a/net.keras", convert_to="frn")
     assert config.folder.name == "digits-net-frn"
     assert make_config(init_model="net.h5").folder.name == "digits-net"
@@ -148,25 +150,25 @@ def test_the_default_workdir_names_the_file_and_the_norm():
         ({"init_model": "M", "precision": "mixed_bfloat16"}, "in float32"),
         ({"init_model": "NONE", "convert_to": "frn"}, "no batch norm"),
         ({"init_model": "FROZEN"}, "every weight is frozen"),
-        ({"init_model": "TWO"}, "one output, and has 1 and 2"),
+        ({"init_model": "TWO"}, "one output, but has 1 and 2"),
         (
             {"init_model": "M", "convert_to": "gn", "norm_kwargs": {"eps": 1}},
             "'eps': 1",
         ),
     ],
 )
-def test_what_cannot_be_started_from_is_named(flags, message, tmp_path):
+def test_invalid_init_model_raises_a_one_line_error(flags, message, tmp_path):
     def frozen():
-        model = pooled(layers.Reshape((4,)))
+        model = make_pooled_classifier(layers.Reshape((4,)))
         model.trainable = False
         return model
 
     def two():
-        model = pooled(layers.Dense(10))
+        model = make_pooled_classifier(layers.Dense(10))
         return keras.Model(model.input, [model.output, model.output])
 
     makers = {
-        "M": lambda: pooled(layers.Dense(10)),
+        "M": lambda: make_pooled_classifier(layers.Dense(10)),
         "NONE": lambda: keras.Sequential(
             [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10)]
         ),
@@ -178,7 +180,7 @@ def test_what_cannot_be_started_from_is_named(flags, message, tmp_path):
         makers[name]().save(tmp_path / f"{name}.keras")
         flags = {**flags, "init_model": str(tmp_path / f"{name}.keras")}
     if name == "FROZEN":
-        # As many features as classes: there is no fresh head to train.
+        # There are as many features as classes, so no new head is trained.
         with pytest.raises(RecipeError, match=message):
             pretrained.load_classifier(
                 flags["init_model"], None, SHAPE, 4, "float32"
