@@ -168,7 +168,7 @@ def time_loop(options):
 
 def run_bare(steps, step, num_steps):
     """Measures seconds per step of direct calls of the compiled step."""
-    batches = steps.batches(0)
+    batches = steps.training_batches(0)
     for _ in range(LOG_EVERY_STEPS):
         loss = step(next(batches))
     float(loss)

@@ -130,7 +130,7 @@ def underscored(tree):
     """Yields `(name, line)` of private attributes that a module uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            if re.fullmatch(r"_(?!getframe)[a-z]\w*", node.attr):
+            if re.fullmatch(r"_(?!getframe|exit\b)[a-z]\w*", node.attr):
                 yield node.attr, node.lineno
 
 

@@ -106,6 +106,60 @@ def _multiple_after(step, period):
     return (step // period + 1) * period
 
 
+def read_earlier_length(config, data, stored):
+    """Returns the number of steps that the run was to have before, if another.
+
+    Args:
+        config: The config of the run.
+        data: Its `Data`.
+        stored: Dict of the settings stored in the workdir; may be empty.
+
+    Raises:
+        RecipeError: if the warmup of the longer run would differ.
+    """
+    lengths = {
+        name: stored.get(name, getattr(config, name))
+        for name in ("train_steps", "train_epochs")
+    }
+    if not stored or all(
+        value == getattr(config, name) for name, value in lengths.items()
+    ):
+        return None
+    earlier = stored.get("train_steps")
+    if earlier is None:
+        earlier = max(round(lengths["train_epochs"] * data.steps_per_epoch), 1)
+    warmup = round(config.warmup_epochs * data.steps_per_epoch)
+    if earlier < min(warmup, data.num_steps):
+        raise RecipeError(
+            f"the run in {config.folder} was trained for {earlier} steps, "
+            f"which cut its warmup of {warmup} steps short: a longer run has "
+            "other learning rates."
+            f"{run_dir.advise_to_start_from_model(config.folder)}"
+        )
+    return earlier
+
+
+def drop_final_entries(metrics_log, config, data, last_step):
+    """Drops entries of the earlier last step that a longer run does not have.
+
+    These are its metrics and its evaluation, if they were not due anyway.
+    """
+    schedule = make_step_schedule(
+        dataclasses.replace(config, mode="train_and_eval"), data
+    )
+    if schedule.is_last(last_step):
+        return
+
+    def is_unwanted(entry):
+        if entry["step"] != last_step:
+            return False
+        if "train/loss" in entry:
+            return not schedule.logs_after(last_step)
+        return not schedule.evaluates_after(last_step)
+
+    metrics_log.drop(is_unwanted)
+
+
 class TrainingLoop:
     """Trains from one step to the last.
 

@@ -33,7 +33,8 @@ from recipes.training.checkpoints import CheckpointManager
 from recipes.training.checkpoints import TrainingState
 from recipes.training.compiled_steps import CompiledSteps
 from recipes.training.loop import TrainingLoop
-from recipes.training.loop import make_step_schedule
+from recipes.training.loop import drop_final_entries
+from recipes.training.loop import read_earlier_length
 from recipes.training.signals import Preemption
 
 
@@ -161,7 +162,7 @@ def train(session):
     """
     config, data, trainer = session.config, session.data, session.trainer
     stored = run_dir.stored_settings(config.folder, type(config))
-    earlier_length = _earlier_length(config, data, stored)
+    earlier_length = read_earlier_length(config, data, stored)
     state = TrainingState(trainer)
     manager = CheckpointManager(config.folder, config.keep)
     checkpoint = None
@@ -171,7 +172,7 @@ def train(session):
     step, seconds = metadata["step"], metadata["seconds"]
     metrics_log = session.metrics_log(step)
     if earlier_length is not None:
-        _drop_final_entries(metrics_log, config, data, earlier_length)
+        drop_final_entries(metrics_log, config, data, earlier_length)
 
     def on_start():
         run_dir.write_config(config)
@@ -345,60 +346,6 @@ def _restore(checkpoint, state, session):
         with session.strategy.scope():
             state.write(arrays, metadata.get("keras_norm"))
     return metadata
-
-
-def _earlier_length(config, data, stored):
-    """Returns the number of steps that the run was to have before, if another.
-
-    Args:
-        config: The config of the run.
-        data: Its `Data`.
-        stored: Dict of the settings stored in the workdir; may be empty.
-
-    Raises:
-        RecipeError: if the warmup of the longer run would differ.
-    """
-    lengths = {
-        name: stored.get(name, getattr(config, name))
-        for name in ("train_steps", "train_epochs")
-    }
-    if not stored or all(
-        value == getattr(config, name) for name, value in lengths.items()
-    ):
-        return None
-    earlier = stored.get("train_steps")
-    if earlier is None:
-        earlier = max(round(lengths["train_epochs"] * data.steps_per_epoch), 1)
-    warmup = round(config.warmup_epochs * data.steps_per_epoch)
-    if earlier < min(warmup, data.num_steps):
-        raise RecipeError(
-            f"the run in {config.folder} was trained for {earlier} steps, "
-            f"which cut its warmup of {warmup} steps short: a longer run has "
-            "other learning rates."
-            f"{run_dir.advise_to_start_from_model(config.folder)}"
-        )
-    return earlier
-
-
-def _drop_final_entries(metrics_log, config, data, last_step):
-    """Drops entries of the earlier last step that a longer run does not have.
-
-    These are its metrics and its evaluation, if they were not due anyway.
-    """
-    schedule = make_step_schedule(
-        dataclasses.replace(config, mode="train_and_eval"), data
-    )
-    if schedule.is_last(last_step):
-        return
-
-    def is_unwanted(entry):
-        if entry["step"] != last_step:
-            return False
-        if "train/loss" in entry:
-            return not schedule.logs_after(last_step)
-        return not schedule.evaluates_after(last_step)
-
-    metrics_log.drop(is_unwanted)
 
 
 def _bad_images(data, metrics_log, first_step):

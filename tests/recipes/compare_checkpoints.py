@@ -1,4 +1,4 @@
-"""What two runs left, to be compared bit for bit."""
+"""Compares the checkpoints of two runs bit for bit."""
 
 import time
 

@@ -60,7 +60,7 @@ def test_device_datasets_have_no_autotuner(monkeypatch, num_replicas):
     trainer = runner.build_trainer(config, TASK, data, replicas)
     monkeypatch.setattr(compiled_steps, "without_autotune", recorded)
     steps = CompiledSteps(trainer, data, replicas)
-    next(steps.batches(0))
+    next(steps.training_batches(0))
     assert len(datasets) == num_replicas
     for dataset in datasets:
         assert dataset.options().autotune.enabled is False

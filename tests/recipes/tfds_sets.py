@@ -48,7 +48,7 @@ def write(data_dir, images, num_eval, num_files=3, shape=ANY_SHAPE):
 
 
 def describe(folder, shard_lengths, shape=ANY_SHAPE):
-    """What TFDS keeps of a set beside its files."""
+    """Writes the metadata that TFDS keeps for a dataset."""
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=shape),

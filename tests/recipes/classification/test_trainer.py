@@ -27,7 +27,7 @@ def train(num_replicas, num_steps=3, **flags):
     made = input_pipeline.make_data(config, TASK)
     trainer = runner.build_trainer(config, TASK, made, replicas)
     steps = CompiledSteps(trainer, made, replicas)
-    batches = steps.batches(0)
+    batches = steps.training_batches(0)
     rows = [steps.train(batches, 1)[0] for _ in range(num_steps)]
     return steps, [{k: float(v) for k, v in row.items()} for row in rows]
 

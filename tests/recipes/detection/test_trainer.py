@@ -50,7 +50,7 @@ def made(dataset, classifiers, num_replicas=1, norm="frn", **flags):
 
 
 def trained(steps, num_steps=3):
-    batches = steps.batches(0)
+    batches = steps.training_batches(0)
     rows = [steps.train(batches, 1)[0] for _ in range(num_steps)]
     return [{k: float(v) for k, v in row.items()} for row in rows]
 

@@ -1,4 +1,4 @@
-"""What a run does beside training: dry runs, evaluation, profiles, freezing."""
+"""Tests of dry runs, evaluation, profiles and freezing."""
 
 import dataclasses
 import json

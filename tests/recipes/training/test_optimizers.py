@@ -44,7 +44,7 @@ def make(model, name, **flags):
 
 
 def numpy_update(name, weight, gradient):
-    """What the first step takes from a weight, decay apart."""
+    """Returns the update of a weight in the first step, without decay."""
     square = np.square(gradient)
     if name == "sgd":
         return RATE * gradient
