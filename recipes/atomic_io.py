@@ -5,18 +5,21 @@ import os
 import pathlib
 import shutil
 import tempfile
+import uuid
 
 
 @contextlib.contextmanager
-def atomic_file(path):
+def atomic_file(path, concurrent=False):
     """Yields a temporary path that is renamed to `path` on success.
 
     On failure, a file that existed before stays, and nothing else.
 
     Args:
         path: Path of the file, which is replaced.
+        concurrent: Whether other processes may write the file at the same time.
     """
-    partial = path.with_name(f"partial-{path.name}")
+    unique = f"{uuid.uuid4().hex}-" if concurrent else ""
+    partial = path.with_name(f"partial-{unique}{path.name}")
     try:
         yield partial
         os.replace(partial, path)

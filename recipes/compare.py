@@ -53,9 +53,11 @@ def run(paths, out):
     from recipes.experiments import aggregate
     from recipes.experiments import compare_report
     from recipes.experiments.programs import CONFIG_CLASSES
-    from recipes.run_dir import runs
+    from recipes.run_dir import recorded_run
 
-    found, faults = runs.load_all(runs.find(paths), CONFIG_CLASSES)
+    found, faults = recorded_run.load_runs(
+        recorded_run.find_workdirs(paths), CONFIG_CLASSES
+    )
     program = aggregate.get_program(found)
     folder = pathlib.Path(out).expanduser()
     figure, page, table, notes = compare_report.write_comparison(

@@ -1,4 +1,4 @@
-"""What the package promises as a whole."""
+"""Tests of the package as a whole: dependencies, sizes, docstrings."""
 
 import ast
 import doctest

@@ -12,7 +12,6 @@ import concurrent.futures
 import os
 import pathlib
 import struct
-import tempfile
 import time
 import zipfile
 
@@ -20,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from recipes import atomic_io
 from recipes.errors import RecipeError
 
 # A record consists of its length (8 bytes), the checksum of the length (4), the
@@ -187,10 +187,10 @@ def _load_offsets(cache, sizes, counts):
 def _write_offsets(cache, **arrays):
     """Writes the cache atomically, if its folder is writable."""
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=cache.parent, prefix=cache.name, suffix=".tmp", delete=False
-        ) as file:
+        with (
+            atomic_io.atomic_file(cache, concurrent=True) as partial,
+            partial.open("wb") as file,
+        ):
             np.savez(file, **arrays)
-        os.replace(file.name, cache)
     except OSError as error:
         logging.info("the index of %s was not saved: %s", cache.parent, error)

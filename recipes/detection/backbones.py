@@ -6,6 +6,7 @@ import keras_norm
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from recipes.errors import RecipeError
+from recipes.errors import one_line
 from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import classifiers
@@ -123,7 +124,7 @@ def _resized(name, model, image_shape):
         weights.copy_weights(model, new)
     except Exception as error:
         # Keras and each layer raise different errors.
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise RecipeError(
             f"{name} cannot be rebuilt for images of {tuple(image_shape)}: "
             f"{message}"

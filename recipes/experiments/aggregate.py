@@ -90,7 +90,7 @@ def measure(run, program):
 
 def average_last_losses(run):
     """Averages the last tenth of the training losses; None without any."""
-    losses = [row["train/loss"] for row in run.rows if "train/loss" in row]
+    losses = [row["train/loss"] for row in run.entries if "train/loss" in row]
     last = losses[-math.ceil(len(losses) / 10) :]
     last = [loss for loss in last if loss is not None]
     return statistics.fmean(last) if last else None

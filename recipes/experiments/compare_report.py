@@ -135,7 +135,7 @@ def _find_faults(run):
     if bad:
         yield f"{run.folder} skipped {len(bad)} images that it cannot read."
     for key, name in (("train/loss", "training"), ("eval/loss", "test")):
-        if any(key in row for row in run.rows) and run.final(key) is None:
+        if any(key in row for row in run.entries) and run.final(key) is None:
             yield f"The last {name} loss of {run.folder} is not finite."
 
 

@@ -16,6 +16,7 @@ from recipes.config.base import RunConfig
 from recipes.config.setting import PER_COMMAND
 from recipes.config.setting import fields_by_resume_rule
 from recipes.errors import RecipeError
+from recipes.errors import one_line
 from recipes.experiments.programs import Program
 from recipes.run_dir import run_dir
 
@@ -112,7 +113,7 @@ def _parse_flags(part, text, program):
             raise ValueError(f"unexpected argument {rest[0]!r}")
         settings = recipe_flags.given_settings(values, program.config)
     except (flags.Error, ValueError, RecipeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise RecipeError(f"--vary={shlex.quote(text)}: {reason}") from error
     if values[REPLICA_BATCH].value is not None:
         settings[REPLICA_BATCH] = values[REPLICA_BATCH].value

@@ -15,8 +15,8 @@ from recipes.errors import RecipeError
 from recipes.experiments.grid import Cell
 from recipes.experiments.grid import format_argument
 from recipes.run_dir import lock
+from recipes.run_dir import recorded_run
 from recipes.run_dir import run_dir
-from recipes.run_dir import runs
 from recipes.training.signals import DeferredInterrupts
 
 LAUNCHER = pathlib.Path(__file__).with_name("launcher.py")
@@ -63,7 +63,7 @@ class Job:
     def load_run(self):
         """Loads the `Run` if it is finished and long enough, else None."""
         try:
-            run = runs.load(self.folder, [self.cell.program.config])
+            run = recorded_run.load_run(self.folder, [self.cell.program.config])
         except RecipeError:
             return None
         is_short = run_dir.extends_training(

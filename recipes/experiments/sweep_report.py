@@ -129,7 +129,7 @@ def _collect_run(job, run, x):
 
 def count_examples(run):
     """Counts the training examples, repeated ones several times."""
-    step, size = run.rows[-1]["step"], run.config["global_batch_size"]
+    step, size = run.entries[-1]["step"], run.config["global_batch_size"]
     num_train = run.summary.get("num_train")
     if run.config["drop_remainder"] or num_train is None:
         return step * size

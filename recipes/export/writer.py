@@ -1,15 +1,14 @@
 """Writes an exported network and verifies it before it is kept."""
 
-import contextlib
 import json
 import os
-import pathlib
-import shutil
 
 import numpy as np
 
 from keras_norm.conversion import invalid_weights
+from recipes import atomic_io
 from recipes.errors import RecipeError
+from recipes.errors import one_line
 from recipes.export import formats
 from recipes.export.signature import INPUT
 
@@ -42,19 +41,22 @@ def write_export(config, network, metadata, check):
     name = config.export_format
     chosen = formats.get_format(name)
     target = config.folder / "export" / name
-    with _replace_folder(target) as folder:
-        _require_valid_weights(network)
-        path = os.fspath(folder / chosen.file)
-        with formats.without_converter_warnings():
-            checks = _write_and_check(name, chosen, network, path, check)
-        metadata = {
-            **_common_metadata(name, chosen, network),
-            **metadata,
-            **checks,
-            "bytes": _folder_size(folder),
-        }
-        text = json.dumps(metadata, indent=2)
-        (folder / METADATA_FILE).write_text(f"{text}\n")
+    try:
+        with atomic_io.atomic_dir(target) as folder:
+            _require_valid_weights(network)
+            path = os.fspath(folder / chosen.file)
+            with formats.without_converter_warnings():
+                checks = _write_and_check(name, chosen, network, path, check)
+            metadata = {
+                **_common_metadata(name, chosen, network),
+                **metadata,
+                **checks,
+                "bytes": _folder_size(folder),
+            }
+            text = json.dumps(metadata, indent=2)
+            (folder / METADATA_FILE).write_text(f"{text}\n")
+    except OSError as error:
+        raise RecipeError(f"{target} cannot be written: {error}") from error
     return {**metadata, "path": os.fspath(target)}
 
 
@@ -91,7 +93,7 @@ def _write_and_check(name, chosen, network, path, check):
         raise
     except Exception as error:
         # Each converter raises its own exceptions.
-        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
+        message = one_line(error)[:MAX_ERROR_CHARACTERS]
         raise RecipeError(
             f"--export_format={name} does not support {network.name}: "
             f"{type(error).__name__}: {message}"
@@ -120,31 +122,3 @@ def _common_metadata(name, chosen, network):
 
 def _folder_size(folder):
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-
-
-@contextlib.contextmanager
-def _replace_folder(target):
-    """Yields a temporary folder that replaces the target on success."""
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    former = target.with_name(f".{target.name}.former")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if former.exists() and not target.exists():
-            former.rename(target)  # Killed between the two renames below.
-        _remove(unfinished)
-        unfinished.mkdir()
-        yield unfinished
-        _remove(former)
-        if target.exists():
-            target.rename(former)
-        unfinished.rename(target)
-        _remove(former)
-    except OSError as error:
-        raise RecipeError(f"{target} cannot be written: {error}") from error
-    finally:
-        _remove(unfinished)
-
-
-def _remove(folder):
-    if pathlib.Path(folder).exists():
-        shutil.rmtree(folder)

@@ -4,6 +4,7 @@ import contextlib
 
 import keras_norm
 from recipes.errors import RecipeError
+from recipes.errors import one_line
 
 
 def get_norm(config):
@@ -39,7 +40,7 @@ def report_build_errors(what, norm, where=""):
     try:
         yield
     except (TypeError, ValueError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise RecipeError(
             f"{what} cannot be built with --norm={norm.name}{where}: {message}"
         ) from error

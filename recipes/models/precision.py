@@ -6,6 +6,7 @@ from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
+from recipes.errors import one_line
 from recipes.models.rebuild import rebuild_model
 
 HALF_PRECISION_POLICIES = (
@@ -30,7 +31,7 @@ def rebuild_in_float32(model):
     try:
         new = rebuild_model(model, _with_float32_policies)
     except Exception as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise RecipeError(
             f"{model.name} cannot be rebuilt in float32: {message}"
         ) from error

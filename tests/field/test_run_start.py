@@ -25,8 +25,8 @@ from recipes.errors import explain_disk_errors  # noqa: E402
 from recipes.models import pretrained  # noqa: E402
 from recipes.run_dir import metrics_log  # noqa: E402
 from recipes.run_dir import progress  # noqa: E402
+from recipes.run_dir import recorded_run  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
-from recipes.run_dir import runs  # noqa: E402
 from recipes.training import checkpoints  # noqa: E402
 from recipes.training import distribution  # noqa: E402
 from recipes.training import runner  # noqa: E402
@@ -237,7 +237,7 @@ def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
     good = write(tmp_path / "good", curve)
     bad = write(tmp_path / "bad", curve)
     (bad / "config.json").write_text("[]")
-    found, faults = runs.load_all([good, bad], [Config])
+    found, faults = recorded_run.load_runs([good, bad], [Config])
     assert [r.folder for r in found] == [good]
     assert len(faults) == 1 and str(bad / "config.json") in faults[0]
 
@@ -311,7 +311,7 @@ def test_a_longer_run_equals_one_of_that_length(tmp_path):
                 for k, v in row.items()
                 if "second" not in k and "wait" not in k
             }
-            for row in runs.load(tmp_path / name, [Config]).rows
+            for row in recorded_run.load_run(tmp_path / name, [Config]).entries
         ]
         for name in ("one", "two")
     )
@@ -359,7 +359,10 @@ def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     assert "devices: 1 CPU" in output.splitlines()[0]
     code, _, errors = process.finish(*arguments, workdir)
     assert code == 0, errors
-    steps = [row["step"] for row in runs.load(tmp_path / "run", [Config]).rows]
+    steps = [
+        row["step"]
+        for row in recorded_run.load_run(tmp_path / "run", [Config]).entries
+    ]
     assert steps == list(range(1, 401))
 
 

@@ -5,18 +5,15 @@ for evaluation. With a single training photo, evaluation scores stay low: the
 dataset shows that a detector learns, not that it generalizes.
 """
 
-import contextlib
 import json
-import os
 import pathlib
-import shutil
-import tempfile
 import zipfile
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from recipes import atomic_io
 from recipes.data import deepforest_photos
 from recipes.detection.datasets import coco_folder
 from recipes.errors import RecipeError
@@ -89,27 +86,19 @@ def _prepare(root):
         f"downloading {deepforest_photos.PACKAGE}'s photos of trees (21 MB) to "
         f"{root}"
     )
-    with contextlib.ExitStack() as stack:
-        try:
-            root.parent.mkdir(parents=True, exist_ok=True)
-            partial = tempfile.mkdtemp(
-                prefix=f"partial-{FOLDER}-", dir=root.parent
-            )
-            stack.callback(shutil.rmtree, partial, ignore_errors=True)
-            wheel = stack.enter_context(
-                deepforest_photos.open_wheel(root.parent)
-            )
-            archive = stack.enter_context(zipfile.ZipFile(wheel))
-            new = pathlib.Path(partial) / FOLDER
+    try:
+        with (
+            # Another run may write it at the same time.
+            atomic_io.atomic_dir(root, replace=False) as new,
+            deepforest_photos.open_wheel(root.parent) as wheel,
+            zipfile.ZipFile(wheel) as archive,
+        ):
             _write(archive, new)
-            # Another run may have written it meanwhile.
-            if not root.exists():
-                os.rename(new, root)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise RecipeError(
-                f"--dataset=trees cannot be written to {root}: {error}. Set "
-                "another --data_dir."
-            ) from error
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise RecipeError(
+            f"--dataset=trees cannot be written to {root}: {error}. Set "
+            "another --data_dir."
+        ) from error
 
 
 def _write(archive, root):

@@ -4,7 +4,7 @@ import json
 
 from recipes.experiments.programs import CONFIG_CLASSES
 from recipes.experiments.programs import PROGRAMS
-from recipes.run_dir import runs
+from recipes.run_dir import recorded_run
 
 ENDED = {"seconds": 120.0, "parameters": 1000, "num_replicas": 1}
 
@@ -40,7 +40,7 @@ def write(folder, rows=(), summary=None, program="imagenet", **settings):
 def load(folder, *arguments, **settings):
     """Writes a workdir and loads its run."""
     folder = write(folder, *arguments, **settings)
-    return runs.load(folder, CONFIG_CLASSES)
+    return recorded_run.load_run(folder, CONFIG_CLASSES)
 
 
 def curve(*values, key="eval/accuracy"):

@@ -10,7 +10,7 @@ from recipes.errors import RecipeError
 from recipes.experiments import aggregate
 from recipes.experiments.programs import CONFIG_CLASSES
 from recipes.experiments.programs import PROGRAMS
-from recipes.run_dir import runs
+from recipes.run_dir import recorded_run
 from tests.recipes.experiments import fake_runs
 from tests.recipes.experiments.fake_runs import ENDED
 from tests.recipes.experiments.fake_runs import curve
@@ -240,7 +240,7 @@ def test_an_entry_that_a_kill_cut_off_is_left_out(tmp_path):
     workdir = fake_runs.write(tmp_path / "run", curve(0.1, 0.2))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "epoch": 3.0, "eval/accu')
-    run = runs.load(workdir, CONFIG_CLASSES)
+    run = recorded_run.load_run(workdir, CONFIG_CLASSES)
     assert run.series("eval/accuracy") == ([1.0, 2.0], [0.1, 0.2])
 
 
@@ -249,8 +249,8 @@ def test_entries_are_sorted_by_step(tmp_path):
     workdir = fake_runs.write(tmp_path / "run", curve(0.1, 0.2, 0.3))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "epoch": 2.0, "eval/loss": 7.0}\n')
-    run = runs.load(workdir, CONFIG_CLASSES)
-    assert [row["step"] for row in run.rows] == [1, 2, 2, 3]
+    run = recorded_run.load_run(workdir, CONFIG_CLASSES)
+    assert [row["step"] for row in run.entries] == [1, 2, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,8 @@ def test_a_run_is_finished_if_training_ended(tmp_path, summary, is_finished):
 def test_a_run_that_just_started_has_no_metrics(tmp_path):
     workdir = fake_runs.write(tmp_path / "run")
     (workdir / "metrics.jsonl").unlink()
-    run = runs.load(workdir, CONFIG_CLASSES)
-    assert run.rows == [] and run.epoch == 0 and not run.is_finished
+    run = recorded_run.load_run(workdir, CONFIG_CLASSES)
+    assert run.entries == [] and run.epoch == 0 and not run.is_finished
     assert run.num_replicas is None and run.final("eval/loss") is None
     assert run.seconds_per_step is None
 
@@ -283,7 +283,10 @@ def test_a_setting_that_is_newer_than_the_run_has_its_default(tmp_path):
     values = json.loads((workdir / "config.json").read_text())
     del values["random_erasing"]
     (workdir / "config.json").write_text(json.dumps(values))
-    assert runs.load(workdir, CONFIG_CLASSES).config["random_erasing"] == 0
+    assert (
+        recorded_run.load_run(workdir, CONFIG_CLASSES).config["random_erasing"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -292,7 +295,7 @@ def test_the_program_of_an_older_run_is_recognized(tmp_path, program):
     values = json.loads((workdir / "config.json").read_text())
     assert values.pop("program") == program
     (workdir / "config.json").write_text(json.dumps(values))
-    run = runs.load(workdir, CONFIG_CLASSES)
+    run = recorded_run.load_run(workdir, CONFIG_CLASSES)
     assert aggregate.get_program([run]).name == program
 
 
@@ -300,7 +303,7 @@ def test_the_program_of_an_older_run_is_recognized(tmp_path, program):
     ("text", "message"),
     [
         (None, "has no config.json"),
-        ("{", "cannot be read"),
+        ("{", "is not a config: Expecting"),
         ("[]", "not a config of recipes/imagenet.py"),
         ("{}", "not a config of recipes/imagenet.py or recipes/coco"),
         (
@@ -313,21 +316,21 @@ def test_a_folder_without_a_run_is_refused(tmp_path, text, message):
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(RecipeError, match=message) as caught:
-        runs.load(tmp_path, CONFIG_CLASSES)
+        recorded_run.load_run(tmp_path, CONFIG_CLASSES)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="no folder .*/absent"):
-        runs.load(tmp_path / "absent", CONFIG_CLASSES)
+    with pytest.raises(RecipeError, match="folder .*/absent does not exist"):
+        recorded_run.load_run(tmp_path / "absent", CONFIG_CLASSES)
 
 
 def test_entries_of_another_program_are_left_out_and_reported(tmp_path):
     workdir = fake_runs.write(tmp_path / "run")
     (workdir / "metrics.jsonl").write_text('{"loss": 1.0}\n')
-    run = runs.load(workdir, CONFIG_CLASSES)
-    assert run.rows == []
+    run = recorded_run.load_run(workdir, CONFIG_CLASSES)
+    assert run.entries == []
     (fault,) = run.faults
     assert fault.endswith("metrics.jsonl: line 1 is damaged and left out")
 
@@ -338,9 +341,11 @@ def test_workdirs_are_found_at_any_depth_and_once(tmp_path):
     fake_runs.write(two / "within")  # Belongs to the run `two`.
     (tmp_path / "empty").mkdir()
 
-    assert runs.find([tmp_path / "all"]) == [one, two]
-    assert runs.find([two, str(tmp_path / "all"), two / ".."]) == [two, one]
+    assert recorded_run.find_workdirs([tmp_path / "all"]) == [one, two]
+    assert recorded_run.find_workdirs(
+        [two, str(tmp_path / "all"), two / ".."]
+    ) == [two, one]
     with pytest.raises(RecipeError, match="empty holds no run"):
-        runs.find([tmp_path / "empty"])
+        recorded_run.find_workdirs([tmp_path / "empty"])
     with pytest.raises(RecipeError, match="needs a name"):
-        runs.find([""])
+        recorded_run.find_workdirs([""])

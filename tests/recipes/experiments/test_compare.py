@@ -214,7 +214,7 @@ def test_the_program_prints_a_table_and_writes_the_page(tmp_path):
     ("arguments", "message"),
     [
         ((), "no runs given. Usage: python recipes/compare.py WORKDIR..."),
-        (("absent",), "there is no folder absent"),
+        (("absent",), "the folder absent does not exist"),
         ((".",), "holds no run"),
         (("run", "--out=file"), "cannot write to file: File exists"),
         (("run", "--out=file/a"), "cannot write to file/a: Not a directory"),

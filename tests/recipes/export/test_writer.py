@@ -52,7 +52,7 @@ def test_killed_export_is_cleaned_up_or_restored(tmp_path):
     folder = tmp_path / "export"
     # Between the two renames of a replacement.
     (folder / "saved_model").rename(folder / ".saved_model.former")
-    (folder / ".saved_model.unfinished").mkdir()
+    (folder / ".saved_model.unfinished-killed").mkdir()
     weights = make_network()
     weights.layers[1].kernel.assign(np.full((3, 3, 3, 4), np.nan))
     with pytest.raises(RecipeError, match="has invalid values in kernel"):

@@ -31,7 +31,7 @@ def test_unknown_name_error_lists_the_datasets(tmp_path):
         registry.open_source(config("tree", str(tmp_path)))
     message = str(caught.value)
     assert "unknown dataset 'tree'. Did you mean trees" in message
-    assert "There are: trees, folder:PATH, and " in message
+    assert "Available are trees, folder:PATH and " in message
     assert "coco/2017" in message and "digits" not in message
     with pytest.raises(RecipeError, match="--dataset=coco/2018: .*2018"):
         registry.open_source(config("coco/2018", str(tmp_path)))

@@ -108,7 +108,7 @@ def test_error_includes_the_message_of_pip(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(
-        RecipeError, match=f"trees: ERROR: No matching one. .* in {tmp_path}"
+        RecipeError, match=f"trees: ERROR: No matching one. .* to {tmp_path}"
     ):
         trees.open_trees(tmp_path)
     assert not list(tmp_path.iterdir())
