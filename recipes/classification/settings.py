@@ -11,10 +11,11 @@ from recipes.config.fields import NetworkSettings
 from recipes.config.fields import RunSettings
 from recipes.config.setting import MAY_CHANGE
 from recipes.config.setting import setting
+from recipes.export.formats import ExportSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationRunSettings(RunSettings):
+class ClassificationRunSettings(ExportSettings, RunSettings):
     """The run and its files"""
 
     best_metric: str = setting(

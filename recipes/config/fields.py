@@ -56,13 +56,6 @@ class RunSettings:
         on_resume=PER_COMMAND,
         affects_result=False,
     )
-    export_format: str = setting(
-        "saved_model",
-        "Format of the model that --mode=export writes.",
-        choices=("saved_model", "litert", "onnx"),
-        on_resume=PER_COMMAND,
-        affects_result=False,
-    )
     seed: int = setting(
         0,
         "Random seed for initialization, shuffling and augmentation.",

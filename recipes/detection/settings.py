@@ -11,17 +11,21 @@ from recipes.config.setting import MAY_CHANGE
 from recipes.config.setting import MAY_EXTEND
 from recipes.config.setting import PER_COMMAND
 from recipes.config.setting import setting
+from recipes.export.formats import FORMATS
+from recipes.export.formats import ExportSettings
 
 
 @dataclasses.dataclass(frozen=True)
-class DetectionRunSettings(RunSettings):
+class DetectionRunSettings(ExportSettings, RunSettings):
     """The run and its files"""
 
     export_format: str = setting(
         "saved_model",
         "File format of --mode=export. The exported model decodes boxes and "
         "applies non-maximum suppression.",
-        choices=("saved_model", "onnx"),
+        choices=tuple(
+            name for name, each in FORMATS.items() if each.supports_nms
+        ),
         on_resume=PER_COMMAND,
         affects_result=False,
     )

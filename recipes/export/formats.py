@@ -1,7 +1,8 @@
 """Registry of export formats.
 
-To add a format, write a module like `saved_model` and add it to `FORMATS`. The
-tests of exported models run for every format. Formats import TensorFlow inside
+To add a format, write a module like `saved_model` and add it to `FORMATS`. It
+becomes a choice of `--export_format`, and the tests of exported models run for
+it. Formats import TensorFlow inside
 their functions, so that `--help` lists them without loading it.
 """
 
@@ -11,6 +12,8 @@ import importlib.util
 import logging
 from collections.abc import Callable
 
+from recipes.config.setting import PER_COMMAND
+from recipes.config.setting import setting
 from recipes.errors import RecipeError
 from recipes.export import litert
 from recipes.export import onnx
@@ -30,16 +33,25 @@ class Format:
             dict of outputs.
         load: `f(path)` returns a function from a batch of images to a dict of
             outputs.
+        supports_nms: False if the format has no non-maximum suppression, so
+            that detectors cannot be exported.
     """
 
     file: str
     packages: dict[str, str]
     write: Callable
     load: Callable
+    supports_nms: bool = True
 
 
 def _make_format(module):
-    return Format(module.FILE, module.PACKAGES, module.write, module.load)
+    return Format(
+        module.FILE,
+        module.PACKAGES,
+        module.write,
+        module.load,
+        module.SUPPORTS_NMS,
+    )
 
 
 FORMATS = {
@@ -47,6 +59,19 @@ FORMATS = {
     "litert": _make_format(litert),
     "onnx": _make_format(onnx),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """Export format by name"""
+
+    export_format: str = setting(
+        "saved_model",
+        "Format of the model that --mode=export writes.",
+        choices=tuple(FORMATS),
+        on_resume=PER_COMMAND,
+        affects_result=False,
+    )
 
 
 def get_format(name):

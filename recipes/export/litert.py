@@ -5,6 +5,7 @@ from recipes.export.signature import make_signature
 
 FILE = "model.tflite"
 PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
+SUPPORTS_NMS = False
 
 
 def write(network, path):

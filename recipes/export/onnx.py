@@ -11,6 +11,7 @@ PACKAGES = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
 }
+SUPPORTS_NMS = True
 
 
 def write(network, path):

@@ -5,6 +5,7 @@ from recipes.export.signature import make_signature
 
 FILE = ""
 PACKAGES = {}
+SUPPORTS_NMS = True
 
 
 def write(network, path):

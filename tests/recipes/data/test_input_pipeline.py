@@ -1,11 +1,12 @@
+import dataclasses
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 
 from recipes.classification import datasets
+from recipes.classification.config import Config
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from recipes.training import distribution
@@ -311,9 +312,13 @@ def test_evaluation_iterators_end_without_delay():
 
 
 def test_every_dataset_of_the_program_is_in_the_help():
+    (help_text,) = (
+        field.metadata["help"]
+        for field in dataclasses.fields(Config)
+        if field.name == "dataset"
+    )
     for name, dataset in datasets.DATASETS.items():
-        text = f"{name} ({dataset.description})"
-        assert text in flags.FLAGS["dataset"].help
+        assert f"{name} ({dataset.description})" in help_text
 
 
 def test_new_dataset_is_opened_by_name(monkeypatch):
