@@ -5,13 +5,13 @@ Examples:
   # Trees on aerial photos with FRN, two replicas on one CPU, a few minutes
   python recipes/coco.py --preset=trees
 
-  # The FRN paper's ResNet-101 with a pyramid on COCO, every GPU of this machine
+  # The FRN paper's RetinaNet with ResNet-101 on COCO, on every GPU
   python recipes/coco.py --preset=frn_resnet101_64 --data_dir=/data
 
-  # Boxes of your own, in COCO's JSON
+  # Your own boxes in COCO's JSON format
   python recipes/coco.py --preset=frn_resnet50 --dataset=folder:/data/boxes
 
-  # Objects on further images, in the workdir's predict.csv and predict.json
+  # Predict boxes: writes predict.csv and predict.json to the workdir
   python recipes/coco.py --workdir=WORKDIR --mode=predict --images=FOLDER
 
 The same command, or --workdir alone, resumes a run that was stopped.

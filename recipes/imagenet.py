@@ -5,16 +5,16 @@ Examples:
   # ResNet-20 with FRN on embedded digits, two replicas on one CPU
   python recipes/imagenet.py --preset=digits
 
-  # The FRN paper's ResNetV2-50 on ImageNet, every GPU of this machine
+  # The FRN paper's ResNetV2-50 on ImageNet, on every GPU of this machine
   python recipes/imagenet.py --preset=frn_resnet50v2 --data_dir=/data
 
-  # The same network and length with batch normalization calibrated per sample
+  # The same network and schedule with Representative Batch Normalization
   python recipes/imagenet.py --preset=frn_resnet50v2 --norm=rbn
 
-  # Images of your own: PATH/train/<label>/*.jpg, PATH/validation/<label>/*.jpg
+  # Your own images: PATH/train/<label>/*.jpg, PATH/validation/<label>/*.jpg
   python recipes/imagenet.py --dataset=folder:PATH --workdir=runs/own \\
       --model=resnet20_cifar --image_size=64 --global_batch_size=8
-  # Labels of further ones, in runs/own/predict.csv and predict.json
+  # Predict labels: writes runs/own/predict.csv and predict.json
   python recipes/imagenet.py --workdir=runs/own --mode=predict --images=FOLDER
 
 The same command, or --workdir alone, resumes a run that was stopped.

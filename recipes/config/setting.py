@@ -38,8 +38,7 @@ def setting(
             `"per_command"`: the same, and the value says what one command
             does, so that a sweep sets it for its runs.
         affects_result: Whether runs that differ in this setting alone may have
-            different metrics. Such runs are never averaged, except that
-            `seed` is what averages are taken over.
+            different metrics. Such runs are not averaged, except over `seed`.
     """
     if on_resume not in _ON_RESUME:
         raise ValueError(

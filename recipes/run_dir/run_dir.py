@@ -249,7 +249,7 @@ def _require_same_run(stored, config):
 
 
 def extends_training(config_class, stored, given):
-    """Returns True if the length of training is larger than that of a run.
+    """Returns True if the command trains longer than the stored run.
 
     Args:
         config_class: The config class of the program.

@@ -97,7 +97,7 @@ class ChiefBroadcast:
         return self._sum(np.zeros(array.shape, wide) + own).astype(array.dtype)
 
     def json(self, value):
-        """Returns the chief's JSON value; those of other workers are ignored.
+        """Returns the chief's JSON value on all workers.
 
         Args:
             value: A value that JSON can hold.

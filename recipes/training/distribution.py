@@ -70,7 +70,7 @@ def _multi_worker(config):
         if getattr(config, flag) is not None:
             raise RecipeError(
                 "--strategy=multi_worker takes every GPU of a worker, or its "
-                f"CPU: leave out --{flag}, or unset that of the preset with "
+                f"CPU: leave out --{flag}, or unset the preset's value with "
                 f"--{flag}=none. CUDA_VISIBLE_DEVICES hides GPUs. "
                 f"Received: {flag}={getattr(config, flag)}"
             )

@@ -1,4 +1,4 @@
-"""Optimizers by name, with decoupled weight decay where they have it."""
+"""Optimizers by name, with the decoupled weight decay of AdamW and LAMB."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Every optional flag takes `none`, whatever a preset has set."""
+"""Every optional flag accepts `none`, even if a preset sets it."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ FIELDS = [
 ]
 OPTIONAL = [(program, f) for program, f in FIELDS if is_optional(f)]
 REQUIRED = [(program, f) for program, f in FIELDS if not is_optional(f)]
-# A run has one of them.
+# A run has exactly one of these lengths.
 OTHER_LENGTH = {"train_epochs": "train_steps", "train_steps": "train_epochs"}
 
 
@@ -52,7 +52,7 @@ def ids(fields):
 
 
 def example(field):
-    """A value of an optional setting."""
+    """Returns a value of an optional setting."""
     if field.metadata["choices"]:
         return field.metadata["choices"][0]
     (kind,) = set(typing.get_args(field.type)) - {type(None)}
@@ -64,7 +64,7 @@ def parse(kind, *arguments):
 
 
 def preset_of(field):
-    """A preset that sets the field, and what else it takes to be valid."""
+    """Returns a valid preset that sets the field."""
     preset = {field.name: example(field)}
     if field.name == "convert_to":
         preset["init_model"] = "model.keras"
@@ -97,7 +97,7 @@ def test_none_unsets_what_a_preset_sets(program, field, monkeypatch, tmp_path):
     for spelled in ("None", "NONE"):
         again = [a.replace("none", spelled) for a in unset(field)]
         assert parse(kind, *preset, *again) == config
-    # The last one counts, as with every flag.
+    # As for every flag, the last value counts.
     assert (
         getattr(
             parse(
@@ -109,7 +109,7 @@ def test_none_unsets_what_a_preset_sets(program, field, monkeypatch, tmp_path):
     )
 
 
-# These decide which config it is, and where.
+# preset and workdir select the config itself.
 KEPT = [(p, f) for p, f in OPTIONAL if f.name not in ("preset", "workdir")]
 
 
@@ -128,7 +128,7 @@ def test_none_is_kept_and_compared(program, field, monkeypatch, tmp_path):
     other = parse(kind, "--preset=full", place)
     if field.metadata["on_resume"] in (MAY_CHANGE, PER_COMMAND):
         run_dir.check_run_dir(other)
-        # And it may be unset later, by the flag alone.
+        # A later command may unset it by the flag alone.
         run_dir.write_config(other)
         assert getattr(parse(kind, place), field.name) == example(field)
         assert getattr(parse(kind, place, *unset(field)), field.name) is None
@@ -139,7 +139,7 @@ def test_none_is_kept_and_compared(program, field, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("program", "field"), OPTIONAL, ids=ids(OPTIONAL))
-def test_help_says_so(program, field):
+def test_help_mentions_none(program, field):
     kind = KINDS[program]
     assert "none unsets it" in recipe_flags.describe_flag(field, kind)
     assert "none unsets it" in " ".join(
@@ -151,7 +151,7 @@ def test_help_says_so(program, field):
 
 
 @pytest.mark.parametrize(("program", "field"), REQUIRED, ids=ids(REQUIRED))
-def test_what_is_not_optional_has_no_none(program, field):
+def test_required_settings_reject_none(program, field):
     kind = KINDS[program]
     assert "unsets" not in recipe_flags.describe_flag(field, kind)
     try:
@@ -159,17 +159,17 @@ def test_what_is_not_optional_has_no_none(program, field):
     except (flags.Error, RecipeError) as error:
         assert "\n" not in str(error)
     else:
-        # A text, such as the norm of that name.
+        # For text settings, none is a value, such as the norm `none`.
         assert getattr(config, field.name) == "none"
 
 
 @pytest.mark.parametrize("program", KINDS)
-def test_no_length_at_all_is_refused(program):
+def test_missing_length_is_an_error(program):
     with pytest.raises(RecipeError, match="either train_epochs or train_steps"):
         parse(KINDS[program], "--train_steps=none", "--train_epochs=none")
 
 
-def test_a_length_unset_gives_way_to_the_default():
+def test_other_length_replaces_an_unset_one():
     preset = "--preset=frn_resnet50v2"
     assert parse(Config, preset).train_steps == 300_000
     config = parse(Config, preset, "--train_steps=none", "--train_epochs=7")
@@ -198,13 +198,13 @@ def test_a_sweep_varies_none(field, tmp_path):
     if field.name == "convert_to":
         given["init_model"] = "model.keras"
     if field.name in OTHER_LENGTH:
-        # Of one of the runs, the length is the other one.
+        # The run without this length needs the other one.
         axis[1][OTHER_LENGTH[field.name]] = 3
     first, second = grid.make_cells(program, tmp_path, given, [axis])
     assert getattr(first.config, field.name) == value
     assert getattr(second.config, field.name) is None
     assert f"--{field.name}=none" in second.command
-    # The command that it gives makes the same run.
+    # The printed command makes the same run.
     for cell in (first, second):
         arguments = [grid.format_argument(*s) for s in cell.settings.items()]
         assert parse(Config, *arguments) == cell.config
@@ -223,8 +223,8 @@ def test_a_sweep_lists_the_commands():
     assert "--virtual_replicas=none " in lines[1]
 
 
-def test_workers_take_a_preset_whose_replicas_are_unset(tmp_path):
-    """Its `virtual_replicas` cannot be on several machines."""
+def test_workers_accept_a_preset_with_unset_replicas(tmp_path):
+    """`virtual_replicas` is not supported on several machines."""
     given = ("--preset=digits", "--strategy=multi_worker")
     with pytest.raises(RecipeError, match="--virtual_replicas=none"):
         distribution.make_strategy(parse(Config, *given))

@@ -1,4 +1,4 @@
-"""A run from its first step on: what it says, writes, keeps and resumes."""
+"""Messages, files and resuming of a run, from its first step on."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ CONSTANT = {"schedule": "constant", "train_steps": None, "mode": "train"}
 
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory):
-    """A run that writes every 50 steps, of which it has 44: two epochs."""
+    """A run of two epochs (44 steps) that logs every 50 steps."""
     folder = tmp_path_factory.mktemp("sparse") / "run"
     summary, rows = run(folder, log_every_steps=50, train_steps=44)
     return folder, summary, rows
@@ -56,7 +56,7 @@ def test_first_step_and_every_epoch_have_an_entry(sparse):
     assert [r["step"] for r in rows if "eval/loss" in r] == [22, 44]
 
 
-def test_the_devices_are_in_summary_and_report(sparse):
+def test_summary_and_report_name_the_devices(sparse):
     folder, summary, _ = sparse
     text = "1 CPU as 2 replicas; TensorFlow sees no GPU"
     assert summary["devices"].startswith(text)
@@ -65,7 +65,7 @@ def test_the_devices_are_in_summary_and_report(sparse):
     )
 
 
-def test_a_single_cpu_is_no_replica(tmp_path):
+def test_single_cpu_is_described_without_replicas(tmp_path):
     made = distribution.make_strategy(make_config(virtual_replicas=None))
     assert distribution.describe_devices(made).startswith(
         "1 CPU; TensorFlow sees no GPU"
@@ -75,7 +75,7 @@ def test_a_single_cpu_is_no_replica(tmp_path):
 @pytest.mark.parametrize(
     ("input_rate", "waits"), [(19_000, False), (1501, False), (1499, True)]
 )
-def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
+def test_progress_shows_waiting_only_for_slow_input(input_rate, waits):
     bar = progress.Progress(TASK, TWO_EPOCHS, 0, input_rate)
     row = {
         "train/loss": 1.0,
@@ -88,7 +88,7 @@ def test_waiting_for_input_is_said_where_the_input_is_slow(input_rate, waits):
     assert ("waits 36% for input" in bar.training) == waits
 
 
-def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
+def test_epoch_lines_stay_on_a_terminal(sparse, capsys, monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     with progress.Progress(TASK, TWO_EPOCHS, 0, 1e9) as bar:
         assert bar.console.is_terminal
@@ -102,10 +102,10 @@ def test_an_epoch_stays_on_a_terminal(sparse, capsys, monkeypatch):
     assert output.count("epoch 2/2  step 4/4  loss 4.0000") == 1
 
 
-# A command that fails before the first step
+# Commands that fail before the first step
 
 
-def test_a_command_that_fails_leaves_nothing(tmp_path):
+def test_failed_command_leaves_no_files(tmp_path):
     bad = make_config(
         workdir=str(tmp_path / "new" / "run"), dataset="folder:/nowhere"
     )
@@ -125,7 +125,7 @@ def test_the_corrected_command_is_accepted(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["eval", "export"])
-def test_a_misspelt_workdir_is_not_made(sparse, mode):
+def test_misspelled_workdir_is_not_created(sparse, mode):
     folder = sparse[0].with_name("rum")
     with pytest.raises(RecipeError) as caught:
         runner.run(make_config(workdir=str(folder), mode=mode), TASK)
@@ -134,8 +134,8 @@ def test_a_misspelt_workdir_is_not_made(sparse, mode):
     assert not folder.exists()
 
 
-def test_a_run_that_works_keeps_its_workdir(tmp_path):
-    """The lock holds while another command of the same workdir fails."""
+def test_running_run_keeps_its_workdir(tmp_path):
+    """The lock persists while another command in the workdir fails."""
     started, may_end = threading.Event(), threading.Event()
     errors = []
 
@@ -159,10 +159,10 @@ def test_a_run_that_works_keeps_its_workdir(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# Statements after an error
+# Messages after an error
 
 
-def test_a_checkpoint_is_named_only_where_there_is_one(sparse, tmp_path):
+def test_messages_name_a_checkpoint_only_if_it_exists(sparse, tmp_path):
     assert run_dir.describe_resumption(tmp_path) == (
         "no checkpoint was saved yet, the same command starts anew"
     )
@@ -172,7 +172,7 @@ def test_a_checkpoint_is_named_only_where_there_is_one(sparse, tmp_path):
     assert str(newest) in run_dir.describe_newest_checkpoint(sparse[0])
 
 
-def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
+def test_nonfinite_first_loss_names_no_checkpoint(tmp_path):
     with pytest.raises(RecipeError) as caught:
         run(tmp_path / "run", learning_rate=1e38, train_steps=8, mode="train")
     assert "checkpoint" not in str(caught.value)
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_at_once_names_no_checkpoint(tmp_path):
         RuntimeError("Unable to write: errno 28, No space left on device"),
     ],
 )
-def test_a_full_disk_is_one_line(tmp_path, error):
+def test_full_disk_is_a_one_line_error(tmp_path, error):
     with (
         pytest.raises(RecipeError) as caught,
         explain_disk_errors(lambda: run_dir.describe_resumption(tmp_path)),
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_line(tmp_path, error):
     assert "no checkpoint was saved yet" in text and "\n" not in text
 
 
-def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
+def test_errors_recommend_only_existing_flags(tmp_path):
     image = keras.Input((8, 8, 1))
     x = keras.layers.Lambda(lambda t: t + 1.0, name="code")(image)
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -213,13 +213,13 @@ def test_a_recipe_does_not_recommend_a_flag_that_it_does_not_have(tmp_path):
     assert "contains Python code" in str(caught.value)
 
 
-# Files that are damaged
+# Damaged files
 
 
 @pytest.mark.parametrize(
     "line", [b"{torn", b"[1]", b'{"step": "x"}', b"\xff\xfe", b'{"epoch": 1}']
 )
-def test_a_damaged_line_is_named_and_the_others_are_read(tmp_path, line):
+def test_damaged_metrics_entry_is_skipped_with_a_warning(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     good = [{"step": i, "epoch": i / 10, "train/loss": 1.0} for i in (1, 2, 3)]
     lines = [json.dumps(row).encode() for row in good]
@@ -227,12 +227,12 @@ def test_a_damaged_line_is_named_and_the_others_are_read(tmp_path, line):
     rows, faults = metrics_log.read_metrics(path)
     assert rows == good
     assert faults == [f"{path}: line 2 is damaged and left out"]
-    # A last line without its end is what a kill leaves.
+    # A kill leaves an incomplete last line.
     path.write_bytes(b"\n".join(lines) + b"\n" + line)
     assert metrics_log.read_metrics(path) == (good, [])
 
 
-def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
+def test_damaged_run_does_not_prevent_a_comparison(tmp_path):
     curve = [{"step": 1, "epoch": 1.0, "train/loss": 1.0}]
     good = write(tmp_path / "good", curve)
     bad = write(tmp_path / "bad", curve)
@@ -252,7 +252,7 @@ def test_other_runs_are_compared_beside_a_damaged_one(tmp_path):
         b'{"class_names": ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]}',
     ],
 )
-def test_a_damaged_evaluation_is_left_out_of_the_report(
+def test_damaged_evaluation_is_left_out_of_the_report(
     sparse, tmp_path, caplog, damage
 ):
     data = types.SimpleNamespace(
@@ -265,15 +265,15 @@ def test_a_damaged_evaluation_is_left_out_of_the_report(
     assert f"{path} is damaged" in caplog.text or damage == b"[]"
 
 
-def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
-    """ZIP archives have bits that say: encrypted, compressed, patched."""
+def test_checkpoint_with_a_flipped_bit_is_read_or_an_error(tmp_path):
+    """ZIP archives have bits for encryption, compression and patches."""
     made = checkpoints.CheckpointManager(tmp_path, 2)
     arrays = {"a": np.arange(3.0), "b": np.arange(4)}
     made.save(arrays, {"step": 1, "seconds": 0.0}, None)
     path = made.path(1)
     good = path.read_bytes()
     names = []
-    # The directory at the end, where those bits are.
+    # These bits are in the directory at the end of the file.
     for place in range(good.index(b"PK\x01\x02"), len(good)):
         for bit in range(8):
             bad = bytearray(good)
@@ -290,7 +290,7 @@ def test_a_checkpoint_with_any_bit_flipped_is_read_or_named(tmp_path):
 
 
 @pytest.mark.parametrize("facts", [[], {}, {"step": "1", "seconds": 0.0}])
-def test_a_checkpoint_without_its_step_is_named(tmp_path, facts):
+def test_checkpoint_without_a_step_is_an_error(tmp_path, facts):
     path = tmp_path / "step_000000001.npz"
     text = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     np.savez(path, **{checkpoints.METADATA_MEMBER: text, "a": np.ones(1)})
@@ -298,10 +298,10 @@ def test_a_checkpoint_without_its_step_is_named(tmp_path, facts):
         checkpoints.read_checkpoint(path, ["a"])
 
 
-# A longer training
+# Longer training
 
 
-def test_a_longer_run_equals_one_of_that_length(tmp_path):
+def test_lengthened_run_equals_a_long_run(tmp_path):
     for folder, epochs in (("two", 1), ("two", 2), ("one", 2)):
         run(tmp_path / folder, **CONSTANT, train_epochs=epochs)
     first, second = (
@@ -324,7 +324,7 @@ def test_a_longer_run_equals_one_of_that_length(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_another_schedule_names_the_model_to_start_from(sparse):
+def test_error_on_lengthening_names_the_model_to_start_from(sparse):
     folder, *_ = sparse
     with pytest.raises(RecipeError) as caught:
         run(folder, log_every_steps=50, train_steps=66)
@@ -335,10 +335,10 @@ def test_another_schedule_names_the_model_to_start_from(sparse):
 # Ctrl-C
 
 
-def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
+def test_ctrl_c_saves_and_the_run_resumes_unchanged(tmp_path):
     arguments = (*process.FAST, "--train_steps=400", "--mode=train")
     workdir = f"--workdir={tmp_path / 'run'}"
-    # What runs in the background ignores Ctrl-C, and so do its children.
+    # Background jobs and their children ignore Ctrl-C.
     outside = signal.signal(signal.SIGINT, signal.default_int_handler)
     started = process.start(*arguments, workdir)
     signal.signal(signal.SIGINT, outside)
@@ -366,8 +366,8 @@ def test_ctrl_c_saves_and_the_rest_is_the_same(tmp_path):
     assert steps == list(range(1, 401))
 
 
-def test_flags_of_the_length_alone_belong_to_the_run(tmp_path):
-    """`--workdir=... --train_epochs=2` takes the other settings from there."""
+def test_length_flags_alone_resume_the_stored_run(tmp_path):
+    """`--workdir=... --train_epochs=2` uses the other stored settings."""
     run(tmp_path / "run", **CONSTANT, train_epochs=1)
     config = parse_flags(
         Config, f"--workdir={tmp_path / 'run'}", "--train_epochs=2"

@@ -1,4 +1,4 @@
-"""The state of a run ends with the run."""
+"""A run leaves no state in the process."""
 
 import ast
 import pathlib
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def folder(root, bad=()):
-    """4 images of each of 3 classes; the bad ones are no images."""
+    """Writes 4 images of each of 3 classes; bad files are not images."""
     tfds_archives.folder(root, num_train=4, num_eval=1)
     paths = [root / "train" / f"label{label}" / "1.jpg" for label in bad]
     for path in paths:
@@ -52,18 +52,18 @@ def test_each_run_has_its_own_bad_images(tmp_path):
     first, names = make(tmp_path / "first", bad=(1,), train_steps=4)
     second, others = make(tmp_path / "second", bad=(0, 2), train_steps=4)
     good, _ = make(tmp_path / "good", train_steps=4)
-    # Their batches are made at the same time, in threads of TensorFlow.
+    # TensorFlow threads make the batches of both runs concurrently.
     for _ in zip(first.train(0), second.train(0), good.train(0), strict=True):
         pass
     assert first.bad_images.names() == names
     assert sorted(second.bad_images.names()) == sorted(others)
     assert good.bad_images.names() == []
-    # And what is made anew has come upon nothing.
+    # A new run starts with an empty list.
     again, _ = make(tmp_path / "again", bad=(1,))
     assert again.bad_images.names() == []
 
 
-def test_the_error_of_a_run_is_not_that_of_another(tmp_path):
+def test_errors_of_one_run_do_not_reach_another(tmp_path):
     bad, (name,) = make(tmp_path / "bad", bad=(1,), on_bad_image="fail")
     good, _ = make(tmp_path / "good", on_bad_image="fail")
     with pytest.raises(tf.errors.OpError):
@@ -74,14 +74,14 @@ def test_the_error_of_a_run_is_not_that_of_another(tmp_path):
     with pytest.raises(RecipeError, match=name):
         with bad.bad_images.explain_errors():
             list(bad.train(0))
-    # An image noted before is no reason for another error.
+    # Images recorded earlier do not explain unrelated errors.
     with pytest.raises(tf.errors.InvalidArgumentError):
         with bad.bad_images.explain_errors():
             tf.io.decode_image(b"")
 
 
-def test_a_run_that_ended_keeps_its_list(tmp_path, capsys):
-    """The same command again reads no image: it found none."""
+def test_finished_run_keeps_its_list_of_bad_images(tmp_path, capsys):
+    """Repeating the command reads no images and must keep the list."""
     settings, paths = folder(tmp_path / "set", bad=(1,))
     flags = {**settings, "train_steps": 2, "mode": "train"}
     assert run(tmp_path / "run", **flags)[0]["bad_images"] == paths
@@ -93,7 +93,7 @@ def test_a_run_that_ended_keeps_its_list(tmp_path, capsys):
     assert summary(tmp_path / "run")["bad_images"] == paths
 
 
-def test_policy_generators_and_determinism_are_as_before(tmp_path):
+def test_global_state_is_restored(tmp_path):
     random.seed(7)
     np.random.seed(7)
     expected = random.Random(7).random(), np.random.RandomState(7).uniform()
@@ -109,7 +109,7 @@ def test_policy_generators_and_determinism_are_as_before(tmp_path):
     assert (random.random(), np.random.uniform()) == expected
 
 
-def test_a_run_that_fails_leaves_nothing_behind(tmp_path):
+def test_failed_run_restores_global_state(tmp_path):
     with pytest.raises(RecipeError, match="not finite"):
         run(
             tmp_path / "one",
@@ -123,20 +123,20 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path):
         )
     assert keras.config.dtype_policy().name == "float32"
     assert not tf_config.is_op_determinism_enabled()
-    # TensorFlow refuses to start a profiler where one is running.
+    # TensorFlow cannot start a second profiler.
     tf.profiler.experimental.start(str(tmp_path / "profile"))
     tf.profiler.experimental.stop(save=False)
 
 
-def test_a_profile_that_the_run_is_too_short_for_is_written(tmp_path):
+def test_profile_beyond_the_last_step_is_written(tmp_path):
     run(tmp_path, train_steps=2, profile_steps="2,99", mode="train")
     assert list(tmp_path.glob("events/plugins/profile/*/*.xplane.pb"))
     tf.profiler.experimental.start(str(tmp_path / "profile"))
     tf.profiler.experimental.stop(save=False)
 
 
-def test_only_the_scopes_count_themselves():
-    """No other function of a module assigns a global of it."""
+def test_no_function_assigns_module_globals():
+    """Only the scopes that count themselves assign a global."""
     found = [
         path.relative_to(ROOT).as_posix()
         for name in ("recipes", "keras_norm")

@@ -9,7 +9,7 @@ from tests.recipes.small_runs import rows
 
 
 def wait_for(path, process, seconds=120):
-    """Waits until a running process has made a file."""
+    """Waits until a running process has written a file."""
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < deadline and process.poll() is None
@@ -17,7 +17,7 @@ def wait_for(path, process, seconds=120):
 
 
 def timeless(folder):
-    """The rows without what a clock said."""
+    """Returns the metrics entries without times and speeds."""
     return [
         {
             key: value
@@ -29,12 +29,12 @@ def timeless(folder):
 
 
 def newest(folder):
-    """The path of a run's newest save."""
+    """Returns the path of a run's newest checkpoint."""
     return checkpoints.CheckpointManager(folder, 2).paths()[0]
 
 
 def arrays(path):
-    """Every saved variable by its name."""
+    """Returns a dict from names to saved variables."""
     with np.load(path) as file:
         return {
             name: file[name]
@@ -43,8 +43,8 @@ def arrays(path):
         }
 
 
-def require_equal_saves(first, second):
-    """Checks that two saves of one step hold the same bits."""
+def assert_equal_checkpoints(first, second):
+    """Checks that two checkpoints of the same step are identical."""
     assert first.name == second.name
     ours, theirs = arrays(first), arrays(second)
     assert set(ours) == set(theirs) and len(ours) > 10

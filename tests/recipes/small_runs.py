@@ -1,4 +1,4 @@
-"""Small runs of the recipe, inside this process."""
+"""Small runs of recipes/imagenet.py in this process."""
 
 import json
 
@@ -25,7 +25,7 @@ def make_config(**flags):
 
 
 def run(workdir, **flags):
-    """Runs and returns what the run wrote down."""
+    """Runs and returns the summary and the metrics entries."""
     config = make_config(workdir=str(workdir), **flags)
     imagenet.run(config)
     return summary(workdir), rows(workdir)

@@ -1,4 +1,4 @@
-"""The whole path, flags to report, and what stops it."""
+"""Tests of recipes/imagenet.py from flags to report, and of its errors."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import run
 
 
-def test_a_run_leaves_everything_behind(tmp_path):
+def test_run_writes_all_files(tmp_path):
     summary, written = run(tmp_path, train_steps=24)
 
     train = [row for row in written if "train/loss" in row]
@@ -53,7 +53,7 @@ def test_a_run_leaves_everything_behind(tmp_path):
     assert model.count_params() == summary["parameters"]
 
 
-def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
+def test_entry_holds_the_metrics_of_its_step(tmp_path):
     _, written = run(tmp_path, train_steps=3, learning_rate=0.0, norm="frn")
     config = make_config(train_steps=3, learning_rate=0.0)
     made = input_pipeline.make_data(config, TASK)
@@ -75,7 +75,7 @@ def test_a_row_holds_the_values_of_the_step_itself(tmp_path):
 @pytest.mark.parametrize(
     "norm", ["rbn", pytest.param("bn", marks=pytest.mark.long)]
 )
-def test_the_digits_preset_takes_other_norms(tmp_path, norm):
+def test_digits_preset_trains_with_other_norms(tmp_path, norm):
     code, output, errors = finish(
         "--preset=digits",
         f"--norm={norm}",
@@ -88,9 +88,9 @@ def test_the_digits_preset_takes_other_norms(tmp_path, norm):
     assert f"report: {tmp_path}/report.html" in output
 
 
-def test_a_finished_run_is_not_run_again(tmp_path, capsys):
+def test_finished_run_is_not_repeated(tmp_path, capsys):
     first, written = run(tmp_path)
-    # As a kill leaves it between the last save and the end.
+    # State after a kill between the last checkpoint and the end.
     (tmp_path / "model.keras").unlink()
     second, again = run(tmp_path)
     assert (tmp_path / "model.keras").exists()
@@ -107,7 +107,7 @@ def test_noise_trains_in_half_precision_for_timing(tmp_path):
     assert summary["input/images_per_second"] > 0
 
 
-def test_mode_eval_takes_the_save_in_the_workdir(tmp_path):
+def test_mode_eval_uses_the_checkpoint_in_the_workdir(tmp_path):
     run(tmp_path, mode="train", norm="bn")
     assert not any("eval/loss" in row for row in rows(tmp_path))
     summary, _ = run(tmp_path, mode="eval", norm="bn")
@@ -117,12 +117,12 @@ def test_mode_eval_takes_the_save_in_the_workdir(tmp_path):
     assert summary["seconds"] > 0
 
 
-def test_mode_eval_without_a_save_is_named(tmp_path):
+def test_mode_eval_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="there is no run in"):
         run(tmp_path, mode="eval")
 
 
-def test_a_batch_that_replicas_do_not_divide_is_named(tmp_path):
+def test_indivisible_batch_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="63 cannot be split .* 2 replicas"):
         run(tmp_path, global_batch_size=63)
 
@@ -135,7 +135,9 @@ def test_a_batch_that_replicas_do_not_divide_is_named(tmp_path):
         (["--preset=digits", "extra"], "error: unexpected argument 'extra'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_1(tmp_path, arguments, message):
+def test_invalid_input_prints_one_line_and_exits_with_1(
+    tmp_path, arguments, message
+):
     code, _, errors = finish(*arguments, f"--workdir={tmp_path / 'run'}")
     assert code == 1
     assert message in errors
@@ -147,7 +149,7 @@ def test_bad_input_is_one_line_and_exit_code_1(tmp_path, arguments, message):
     ("split", "content"),
     [("train", b"no image"), ("validation", tfds_archives.jpeg(0, 0)[:600])],
 )
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
+def test_undecodable_image_is_named(tmp_path, split, content):
     tfds_archives.folder(tmp_path / "data", num_train=4, num_eval=2)
     bad = tmp_path / "data" / split / "label1" / "bad.jpg"
     bad.write_bytes(content)
@@ -162,7 +164,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, split, content):
         )
 
 
-def test_images_that_cannot_be_decoded_are_skipped_named_and_counted(tmp_path):
+def test_undecodable_images_are_skipped_and_listed(tmp_path):
     tfds_archives.folder(tmp_path / "data", num_train=2, num_eval=2)
     bad = [
         tmp_path / "data" / split / "label1" / "bad.jpg"
@@ -186,7 +188,7 @@ def test_images_that_cannot_be_decoded_are_skipped_named_and_counted(tmp_path):
     assert all(str(path) in page for path in bad)
 
 
-def test_help_explains_itself():
+def test_help_shows_flags_and_examples():
     _, output, _ = finish("--help")
     for word in (
         "--norm",

@@ -1,4 +1,4 @@
-"""Small TFDS sets in the form in which TFDS leaves them behind."""
+"""Small datasets in the file format of TFDS."""
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -13,7 +13,7 @@ ANY_SHAPE = (None, None, 3)
 
 
 def write(data_dir, images, num_eval, num_files=3, shape=ANY_SHAPE):
-    """A set `tiny_jpegs` of the images, each with its number as the label.
+    """Writes a dataset `tiny_jpegs` in which each label is the image's index.
 
     Args:
         data_dir: Path of the folder that becomes the `data_dir` of TFDS.
@@ -79,7 +79,7 @@ def describe(folder, shard_lengths, shape=ANY_SHAPE):
 
 
 def record(image, label):
-    """One serialized example."""
+    """Returns a serialized example."""
     feature = {
         "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
         "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
@@ -89,5 +89,5 @@ def record(image, label):
 
 
 def jpegs(count):
-    """JPEGs of different pictures."""
+    """Returns different JPEG images."""
     return [tfds_archives.jpeg(i % 4, i, 40, 48) for i in range(count)]

@@ -26,7 +26,7 @@ PARSERS = {Config: parse, DetectionConfig: parse_coco}
 PRESETS = [(kind, name) for kind in PARSERS for name in kind.PRESETS]
 
 
-def test_flags_change_a_preset_which_changes_the_defaults():
+def test_flags_override_presets_and_presets_override_defaults():
     config = parse("--preset=digits", "--norm=rbn", "--seed=3")
     assert (config.norm, config.seed) == ("rbn", 3)
     assert config.model == presets.PRESETS["digits"]["model"]
@@ -41,7 +41,7 @@ def test_every_field_is_a_flag(kind):
     assert {field.name for field in fields} <= set(values)
     for field in fields:
         assert values[field.name].help.strip()
-    # Every flag stands in one group of --help.
+    # --help shows every flag in exactly one group.
     grouped = [
         f.name for group in kind.GROUPS for f in dataclasses.fields(group)
     ]
@@ -65,7 +65,7 @@ def test_a_preset_of_another_program_is_unknown():
 
 @pytest.mark.parametrize("batch_size", [64, 32, 16])
 @pytest.mark.parametrize("base", [0.01, 0.05, 0.1])
-def test_the_papers_detectors(batch_size, base):
+def test_presets_match_the_detectors_of_the_paper(batch_size, base):
     """FRN paper, section 4.3: 125K * 64 / M steps, base * M / 64."""
     config = parse_coco(
         f"--preset=frn_resnet101_{batch_size}", f"--learning_rate={base}"
@@ -77,7 +77,7 @@ def test_the_papers_detectors(batch_size, base):
     assert config.image_size == 1024 and config.momentum == 0.9
 
 
-def test_the_workdir_alone_is_enough_to_name_its_detector(tmp_path):
+def test_workdir_alone_selects_its_detector(tmp_path):
     config = parse_coco("--preset=trees", f"--workdir={tmp_path}")
     run_dir.check_run_dir(config)
     run_dir.write_config(config)
@@ -87,7 +87,7 @@ def test_the_workdir_alone_is_enough_to_name_its_detector(tmp_path):
         parse(f"--workdir={tmp_path}")
 
 
-def test_the_papers_runs():
+def test_presets_match_the_runs_of_the_papers():
     config = parse("--preset=frn_resnet50v2")
     assert config.train_steps == 300_000
     assert config.schedule == "cosine"
@@ -95,19 +95,19 @@ def test_the_papers_runs():
     assert parse("--preset=frn_vgg_a").warmup_epochs > 0
 
 
-def test_a_length_by_hand_replaces_the_presets():
+def test_length_flag_overrides_the_length_of_the_preset():
     config = parse("--preset=frn_resnet50v2", "--train_epochs=2")
     assert (config.train_epochs, config.train_steps) == (2, None)
     config = parse("--preset=digits", "--train_steps=7")
     assert (config.train_epochs, config.train_steps) == (None, 7)
 
 
-def test_the_learning_rate_grows_with_the_batch():
+def test_learning_rate_scales_with_the_batch_size():
     config = parse("--global_batch_size=1024", "--learning_rate=0.1")
     assert config.peak_learning_rate == pytest.approx(0.4)
 
 
-def test_norm_kwargs_are_json():
+def test_norm_kwargs_are_parsed_as_json():
     config = parse('--norm_kwargs={"epsilon": 1e-5}')
     assert config.norm_kwargs == {"epsilon": 1e-5}
 
@@ -125,13 +125,13 @@ def test_norm_kwargs_are_json():
         (["--train_epochs=2", "--train_steps=2"], "train_steps=2"),
     ],
 )
-def test_a_bad_value_is_one_line_that_says_so(arguments, message):
+def test_illegal_value_is_a_one_line_error(arguments, message):
     with pytest.raises(RecipeError, match=message) as error:
         parse(*arguments)
     assert "\n" not in str(error.value)
 
 
-def test_the_config_in_the_workdir_is_the_run(tmp_path):
+def test_workdir_rejects_another_config(tmp_path):
     config = Config(workdir=str(tmp_path), norm="rbn")
     run_dir.check_run_dir(config)
     run_dir.write_config(config)
@@ -144,7 +144,7 @@ def test_the_config_in_the_workdir_is_the_run(tmp_path):
         run_dir.check_run_dir(other)
 
 
-def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
+def test_workdir_alone_selects_its_run(tmp_path):
     config = parse("--preset=digits", "--norm=rbn", f"--workdir={tmp_path}")
     run_dir.check_run_dir(config)
     run_dir.write_config(config)
@@ -158,7 +158,7 @@ def test_the_workdir_alone_is_enough_to_name_its_run(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"colour": 3}'])
-def test_a_config_that_is_none_is_named(tmp_path, text):
+def test_invalid_config_file_is_an_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(RecipeError, match="config.json is not a config"):
         parse(f"--workdir={tmp_path}")
@@ -205,13 +205,13 @@ def test_a_config_names_its_program(tmp_path):
         run_dir.read_config(tmp_path, [Config, DetectionConfig])
 
 
-def test_a_workdir_that_cannot_be_is_named(tmp_path):
+def test_unusable_workdir_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     config = Config(workdir=str(tmp_path / "file" / "run"))
     with pytest.raises(RecipeError, match="cannot write to the workdir"):
         run_dir.check_run_dir(config)
 
 
-def test_the_default_workdir_tells_runs_apart():
+def test_default_workdir_differs_between_runs():
     folder = Config(dataset="folder:/a/b", norm="rbn").folder
     assert str(folder) == "runs/folder--a-b-ResNet50V2-rbn"

@@ -53,7 +53,7 @@ def test_killed_run_resumes_to_identical_weights(tmp_path, kills):
     )
     # One metrics entry per step, and two evaluations.
     assert len(compare_checkpoints.timeless(parts)) == 14 + 2
-    compare_checkpoints.require_equal_saves(
+    compare_checkpoints.assert_equal_checkpoints(
         compare_checkpoints.newest(whole), compare_checkpoints.newest(parts)
     )
     for name in ("predictions.json", "per_class.json"):

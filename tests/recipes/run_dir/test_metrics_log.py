@@ -4,7 +4,7 @@ import math
 from recipes.run_dir.metrics_log import MetricsLog
 
 
-def test_rows_after_the_last_save_are_dropped(tmp_path):
+def test_entries_after_the_last_checkpoint_are_dropped(tmp_path):
     records = MetricsLog(tmp_path, "accuracy", last_step=0)
     for step in (1, 2, 3):
         records.add(step, step / 2, {"train/loss": 1.0 / step})
@@ -17,7 +17,7 @@ def test_rows_after_the_last_save_are_dropped(tmp_path):
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
 
 
-def test_best_is_the_row_of_the_best_evaluation(tmp_path):
+def test_best_is_the_entry_of_the_best_evaluation(tmp_path):
     records = MetricsLog(tmp_path, "accuracy", last_step=0)
     for step, accuracy in ((1, 0.5), (2, 0.9), (3, 0.7)):
         records.add(step, step, {"eval/accuracy": accuracy, "eval/loss": 1.0})
@@ -32,7 +32,7 @@ def test_best_is_the_row_of_the_best_evaluation(tmp_path):
     assert records.summarize({})["seconds"] == 2.0
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_become_null(tmp_path):
     records = MetricsLog(tmp_path, "accuracy", last_step=0)
     records.add(1, 1, {"eval/loss": math.inf, "eval/accuracy": 0.1})
     row = json.loads(records.path.read_text())

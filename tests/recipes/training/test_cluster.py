@@ -1,4 +1,4 @@
-"""Two workers as two processes on the loopback."""
+"""Tests with two workers as two processes on one machine."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def start_both(*flags):
 
 
 def end(processes, seconds=120):
-    """Exit codes, outputs and errors."""
+    """Waits for processes; returns exit codes, outputs and errors."""
     ends = [process.communicate(timeout=seconds) for process in processes]
     codes = [process.returncode for process in processes]
     return codes, *zip(*ends, strict=True)
@@ -71,7 +71,7 @@ def require_same_run(ours, theirs):
         )
 
 
-def test_a_worker_dies_and_the_run_goes_on_as_one_process_would(tmp_path):
+def test_run_resumes_like_one_process_after_a_worker_dies(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     flags = (*FLAGS, "--save_every_steps=8", f"--workdir={two}")
     chief, other = start_both(*flags)
@@ -101,7 +101,7 @@ def test_a_worker_dies_and_the_run_goes_on_as_one_process_would(tmp_path):
     assert code == 0, errors
     require_same_run(two, one)
 
-    # Evaluation and export of what two workers saved, by two workers.
+    # Two workers evaluate and export the checkpoint that two workers wrote.
     mode = ("--mode=eval", "--checkpoint=best", f"--workdir={two}")
     codes, _, errors = end(start_both(*FLAGS, "--save_every_steps=8", *mode))
     assert codes == [0, 0], errors
@@ -111,7 +111,7 @@ def test_a_worker_dies_and_the_run_goes_on_as_one_process_would(tmp_path):
     assert found["eval/examples"] == 360
 
 
-def test_workers_with_other_flags_are_refused(tmp_path):
+def test_workers_with_different_flags_are_an_error(tmp_path):
     ports = free_ports(2)
     flags = (*FAST, "--strategy=multi_worker", f"--workdir={tmp_path}")
     processes = [
@@ -124,7 +124,7 @@ def test_workers_with_other_flags_are_refused(tmp_path):
 
 
 @pytest.mark.long
-def test_sigterm_of_one_worker_saves_and_ends_both(tmp_path):
+def test_sigterm_to_one_worker_saves_and_stops_both(tmp_path):
     flags = (*FAST, "--train_steps=20000", f"--workdir={tmp_path}")
     processes = start_both(*flags)
     while not (tmp_path / "checkpoints").exists():
@@ -151,13 +151,13 @@ def worker(task, addresses=("a:1",), kind="worker"):
         worker({"type": "ps", "index": 0}, kind="ps"),
     ],
 )
-def test_a_tf_config_that_names_no_worker_is_refused(monkeypatch, text):
+def test_tf_config_without_workers_is_an_error(monkeypatch, text):
     monkeypatch.setitem(os.environ, "TF_CONFIG", text)
     with pytest.raises(RecipeError, match="TF_CONFIG, one for each process"):
         cluster_lib.read_workers("multi_worker")
 
 
-def test_the_first_worker_is_the_chief_unless_there_is_one(monkeypatch):
+def test_first_worker_is_the_default_chief(monkeypatch):
     cluster_of = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
     for kind, index, expected in (
         ("chief", 0, 0),

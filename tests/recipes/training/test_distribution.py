@@ -12,12 +12,12 @@ def make(**flags):
     )
 
 
-def test_one_replica_is_the_default_of_a_cpu():
+def test_cpu_has_one_replica_by_default():
     assert make().num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2, 4])
-def test_mirrored_has_as_many_replicas_as_asked_for(num_replicas):
+def test_mirrored_strategy_has_the_requested_replicas(num_replicas):
     made = make(num_replicas=num_replicas)
     assert isinstance(made, tf.distribute.MirroredStrategy)
     assert made.num_replicas_in_sync == num_replicas
@@ -37,11 +37,11 @@ def test_one_device_has_one_replica():
         ({"num_replicas": 3}, "64 cannot be split evenly over 3"),
     ],
 )
-def test_what_does_not_fit_the_machine_is_named(flags, message):
+def test_unavailable_replicas_are_an_error(flags, message):
     with pytest.raises(RecipeError, match=message):
         make(**flags)
 
 
-def test_a_cpu_that_is_in_use_cannot_be_split_further():
+def test_initialized_cpu_cannot_be_split():
     with pytest.raises(RecipeError, match="--virtual_replicas=8"):
         distribution.make_strategy(make_config(virtual_replicas=8))

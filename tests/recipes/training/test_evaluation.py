@@ -1,4 +1,4 @@
-"""How large the batches of an evaluation are, and when there is one."""
+"""Tests of the batch size and schedule of evaluations."""
 
 import dataclasses
 import pathlib
@@ -24,7 +24,7 @@ NUM_EVAL = 360
 
 
 def evaluated(**flags):
-    """The values of a network that is as every one of that seed."""
+    """Evaluates a newly initialized network; equal seeds give equal metrics."""
     config = make_config(**flags)
     replicas = distribution.make_strategy(config)
     made = input_pipeline.make_data(config, TASK)
@@ -48,7 +48,7 @@ def test_every_example_is_evaluated_once(size):
     np.testing.assert_array_equal(images[:NUM_EVAL], expected[:NUM_EVAL])
 
 
-def test_training_has_the_batches_that_it_had():
+def test_eval_batch_size_does_not_change_training_batches():
     ours = next(
         iter(
             input_pipeline.make_data(
@@ -64,19 +64,19 @@ def test_training_has_the_batches_that_it_had():
 @pytest.mark.parametrize(
     ("size", "num_replicas"), [(64, 1), (40, 2), (6, 2), (1000, 4)]
 )
-def test_the_values_do_not_depend_on_the_batch(size, num_replicas):
+def test_metrics_do_not_depend_on_the_batch_size(size, num_replicas):
     flags = {"norm": "bn", "num_replicas": num_replicas}
     expected = evaluated(**flags)
     found = evaluated(**flags, eval_batch_size=size)
     assert found["examples"] == expected["examples"] == NUM_EVAL
-    # Counts of hits over a count of examples.
+    # Accuracies are quotients of integers.
     for name in ("accuracy", "top5_accuracy"):
         assert found[name] == expected[name]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert found["loss"] > 1
 
 
-def test_a_batch_that_replicas_cannot_share_is_named():
+def test_indivisible_eval_batch_is_an_error():
     message = (
         "--eval_batch_size=7 cannot be split evenly over 2 replicas: choose a "
         "multiple of 2."
@@ -89,20 +89,20 @@ def test_a_batch_that_replicas_cannot_share_is_named():
         make_config(eval_batch_size=0)
 
 
-def test_an_evaluation_by_steps_comes_where_it_is_asked_for(tmp_path):
-    # An epoch has 22 steps: by epochs there would be the last one alone.
+def test_eval_every_steps_evaluates_at_these_steps(tmp_path):
+    # An epoch has 22 steps: by epochs, only the last step is evaluated.
     flags = {"train_steps": 10, "eval_every_steps": 4, "eval_batch_size": 100}
     summary, written = run(tmp_path, **flags)
     found = {row["step"]: row for row in written if "eval/accuracy" in row}
     assert list(found) == [4, 8, 10]
     assert all(row["eval/examples"] == NUM_EVAL for row in found.values())
     assert found[4]["epoch"] == pytest.approx(4 / 22, abs=1e-4)
-    # Each is of a save, so that the best of them can be had.
+    # Each has a checkpoint, so that the best one can be restored.
     saves = sorted(p.name for p in (tmp_path / "checkpoints").glob("step_*"))
     assert "step_000000008.npz" in saves and "step_000000010.npz" in saves
     assert summary["best"]["step"] in found
 
-    # And changes nothing of the training.
+    # Evaluations do not change training.
     run(tmp_path / "rarely", train_steps=10)
     ours, theirs = (
         [row["train/loss"] for row in each if "train/loss" in row]
@@ -117,15 +117,15 @@ def test_an_evaluation_by_steps_comes_where_it_is_asked_for(tmp_path):
         ({}, [10, 20, 25]),
         ({"eval_every_epochs": 2}, [20, 25]),
         ({"eval_every_steps": 7}, [7, 14, 21, 25]),
-        # Instead of epochs, whatever those say.
+        # Steps override epochs.
         ({"eval_every_steps": 7, "eval_every_epochs": 2}, [7, 14, 21, 25]),
         ({"eval_every_steps": 25}, [25]),
         ({"eval_every_steps": 99}, [25]),
         ({"eval_every_steps": 7, "mode": "train"}, []),
     ],
 )
-def test_where_evaluations_are(flags, expected):
-    # Executions as long as can be, rows as rare: an evaluation ends one.
+def test_schedule_of_evaluations(flags, expected):
+    # Long executions and rare logging: only evaluations end an execution.
     config = make_config(
         **flags, steps_per_execution=100, log_every_steps=100, train_steps=25
     )
@@ -140,17 +140,17 @@ def test_where_evaluations_are(flags, expected):
     assert found == expected
 
 
-def test_evaluations_by_no_steps_are_refused():
+def test_evaluating_every_0_steps_is_an_error():
     with pytest.raises(RecipeError, match="at least 1.*eval_every_steps=0"):
         make_config(eval_every_steps=0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak")
-def test_the_memory_is_the_peak_of_the_process_in_bytes():
+def test_peak_memory_is_in_bytes():
     ballast = np.ones(2**24)
     del ballast
     text = pathlib.Path("/proc/self/status").read_text()
     kibibytes = int(re.search(r"VmHWM:\s+(\d+) kB", text)[1])
-    # Both are counted a page at a time, by several threads.
+    # Both are counted in pages, by several threads.
     expected = pytest.approx(kibibytes * 1024, rel=0.02)
     assert environment.peak_memory_bytes() == expected

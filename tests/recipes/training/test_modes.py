@@ -47,14 +47,12 @@ def plain_losses(tmp_path_factory):
         {"num_replicas": 1, "xla": True, "grad_accum_steps": 4},
     ],
 )
-def test_how_a_step_is_computed_changes_no_number(
-    tmp_path, plain_losses, flags
-):
+def test_execution_options_do_not_change_losses(tmp_path, plain_losses, flags):
     run(tmp_path, train_steps=6, learning_rate=0.05, **flags)
     np.testing.assert_allclose(losses(tmp_path), plain_losses, rtol=2e-5)
 
 
-def test_an_execution_ends_where_something_happens():
+def test_execution_stops_at_scheduled_steps():
     config = make_config(
         steps_per_execution=10, log_every_steps=8, save_every_steps=5
     )
@@ -84,17 +82,17 @@ def test_an_execution_ends_where_something_happens():
 
 
 @pytest.mark.parametrize("steps", ["1", "2,1", "0,4", "a,b", "1,2,3"])
-def test_steps_that_cannot_be_profiled_are_refused(steps):
+def test_invalid_profile_steps_are_an_error(steps):
     with pytest.raises(RecipeError, match="--profile_steps takes two steps"):
         make_step_schedule(make_config(profile_steps=steps), None)
 
 
-def test_a_profile_lies_where_tensorboard_looks(tmp_path):
+def test_profile_is_written_for_tensorboard(tmp_path):
     run(tmp_path, train_steps=4, profile_steps="2,3", mode="train")
     assert list(tmp_path.glob("events/plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
+def test_dry_run_describes_the_run_and_writes_nothing(tmp_path, capsys):
     config = make_config(
         workdir=str(tmp_path), dry_run=True, warmup_epochs=1, train_steps=44
     )
@@ -117,7 +115,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("what", ["backbone", "norm"])
-def test_what_is_frozen_does_not_move(tmp_path, what):
+def test_frozen_weights_do_not_change(tmp_path, what):
     run(tmp_path / "free", train_steps=3, norm="bn")
     run(tmp_path / "frozen", train_steps=3, norm="bn", freeze=what)
     moved = {}
@@ -138,7 +136,7 @@ def test_what_is_frozen_does_not_move(tmp_path, what):
         assert np.array_equal(weight.numpy(), end) == stays, weight.path
 
 
-def test_freezing_everything_is_refused():
+def test_freezing_everything_is_an_error():
     inputs = keras.Input((4, 4, 3))
     only_norm = keras.Model(inputs, keras_norm.FRN()(inputs))
     with pytest.raises(RecipeError, match="leaves nothing of .* to train"):
@@ -148,7 +146,7 @@ def test_freezing_everything_is_refused():
         freeze.freeze(plain, "norm", lambda model: [])
 
 
-def test_evaluation_takes_the_averages_when_asked(tmp_path):
+def test_evaluation_uses_weight_averages_on_request(tmp_path):
     flags = {"train_steps": 22, "learning_rate": 0.4, "norm": "bn"}
     averaged, _ = run(tmp_path / "a", **flags, ema_decay=0.5)
     kept, _ = run(tmp_path / "b", **flags, ema_decay=0.5, use_ema=False)
@@ -158,7 +156,7 @@ def test_evaluation_takes_the_averages_when_asked(tmp_path):
     assert averaged["last"][loss] != pytest.approx(
         plain["last"][loss], rel=1e-5
     )
-    # The model that is saved is the model that was evaluated.
+    # The saved model is the evaluated model.
     for folder, summary in (("a", averaged), ("c", plain)):
         file = str(tmp_path / folder / "model.keras")
         runner.run(
@@ -173,7 +171,7 @@ def test_evaluation_takes_the_averages_when_asked(tmp_path):
         assert found[loss] == pytest.approx(summary["last"][loss], rel=1e-5)
 
 
-def test_any_save_can_be_evaluated(tmp_path):
+def test_any_checkpoint_can_be_evaluated(tmp_path):
     flags = {"train_steps": 44, "keep": 3}
     _, written = run(tmp_path, **flags)
     save = tmp_path / "checkpoints" / "step_000000022.npz"
@@ -192,12 +190,12 @@ def test_any_save_can_be_evaluated(tmp_path):
         ("best", "there is no run in"),
     ],
 )
-def test_a_checkpoint_that_is_not_there_is_named(tmp_path, checkpoint, message):
+def test_missing_checkpoint_is_an_error(tmp_path, checkpoint, message):
     with pytest.raises(RecipeError, match=message):
         run(tmp_path, mode="eval", checkpoint=checkpoint)
 
 
-def test_a_file_of_other_classes_cannot_be_evaluated(tmp_path):
+def test_model_with_other_classes_cannot_be_evaluated(tmp_path):
     inputs = keras.Input((8, 8, 1))
     flat = keras.layers.Flatten()(inputs)
     path = tmp_path / "three.keras"
@@ -206,7 +204,7 @@ def test_a_file_of_other_classes_cannot_be_evaluated(tmp_path):
         run(tmp_path / "run", mode="eval", checkpoint=str(path))
 
 
-def test_a_set_that_does_not_fill_a_batch_is_padded(tmp_path):
+def test_dataset_smaller_than_a_batch_is_padded(tmp_path):
     flags = {"global_batch_size": 1000, "drop_remainder": False}
     _, written = run(tmp_path, **flags, train_epochs=2, train_steps=None)
     assert [row["step"] for row in written if "train/loss" in row] == [
@@ -244,7 +242,7 @@ def test_optimizers_train(tmp_path, optimizer, learning_rate):
     assert np.mean(found[-5:]) < 0.99 * np.mean(found[:5])
 
 
-def test_only_the_chief_gets_the_workdir(tmp_path):
+def test_only_the_chief_writes_to_the_workdir(tmp_path):
     config = make_config(workdir=str(tmp_path))
     with run_dir.open_run_dir(config, is_chief=False) as other:
         assert other.folder != tmp_path and other.folder.is_dir()
@@ -252,7 +250,7 @@ def test_only_the_chief_gets_the_workdir(tmp_path):
     assert not folder.exists() and not list(tmp_path.iterdir())
 
 
-def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
+def test_run_older_than_a_setting_resumes(tmp_path):
     config = make_config(workdir=str(tmp_path))
     run_dir.write_config(config)
     path = tmp_path / "config.json"
@@ -262,7 +260,7 @@ def test_a_run_that_is_older_than_a_setting_goes_on(tmp_path):
     run_dir.check_run_dir(config)
 
 
-def test_tpu_without_one_says_so():
+def test_missing_tpu_is_an_error():
     with pytest.raises(RecipeError, match="found no TPU"):
         distribution.make_strategy(
             make_config(strategy="tpu", virtual_replicas=None)
@@ -284,13 +282,13 @@ def test_tpu_without_one_says_so():
         ({"strategy": "multi_worker"}, "TF_CONFIG"),
     ],
 )
-def test_settings_that_exclude_each_other_are_named(tmp_path, flags, message):
+def test_conflicting_settings_are_an_error(tmp_path, flags, message):
     with pytest.raises(RecipeError, match=message):
         run(tmp_path, **flags)
 
 
 @pytest.mark.parametrize("kind", [Config, DetectionConfig])
-def test_every_flag_is_tested_or_said_not_to_be(kind):
+def test_every_flag_is_used_in_a_test(kind):
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     readme = (ROOT / "recipes" / "README.md").read_text()
     table = readme.split("## What could not be tested")[1]

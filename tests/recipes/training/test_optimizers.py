@@ -16,7 +16,7 @@ NAMES = ["sgd", "lamb", "adamw", "rmsprop"]
 
 
 def build():
-    """A model whose own names hold the names of what must not decay."""
+    """Builds a model whose layer names contain names of norm weights."""
     inputs = keras.Input((4,), name="x")
     x = keras.layers.Dense(3, name="beta_gamma_dense")(inputs)
     x = keras_norm.FRN(learned_epsilon="channel", activation="tlu", name="frn")(
@@ -50,8 +50,8 @@ def numpy_update(name, weight, gradient):
         return RATE * gradient
     if name == "rmsprop":
         return RATE * gradient / np.sqrt(0.1 * square + 1e-7)
-    # The moments are unbiased, after one step those of one gradient.
-    # Keras' AdamW adds epsilon to the root of the biased second one.
+    # Bias correction makes the moments after one step exact.
+    # Keras' AdamW adds epsilon to the root of the uncorrected second moment.
     epsilon = {"adamw": 1e-7 / np.sqrt(1.0 - 0.999), "lamb": 1e-7}[name]
     update = gradient / (np.sqrt(square) + epsilon)
     if name == "lamb":
@@ -61,7 +61,7 @@ def numpy_update(name, weight, gradient):
 
 @pytest.mark.parametrize("norm_weight_decay", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_is_the_formula(name, norm_weight_decay):
+def test_step_matches_numpy(name, norm_weight_decay):
     model = build()
     optimizer = make(model, name, norm_weight_decay=norm_weight_decay)
     weights = model.trainable_variables
@@ -83,7 +83,7 @@ def test_a_step_is_the_formula(name, norm_weight_decay):
 
 
 @pytest.mark.parametrize("name", ["sgd", "rmsprop"])
-def test_momentum_adds_up(name):
+def test_momentum_accumulates(name):
     model = build()
     optimizer = make(model, name, momentum=0.5)
     weights = model.trainable_variables
@@ -97,7 +97,7 @@ def test_momentum_adds_up(name):
     np.testing.assert_allclose(weights[0].numpy(), expected, rtol=1e-5)
 
 
-def test_a_weight_of_zero_moves_under_lamb():
+def test_lamb_updates_zero_weights():
     model = build()
     beta = next(w for w in model.trainable_variables if w.name == "beta")
     beta.assign(np.zeros(beta.shape))
@@ -146,7 +146,7 @@ def test_replicas_exclude_the_same_weights_from_decay(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_optimizer_reloads(name):
+def test_optimizer_reloads(name):
     optimizer = make(build(), name)
     again = type(optimizer).from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()

@@ -15,14 +15,14 @@ def rates(steps, num_steps=100, steps_per_epoch=10, **flags):
     return [float(schedule(step)) for step in steps]
 
 
-def test_cosine_goes_from_the_peak_to_zero():
+def test_cosine_decays_from_the_peak_to_zero():
     assert rates([0, 50, 100]) == pytest.approx([0.2, 0.1, 0.0], abs=1e-8)
 
 
 @pytest.mark.parametrize(
     ("schedule", "middle"), [("cosine", 0.11), ("polynomial", 0.02 + 0.18 / 8)]
 )
-def test_the_end_is_reached(schedule, middle):
+def test_final_learning_rate_is_reached(schedule, middle):
     got = rates(
         [0, 50, 100, 120],
         schedule=schedule,
@@ -32,7 +32,7 @@ def test_the_end_is_reached(schedule, middle):
     assert got == pytest.approx([0.2, middle, 0.02, 0.02], rel=1e-5)
 
 
-def test_a_polynomial_of_power_one_is_a_straight_line():
+def test_polynomial_of_power_one_is_linear():
     got = rates([0, 25, 100], schedule="polynomial", polynomial_power=1.0)
     assert got == pytest.approx([0.2, 0.15, 0.0], abs=1e-8)
 
@@ -48,12 +48,12 @@ def test_peak_and_end_scale_with_the_global_batch(schedule):
     assert got == pytest.approx([0.8, 0.08], rel=1e-5)
 
 
-def test_an_end_above_the_peak_is_refused():
+def test_final_rate_above_the_peak_is_an_error():
     with pytest.raises(RecipeError, match="end_learning_rate=0.3"):
         rates([0], end_learning_rate=0.3)
 
 
-def test_a_rate_of_zero_stays_zero():
+def test_learning_rate_of_zero_stays_zero():
     assert rates([0, 50, 100], learning_rate=0.0) == [0.0, 0.0, 0.0]
 
 
@@ -63,14 +63,14 @@ def test_step_divides_by_ten_every_30_percent():
     assert got == pytest.approx(expected)
 
 
-def test_constant_stays():
+def test_constant_schedule_is_constant():
     assert rates([0, 99], schedule="constant") == pytest.approx([0.2, 0.2])
 
 
 @pytest.mark.parametrize(
     ("shape", "quarter"), [("linear", 0.25), ("cosine", 0.1464466)]
 )
-def test_a_ramp_rises_from_zero_to_the_peak(shape, quarter):
+def test_warmup_rises_from_zero_to_the_peak(shape, quarter):
     got = rates(
         [0, 5, 10, 20],
         schedule="constant",
@@ -80,31 +80,31 @@ def test_a_ramp_rises_from_zero_to_the_peak(shape, quarter):
     assert got == pytest.approx([0.0, 0.2 * quarter, 0.1, 0.2], abs=1e-7)
 
 
-def test_the_schedule_after_a_ramp_ends_with_the_training():
+def test_schedule_after_warmup_ends_with_training():
     got = rates([20, 60, 100], warmup_epochs=2)
     assert got == pytest.approx([0.2, 0.1, 0.0], abs=1e-8)
 
 
-def test_steps_of_the_rate_are_counted_from_the_start_with_a_ramp():
+def test_step_boundaries_include_the_warmup():
     got = rates([30, 31], schedule="step", warmup_epochs=2)
     assert got == pytest.approx([0.2, 0.02])
 
 
-def test_steps_of_the_rate_that_fall_into_the_ramp_are_behind_it():
+def test_step_boundaries_within_the_warmup_follow_it():
     got = rates([70, 71, 90, 91], schedule="step", warmup_epochs=7)
     assert got == pytest.approx([0.2, 0.002, 0.002, 0.0002])
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 @pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
-def test_a_ramp_meets_every_schedule(schedule, shape):
+def test_warmup_ends_at_the_first_value_of_each_schedule(schedule, shape):
     flags = {"schedule": schedule, "end_learning_rate": 0.02}
     got = rates([20, 60, 100], warmup_epochs=2, warmup_shape=shape, **flags)
     expected = rates([0, 40, 80], num_steps=80, **flags)
     assert got == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_ramp_reloads():
+def test_warmup_reloads():
     inner = keras.optimizers.schedules.CosineDecay(0.1, 20)
     ramp = schedules.Warmup(inner, 5, "cosine")
     again = schedules.Warmup.from_config(ramp.get_config())
@@ -118,7 +118,7 @@ def test_a_ramp_reloads():
     "schedule", ["cosine", "polynomial", "step", "constant"]
 )
 @pytest.mark.parametrize("warmup_epochs", [0, 2])
-def test_the_rule_in_words_is_that_of_the_rates(schedule, warmup_epochs):
+def test_description_matches_the_schedule(schedule, warmup_epochs):
     config = make_config(
         schedule=schedule,
         warmup_epochs=warmup_epochs,

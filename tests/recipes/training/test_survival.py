@@ -1,4 +1,4 @@
-"""Kills, torn files, full disks: what a run survives, and how it goes on."""
+"""Tests of killed runs, truncated files, full disks and resuming."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from tests.recipes.command_line import FAST
 from tests.recipes.command_line import finish
 from tests.recipes.command_line import start
 from tests.recipes.compare_checkpoints import arrays
+from tests.recipes.compare_checkpoints import assert_equal_checkpoints
 from tests.recipes.compare_checkpoints import newest
-from tests.recipes.compare_checkpoints import require_equal_saves
 from tests.recipes.compare_checkpoints import timeless
 from tests.recipes.compare_checkpoints import wait_for
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import run
 
-# Everything whose state a save must hold.
+# Settings whose state must be part of a checkpoint.
 EVERYTHING = (
     "--train_steps=30",
     "--save_every_steps=4",
@@ -41,9 +41,9 @@ EVERYTHING = (
 @pytest.mark.parametrize(
     "num_replicas", [pytest.param(1, marks=pytest.mark.long), 2]
 )
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, num_replicas):
+def test_killed_run_resumes_bit_for_bit(tmp_path, num_replicas):
     flags = (*FAST, *EVERYTHING, f"--virtual_replicas={num_replicas}")
-    # A network with dropout, whose random state is in no Keras file.
+    # Keras files do not hold the random state of dropout.
     flags += (f"--init_model={tmp_path / 'start.keras'}",)
     network_with_dropout().save(tmp_path / "start.keras")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -59,7 +59,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, num_replicas):
     assert "resuming after step" in output
     assert timeless(whole) == timeless(parts)
     assert len(timeless(parts)) == 32
-    require_equal_saves(newest(whole), newest(parts))
+    assert_equal_checkpoints(newest(whole), newest(parts))
 
 
 def network_with_dropout():
@@ -77,7 +77,7 @@ def network_with_dropout():
     return keras.Model(inputs, outputs, name="with_dropout")
 
 
-def test_sigterm_saves_and_exits_with_143(tmp_path):
+def test_sigterm_saves_a_checkpoint_and_exits_with_143(tmp_path):
     flags = (*FAST, "--train_steps=2000", "--save_every_steps=1000")
     with start(*flags, f"--workdir={tmp_path}") as process:
         wait_for(tmp_path / "metrics.jsonl", process)
@@ -111,7 +111,9 @@ def emptied(data):
         *(pytest.param(d, marks=pytest.mark.long) for d in (torn, emptied)),
     ],
 )
-def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, caplog, damage):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
+    tmp_path, caplog, damage
+):
     flags = {"train_steps": 6, "save_every_steps": 2}
     expected, _ = run(tmp_path, **flags)
     good = arrays(newest(tmp_path))
@@ -127,7 +129,7 @@ def test_a_damaged_save_falls_back_to_the_one_before(tmp_path, caplog, damage):
         np.testing.assert_array_equal(value, good[name])
 
 
-def test_where_no_save_can_be_read_that_is_said(tmp_path):
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
     run(tmp_path)
     for path in (tmp_path / "checkpoints").glob("step_*"):
         path.write_bytes(b"no save")
@@ -135,7 +137,7 @@ def test_where_no_save_can_be_read_that_is_said(tmp_path):
         run(tmp_path)
 
 
-def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch):
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     flags = {"train_steps": 6, "save_every_steps": 2, "mode": "train"}
     savez = np.savez
 
@@ -157,7 +159,7 @@ def test_a_full_disk_leaves_the_save_before(tmp_path, monkeypatch):
     assert [row["step"] for row in written] == list(range(1, 7))
 
 
-def test_the_newest_and_the_best_saves_are_kept(tmp_path):
+def test_recent_and_best_checkpoints_are_kept(tmp_path):
     made = checkpoints.CheckpointManager(tmp_path, keep=2)
     for step in range(1, 6):
         made.save({"x": np.ones(2)}, {"step": step, "seconds": 0.0}, 2)
@@ -166,14 +168,14 @@ def test_the_newest_and_the_best_saves_are_kept(tmp_path):
     assert not list(made.folder.glob("partial*"))
 
 
-def test_a_save_of_another_network_is_named(tmp_path):
+def test_checkpoint_of_another_network_is_an_error(tmp_path):
     made = checkpoints.CheckpointManager(tmp_path, keep=2)
     made.save({"x": np.ones(2)}, {"step": 1, "seconds": 0.0}, None)
     with pytest.raises(RecipeError, match="another network .* y is not"):
         checkpoints.read_checkpoint(made.path(1), ["x", "y"])
 
 
-def test_a_workdir_in_use_is_refused(tmp_path):
+def test_workdir_in_use_is_an_error(tmp_path):
     config = make_config(workdir=str(tmp_path))
     with run_dir.open_run_dir(config):
         with pytest.raises(RecipeError, match=f"process {os.getpid()} on"):
@@ -182,7 +184,7 @@ def test_a_workdir_in_use_is_refused(tmp_path):
 
 
 @pytest.mark.long
-def test_a_workdir_in_use_by_another_process_is_refused(tmp_path):
+def test_workdir_in_use_by_another_process_is_an_error(tmp_path):
     flags = (*FAST, f"--workdir={tmp_path}")
     with start(*flags, "--train_steps=2000") as process:
         wait_for(tmp_path / "metrics.jsonl", process)
@@ -193,7 +195,7 @@ def test_a_workdir_in_use_by_another_process_is_refused(tmp_path):
     assert "Traceback" not in errors
 
 
-def test_the_best_is_remembered_and_can_be_evaluated(tmp_path):
+def test_best_checkpoint_is_kept_across_resumes(tmp_path):
     flags = {
         "train_steps": 66,
         "learning_rate": 0.4,
@@ -212,7 +214,7 @@ def test_the_best_is_remembered_and_can_be_evaluated(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-def test_what_is_not_finite_stops_at_its_step(tmp_path):
+def test_loss_that_is_not_finite_stops_training(tmp_path):
     flags = {"learning_rate": 1e30, "train_steps": 20, "schedule": "constant"}
     message = r"(loss|gradient of trainer|gradient of \S+).* at step \d+\."
     with pytest.raises(RecipeError, match=message):
@@ -222,14 +224,14 @@ def test_what_is_not_finite_stops_at_its_step(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-def test_what_is_not_finite_is_skipped_and_counted(tmp_path):
+def test_updates_that_are_not_finite_are_skipped_and_counted(tmp_path):
     flags = {"learning_rate": 1e30, "train_steps": 6, "schedule": "constant"}
     summary, written = run(tmp_path, **flags, nan_policy="skip")
     assert 1 <= summary["skipped_updates"] < 6
     assert written[-1]["step"] == 6
 
 
-def test_two_deterministic_runs_have_the_same_bits(tmp_path):
+def test_deterministic_runs_are_identical(tmp_path):
     flags = (*FAST, "--deterministic", "--train_steps=4", "--norm=rbn")
     folders = tmp_path / "first", tmp_path / "second"
     for folder in folders:
@@ -238,10 +240,10 @@ def test_two_deterministic_runs_have_the_same_bits(tmp_path):
         )
         assert code == 0, errors
     assert timeless(folders[0]) == timeless(folders[1])
-    require_equal_saves(*map(newest, folders))
+    assert_equal_checkpoints(*map(newest, folders))
 
 
-def test_a_run_may_go_on_with_other_devices(tmp_path):
+def test_run_resumes_on_other_devices(tmp_path):
     flags = {"train_steps": 6, "save_every_steps": 2}
     expected, _ = run(tmp_path / "whole", **flags)
     run(tmp_path / "parts", **flags)
