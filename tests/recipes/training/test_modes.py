@@ -200,7 +200,9 @@ def test_model_with_other_classes_cannot_be_evaluated(tmp_path):
     flat = keras.layers.Flatten()(inputs)
     path = tmp_path / "three.keras"
     keras.Model(inputs, keras.layers.Dense(3)(flat)).save(path)
-    with pytest.raises(RecipeError, match="3 outputs, but the dataset has 10 classes"):
+    with pytest.raises(
+        RecipeError, match="3 outputs, but the dataset has 10 classes"
+    ):
         run(tmp_path / "run", mode="eval", checkpoint=str(path))
 
 
