@@ -1,9 +1,12 @@
 """Private names of TensorFlow exist, and patches are undone."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
+from tensorflow.python.distribute import collective_all_reduce_strategy
 
 from recipes import tf_internals
 from recipes.data import input_pipeline
@@ -81,3 +84,22 @@ def test_onnx_optimizers_exist():
     pytest.importorskip("tf2onnx")
     optimizers = tf_internals.get_onnx_optimizers()
     assert "optimize_transpose" in optimizers
+
+
+def test_health_check_interval_exists():
+    extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
+    before = extended._check_health_interval
+    strategy = types.SimpleNamespace(extended=extended.__new__(extended))
+    tf_internals.set_health_check_interval(strategy, before + 7)
+    assert strategy.extended._check_health_interval == before + 7
+    assert extended._check_health_interval == before
+
+
+def test_op_determinism_can_be_undone():
+    assert not tf_internals.is_op_determinism_enabled()
+    tf.config.experimental.enable_op_determinism()
+    try:
+        assert tf_internals.is_op_determinism_enabled()
+    finally:
+        tf_internals.disable_op_determinism()
+    assert not tf_internals.is_op_determinism_enabled()
