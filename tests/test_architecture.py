@@ -32,6 +32,7 @@ INTERNALS = {
     "keras_norm/_keras_internals.py",
     "keras_norm/conversion/graph.py",
     "keras_norm/training/tf_internals.py",
+    "keras_norm/saving/keras_internals.py",
     "recipes/tf_internals.py",
 }
 MAX_MODULES = 20
