@@ -1,10 +1,10 @@
 """Checks keyword arguments against a layer class before a layer is created."""
 
-import difflib
 import inspect
 
 import keras
 
+from keras_norm.errors import did_you_mean
 from keras_norm.layers._batch_statistics import BatchStatisticsLayer
 from keras_norm.layers._channel_layer import AffineChannelLayer
 from keras_norm.layers._channel_layer import ChannelLayer
@@ -47,7 +47,7 @@ def check(name, make_layer, kwargs, fixed=()):
     first = next(iter(unknown))
     raise ArgumentError(
         f"The norm {name!r} takes no argument {first!r}."
-        f"{suggest(first, accepted)} "
+        f"{did_you_mean(first, accepted)} "
         f"It takes: {', '.join(accepted)}. Received: kwargs={unknown}"
     )
 
@@ -76,9 +76,3 @@ def accepted_arguments(make_layer):
         if not takes_any or function is keras.layers.Layer.__init__:
             return names - {"self"}
     return None
-
-
-def suggest(word, known):
-    """Returns " Did you mean ...?" with the nearest known word, or ""."""
-    close = difflib.get_close_matches(word, known, 1)
-    return f" Did you mean {close[0]!r}?" if close else ""

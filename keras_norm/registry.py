@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import keras
 
+from keras_norm import errors
 from keras_norm import layer_arguments
 from keras_norm.layers._channel_layer import PACKAGE
 from keras_norm.layers.tlu import TLU
@@ -116,7 +117,7 @@ def get(identifier, **kwargs):
     elif isinstance(identifier, str) and identifier in NORMS:
         norm = _norm_from_row(identifier, NORMS[identifier])
     else:
-        hint = layer_arguments.suggest(str(identifier).lower(), names())
+        hint = errors.did_you_mean(str(identifier), names())
         raise ValueError(
             f"Unknown norm.{hint} Known norms: {', '.join(names())}. "
             f"Received: {identifier!r}"
