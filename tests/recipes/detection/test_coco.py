@@ -266,7 +266,7 @@ def test_help_explains_every_flag():
     assert lines[0].startswith("Trains a RetinaNet with any normalization")
     assert max(map(len, lines)) <= 80
     place = lines.index("  --nms_threshold")
-    assert lines[place + 1].strip().startswith("Of two boxes of a class that")
+    assert lines[place + 1].strip().startswith("IoU threshold of non-maximum")
     assert "--mixup" not in output and "ImageNet" not in output
 
 
