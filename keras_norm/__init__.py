@@ -4,6 +4,8 @@ Main entry points:
 
 * `keras_norm.convert(model, "frn")` replaces the batch normalization in a
   trained model; the program `keras-norm` does the same for a file.
+* `keras_norm.fold(model)` moves the batch normalization of a trained model into
+  the convolutions and dense layers next to it, for faster inference.
 * `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
   layers for new models, in place of batch normalization.
 * `keras_norm.get("frn")` returns a norm by name, for model builders that take
@@ -28,7 +30,10 @@ from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.errors import ConversionError
+from keras_norm.folding.fold import fold
+from keras_norm.folding.report import FoldReport
 from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.constant_padding import ConstantPadding
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
@@ -48,15 +53,18 @@ __all__ = [
     "RBN",
     "TLU",
     "BatchNormalization",
+    "ConstantPadding",
     "ConversionError",
     "ConversionReport",
     "EvalNorm",
+    "FoldReport",
     "FrozenBatchNormalization",
     "GroupNormalization",
     "NoNormalization",
     "Norm",
     "__version__",
     "convert",
+    "fold",
     "get",
     "is_norm_layer",
     "names",
