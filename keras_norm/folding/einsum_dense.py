@@ -115,7 +115,9 @@ def _with_bias(linear, bias, outputs, call):
     labels = outputs[1:]
     axes = [i for i, size in enumerate(bias.shape) if size > 1]
     axes += [
-        i for i, label in enumerate(labels) if label in (linear.bias_axes or "")
+        i
+        for i, label in enumerate(labels)
+        if label in list(linear.bias_axes or "")
     ]
     if not axes:
         # Any axis can hold a bias that is the same everywhere.
