@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 from keras_norm.conversion import weights
 from keras_norm.conversion.rebuild import rebuild_from_config
 from keras_norm.errors import ConversionError
@@ -40,7 +40,7 @@ def dtype_policies(model):
     return sorted(
         {
             layer.dtype_policy.name
-            for layer in graph.all_layers(model)
+            for layer in _keras_internals.all_layers(model)
             if layer.weights and not isinstance(layer, keras.Model)
         }
     )
@@ -66,7 +66,8 @@ def _with_float32_policies(config):
 
 
 def _copy_weights(old, new):
-    old_layers, new_layers = graph.all_layers(old), graph.all_layers(new)
+    old_layers = _keras_internals.all_layers(old)
+    new_layers = _keras_internals.all_layers(new)
     names = [
         [layer.name for layer in family] for family in (old_layers, new_layers)
     ]

@@ -26,6 +26,7 @@ from recipes.run_dir.metrics_log import read_summary
 CSV_FILE, JSON_FILE = "predict.csv", "predict.json"
 # Number of images left out that the message names.
 NUM_LISTED = 5
+_METADATA = {"class_names", "num_channels", "suited_augmentation"}
 
 
 def check_images(config):
@@ -94,7 +95,7 @@ def open_images(config, task, num_replicas):
 def _read_metadata(config, task):
     """Returns the dataset metadata of the run or of the model file."""
     metadata, _ = read_summary(config.folder / "summary.json")
-    if "class_names" not in metadata:
+    if not _METADATA <= metadata.keys():
         # Unfinished runs and runs of earlier versions: ask the dataset.
         metadata = dataset_summary.class_metadata(task.open_source(config))
     if config.takes_whole_model:
