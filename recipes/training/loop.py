@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import signal
 import time
 
 from keras_norm.training import NonFiniteError
@@ -338,5 +337,4 @@ class TrainingLoop:
         if is_preempted and not self.schedule.is_last(self.step):
             self._raise_if_not_finite()
             self.save(self.step, self.seconds)
-            number = preemption.number or signal.SIGTERM
-            raise Preempted(self.step, number)
+            raise Preempted(self.step, preemption.number)

@@ -29,13 +29,13 @@ from recipes.training import dry_run
 from recipes.training import optimizers
 from recipes.training import predict as predict_lib
 from recipes.training import schedules
+from recipes.training import signals
 from recipes.training.checkpoints import CheckpointManager
 from recipes.training.checkpoints import TrainingState
 from recipes.training.compiled_steps import CompiledSteps
 from recipes.training.loop import TrainingLoop
 from recipes.training.loop import drop_final_entries
 from recipes.training.loop import read_earlier_length
-from recipes.training.signals import Preemption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,15 +88,18 @@ def run(config, task):
     """
     predict_lib.check_images(config)
     workers = cluster.read_workers(config.strategy)
-    folder = config.folder
+    given = config
     with (
         explain_disk_errors(
-            folder, lambda: run_dir.describe_resumption(folder, config.trains)
+            given.folder, lambda: signals.describe_resumption(given)
         ),
         environment.configure_process(config.deterministic, config.seed),
         run_dir.open_run_dir(config, workers.is_chief) as config,
         cluster.explain_lost_workers(workers),
     ):
+        if len(workers.addresses) > 1:
+            # TensorFlow waits for the others without a message.
+            print(workers.describe(), flush=True)
         strategy = distribution.make_strategy(config)
         print(f"devices: {distribution.describe_devices(strategy)}")
         broadcast = cluster.ChiefBroadcast(strategy, workers)
@@ -238,7 +241,7 @@ def _run_loop(loop, session):
     # Each worker makes its own shard of the batches.
     num_workers = max(len(session.broadcast.workers.addresses), 1)
     loop.input_rate = rate * num_workers
-    loop.run(Preemption())
+    loop.run(signals.Preemption())
     return round(rate, 1)
 
 
