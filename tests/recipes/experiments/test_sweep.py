@@ -515,6 +515,7 @@ def test_a_sweep_of_the_training_program(tmp_path):
     assert config["norm_kwargs"] == {"epsilon": 1e-4}
 
     logs = [(tmp_path / name / scheduler.LOG).read_text() for name in found]
+    assert all(log.startswith("devices: 1 CPU") for log in logs)
     code, output, errors = small_sweeps.finish(*arguments, stand_in=False)
     assert (code, errors) == (0, "")
     assert "2 of 2 runs were done before" in output
