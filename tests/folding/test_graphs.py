@@ -312,6 +312,18 @@ def test_shared_pair_forward_at_two_sizes():
     assert report.num_paddings == 2
 
 
+def test_shared_zero_padding_with_and_without_a_norm():
+    x, pad = keras.Input((8, 9, 4)), layers.ZeroPadding2D(name="pad")
+    z = [
+        layers.Conv2D(4, 3)(pad(BatchNorm()(layers.ReLU()(x)))),
+        layers.Conv2D(4, 3)(pad(BatchNorm()(layers.ReLU()(x)))),
+        layers.Conv2D(4, 3)(pad(x)),
+    ]
+    model = randomize(keras.Model(x, layers.Add()(z)))
+    _, report = check_fold(model, ["forward", "forward"])
+    assert report.num_paddings == 2
+
+
 def encoder(**options):
     x = keras.Input((8, 9, 3))
     y = layers.ReLU()(BatchNorm(name="first")(conv(name="conv")(x)))
