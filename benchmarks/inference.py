@@ -34,8 +34,8 @@ from recipes.models import classifiers  # noqa: E402
 # Networks with the size of their images and the batch size of `predict`.
 NETWORKS = {
     "resnet20_cifar": (32, 128),
-    "ResNet50": (224, 8),
     "MobileNetV2": (224, 8),
+    "ResNet50": (224, 8),
 }
 NORMS = ("frn", "gn", "rbn")
 
@@ -138,18 +138,17 @@ def main():
     parser.add_argument("--json", help="write all medians to this file")
     options = parser.parse_args()
 
-    rows = []
-    for name in options.networks:
-        rows += measure(name, options.num_rounds)
     content = {
         "environment": layers_report.environment(),
         "num_rounds": options.num_rounds,
-        "load": os.getloadavg()[1],
-        "rows": rows,
+        "rows": [],
     }
+    for name in options.networks:
+        content["rows"] += measure(name, options.num_rounds)
+        if options.json:
+            text = json.dumps(content, indent=1)
+            pathlib.Path(options.json).write_text(text)
     print(tables.inference(content))
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":

@@ -22,14 +22,17 @@ class _Weights:
 
 def make_edits(planner):
     """Returns `(edits, notes)`: the `Edits` of a plan, and remarks on them."""
-    edits, dropped = Edits(), []
+    edits, dropped, identities = Edits(), [], {}
     names = {call.operation.name for call in planner.links.calls}
     for call in planner.removed:
         if call.is_output or _casts(call):
             # The output keeps its name and its dtype.
-            edits.calls[id(call.node)] = keras.layers.Identity(
-                name=call.operation.name, dtype=call.operation.dtype_policy
-            )
+            norm = call.operation
+            if id(norm) not in identities:
+                identities[id(norm)] = keras.layers.Identity(
+                    name=norm.name, dtype=norm.dtype_policy
+                )
+            edits.calls[id(call.node)] = identities[id(norm)]
         else:
             edits.removed.add(id(call.node))
     for key, linear in planner.linear.items():

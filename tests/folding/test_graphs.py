@@ -302,6 +302,12 @@ def test_shared_norm_with_own_convolutions_folds():
     assert len(report.folded[0].into) == 2
 
 
+def test_shared_norm_whose_calls_are_outputs_folds():
+    x, norm = keras.Input((8, 9, 3)), BatchNorm(name="norm")
+    model = keras.Model(x, [norm(conv()(x)), norm(conv()(x))])
+    check_fold(randomize(model), ["backward"])
+
+
 def test_shared_pair_forward_at_two_sizes():
     x, norm, shared = keras.Input((8, 9, 4)), BatchNorm(), conv(strides=2)
     small = layers.AveragePooling2D(2, 1)(x)
