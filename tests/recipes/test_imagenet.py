@@ -134,7 +134,10 @@ def test_indivisible_batch_is_an_error(tmp_path):
     ("arguments", "message"),
     [
         (["--norn=frn"], "Did you mean: norm"),
-        ([*FAST, "--norm=frm"], "error: --norm: Unknown norm. Did you mean"),
+        (
+            [*FAST, "--norm=frm"],
+            "error: unknown --norm 'frm'. Did you mean 'frn'?",
+        ),
         (["--preset=digits", "extra"], "error: unexpected argument 'extra'"),
     ],
 )
