@@ -31,9 +31,7 @@ START_LINES = (
 
 def main(arguments=None):
     """Runs the program; returns its exit code."""
-    parse = _run_module("cli_arguments")["parse"]
-    version = _run_module("version")["__version__"]
-    options = parse(arguments, norm_names(), version)
+    options = parse(arguments)
     try:
         cli = _import_cli()
         with _stoppable():
@@ -47,6 +45,13 @@ def main(arguments=None):
         number = signal.SIGINT
     print("\nstopped; no incomplete file was written", file=sys.stderr)
     return 128 + number
+
+
+def parse(arguments=None):
+    """Parses the arguments; exits the program if they are invalid."""
+    version = _run_module("version")["__version__"]
+    parse_arguments = _run_module("cli_arguments")["parse"]
+    return parse_arguments(arguments, norm_names(), version)
 
 
 class _StartError(Exception):

@@ -34,14 +34,14 @@ after: not every change of the images can be compensated.
   # statistics of the arrays in a file
   keras-norm recalibrate model.keras out.keras --data images.npz
   # of 500 images in a folder, with pixels as the model was trained with
-  keras-norm recalibrate model.keras out.keras --data photos --pixels -1..1 \\
+  keras-norm recalibrate model.keras out.keras --data photos --pixels tf \\
       --num-images 500
   # few images: the old statistics count as if they came from 64 images
   keras-norm recalibrate model.keras out.keras --data x.npy --prior 64
 """
-# Scales of the pixels of image files; `caffe` and `torch` as in the modes of
+# Scales of the pixels of image files; the last three are the modes of
 # keras.applications.imagenet_utils.preprocess_input.
-PIXELS = ("0..255", "0..1", "-1..1", "caffe", "torch")
+PIXELS = ("0..255", "0..1", "tf", "caffe", "torch")
 MODEL = (
     "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
     "applications:NAME for a model of keras.applications, such as "
@@ -195,8 +195,9 @@ def _define_recalibrate(commands):
         "--pixels",
         choices=PIXELS,
         help="range of the pixels that the model was trained with, required "
-        "for a folder: 0..255 also for models that rescale images themselves; "
-        "caffe and torch are the ImageNet modes of keras.applications",
+        "for a folder: 0..255, also for models that rescale images themselves; "
+        "0..1; or a mode of keras.applications, of which tf is -1..1, as in "
+        "the recipes",
     )
     command.add_argument(
         "--image-size",

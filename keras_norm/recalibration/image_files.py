@@ -14,7 +14,7 @@ from keras_norm.errors import one_line
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _COLOR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}
 # Factor and offset of pixels in [0, 255].
-_RANGES = {"0..255": (1, 0), "0..1": (1 / 255, 0), "-1..1": (1 / 127.5, -1)}
+_RANGES = {"0..255": (1, 0), "0..1": (1 / 255, 0), "tf": (1 / 127.5, -1)}
 
 
 class ImageBatches:
@@ -26,7 +26,7 @@ class ImageBatches:
     Args:
         folder: The folder, which is searched recursively.
         model: The model, with one input of images.
-        pixels: `"0..255"`, `"0..1"`, `"-1..1"`, or a mode of
+        pixels: `"0..255"`, `"0..1"`, or a mode of
             `keras.applications.imagenet_utils.preprocess_input`.
         image_size: Height and width, or None for those of the model's input.
         num_images: Number of images, spread evenly over the sorted files, or
@@ -48,7 +48,7 @@ class ImageBatches:
         if pixels is None:
             raise ConversionError(
                 "pass --pixels, the range of the pixels that the model was "
-                f"trained with, for a folder of images: {', '.join(_RANGES)}, "
+                "trained with, for a folder of images: 0..255, 0..1, tf (-1..1), "
                 f"caffe or torch. Received: --data {folder}"
             )
         if pixels not in _RANGES and channels != 3:

@@ -66,7 +66,7 @@ def test_arrays_of_files(folder, capfd):
     [
         ("0..255", lambda x: x),
         ("0..1", lambda x: x / 255),
-        ("-1..1", lambda x: x / 127.5 - 1),
+        ("tf", lambda x: x / 127.5 - 1),
         ("caffe", lambda x: x[::-1] - [103.939, 116.779, 123.68]),
         (
             "torch",
