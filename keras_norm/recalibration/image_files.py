@@ -48,7 +48,7 @@ class ImageBatches:
         if pixels is None:
             raise ConversionError(
                 "pass --pixels, the range of the pixels that the model was "
-                "trained with, for a folder of images: 0..255, 0..1, tf (-1..1), "
+                "trained with, for a folder: 0..255, 0..1, tf (-1..1), "
                 f"caffe or torch. Received: --data {folder}"
             )
         if pixels not in _RANGES and channels != 3:
