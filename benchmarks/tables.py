@@ -205,6 +205,48 @@ def demos(content):
     return markdown(["command", "test score", "time"], rows)
 
 
+def restored(content):
+    """Accuracy before and after start values are recalibrated."""
+    texts = {"trained": "of training", "start": "start values"}
+    rows = [
+        [
+            texts.get(row["statistics"], f'`method="{row["statistics"]}"`'),
+            f"{row['images']:,}" if "images" in row else "",
+            f"{100 * row['accuracy']:.2f}%",
+        ]
+        for row in content["restored"]
+    ]
+    return markdown(["moving statistics", "images", "accuracy"], rows)
+
+
+def adapted(content):
+    """Accuracy on corrupted images before and after adaptation."""
+    pairs = [
+        (number, prior)
+        for number in content["num_images"]
+        for prior in (0, content["prior"])
+    ]
+    heads = [
+        "corruption",
+        "before",
+        *(
+            f"{number} images" + (f", prior={prior}" if prior else "")
+            for number, prior in pairs
+        ),
+    ]
+    rows = [
+        [
+            row["corruption"],
+            *(
+                f"{100 * row[key]:.2f}%"
+                for key in ("before", *(f"{n}/{p}" for n, p in pairs))
+            ),
+        ]
+        for row in content["adapted"]
+    ]
+    return markdown(heads, rows)
+
+
 def markdown(heads, rows, num_text_columns=1):
     """A Markdown table with numbers aligned to the right."""
     num_numbers = len(heads) - num_text_columns

@@ -26,14 +26,14 @@ class Passes:
         batches: The `Batches` of the data.
         upstream: Dict from keys to the layers that they depend on.
         paths: Dict from the ids of layers to their paths.
-        name: Name of the model.
+        name: Name of the model, for the progress bar; None for none.
 
     Attributes:
         num_passes: Number of passes so far.
         num_examples: Number of examples in a pass, None before the first one.
     """
 
-    def __init__(self, program, batches, upstream, paths, name):
+    def __init__(self, program, batches, upstream, paths, name=None):
         self.program = program
         self.upstream = upstream
         self.paths = paths
@@ -157,6 +157,9 @@ class Passes:
     @contextlib.contextmanager
     def _progress(self):
         """Shows a progress bar on a terminal; yields `advance()`."""
+        if self.name is None:
+            yield lambda: None
+            return
         console = Console(stderr=True)
         text = f"recalibrating {printable(self.name)}, pass {self.num_passes}"
         with Progress(

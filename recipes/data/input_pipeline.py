@@ -15,6 +15,9 @@ import tensorflow as tf
 from recipes.data.decode_errors import BadImages
 from recipes.errors import RecipeError
 
+# Duration of the measurement of the input alone.
+MEASURED_SECONDS = 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -36,6 +39,8 @@ class Data:
             order; together they contain the examples of the global batches.
         evaluation: `f(context=None, split="evaluation")` returns evaluation
             batches that contain every example of the split once.
+        training_sample: `f(num_examples)` returns evaluation batches of that
+            many training examples, at most all, spread evenly over the split.
         num_train: Number of training examples.
         num_eval: Number of evaluation examples.
         num_classes: Number of classes.
@@ -52,6 +57,7 @@ class Data:
 
     train: Callable
     evaluation: Callable
+    training_sample: Callable
     num_train: int
     num_eval: int
     num_classes: int
@@ -131,9 +137,16 @@ def make_data(config, task):
             reader, getattr(source, split), eval_batch_size, context
         )
 
+    def training_sample(num_examples):
+        reader = task.evaluation_examples(config, source, bad_images)
+        return _eval_batches(
+            reader, source.train, eval_batch_size, None, num_examples
+        )
+
     return Data(
         train=train,
         evaluation=evaluation,
+        training_sample=training_sample,
         num_train=num_train,
         num_eval=num_eval,
         num_classes=source.num_classes,
@@ -167,6 +180,7 @@ def make_prediction_data(config, source, reader, bad_images, batch_size):
     return Data(
         train=None,
         evaluation=evaluation,
+        training_sample=None,
         num_train=0,
         num_eval=num_examples,
         num_classes=source.num_classes,
@@ -182,7 +196,7 @@ def make_prediction_data(config, source, reader, bad_images, batch_size):
     )
 
 
-def measure_rate(data, seconds=1.0):
+def measure_rate(data):
     """Measures the images per second of the training input alone."""
     # Repeats the batches, because a short training may end too early.
     batches = iter(data.train(0).repeat())
@@ -190,7 +204,7 @@ def measure_rate(data, seconds=1.0):
     num_batches, start = 0, time.perf_counter()
     for _ in batches:
         num_batches += 1
-        if time.perf_counter() - start > seconds:
+        if time.perf_counter() - start > MEASURED_SECONDS:
             break
     elapsed = time.perf_counter() - start
     return num_batches * data.global_batch_size / elapsed
@@ -269,14 +283,15 @@ def _read_shuffled(reader, split, config, steps_per_epoch):
     return read
 
 
-def _read_in_order(reader, split, batch_size):
+def _read_in_order(reader, split, batch_size, num_examples):
     """Returns `f(step, i)`, which reads example `i` of an evaluation batch."""
     seed = tf.zeros(2, tf.int64)
 
     def read(step, i):
-        index = step * batch_size + i
+        position = step * batch_size + i
+        index = position * split.num_examples // num_examples
         return tf.cond(
-            index < split.num_examples,
+            position < num_examples,
             lambda: reader.read(split, index, seed),
             reader.padding,
         )
@@ -296,10 +311,12 @@ def _train_batches(read, mix, steps, shard):
     return without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
-def _eval_batches(reader, split, batch_size, context):
+def _eval_batches(reader, split, batch_size, context, num_examples=None):
+    """Returns batches of all examples, or of some that are spread evenly."""
     shard = _make_shard(batch_size, context)
-    num_batches = -(-split.num_examples // batch_size)
-    read = _read_in_order(reader, split, batch_size)
+    num_examples = min(num_examples or split.num_examples, split.num_examples)
+    num_batches = -(-num_examples // batch_size)
+    read = _read_in_order(reader, split, batch_size, num_examples)
     examples = _read_examples(read, (0, num_batches), shard)
     batches = examples.batch(shard.replica_batch_size, drop_remainder=True)
     return without_autotune(batches.prefetch(tf.data.AUTOTUNE))
