@@ -80,7 +80,9 @@ def residual_network():
     )
     x = keras.ops.relu(left + right)
     x = LAYERS.GlobalAveragePooling2D()(x)
-    x = LAYERS.BatchNormalization(name="pooled", scale=False)(LAYERS.Dense(6)(x))
+    x = LAYERS.BatchNormalization(name="pooled", scale=False)(
+        LAYERS.Dense(6)(x)
+    )
     return keras.Model(inputs, LAYERS.Dense(2)(x), name="network")
 
 
