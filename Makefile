@@ -87,6 +87,7 @@ measure: $(VENV)/ready
 	$(RUN) benchmarks/train_step.py --json=docs/measured/steps_resnet50v2.json
 	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64 --num_rounds=15 --json=docs/measured/steps_resnet20.json
 	$(RUN) benchmarks/replicas.py --json=docs/measured/replicas.json
+	$(RUN) benchmarks/inference.py --json=docs/measured/inference.json
 	$(RUN) benchmarks/recalibration.py --json=docs/measured/recalibration.json
 	$(RUN) benchmarks/demos.py --json=docs/measured/demos.json
 	$(RUN) benchmarks/tables.py

@@ -173,6 +173,26 @@ def _steps(content, norms):
         yield [text, f"{base:,.0f} ms", *shares]
 
 
+def inference(content):
+    """Time of inference relative to Keras' batch norm."""
+    contenders = list(dict.fromkeys(r["contender"] for r in content["rows"]))
+    texts = [f"`{c}`" if c.islower() else c for c in contenders[1:]]
+    engines = {"litert": "LiteRT", "predict": "`predict`"}
+    times = {}
+    for row in content["rows"]:
+        key = (
+            f"{row['network']}, {row['image_size']} px, "
+            f"{engines[row['engine']]}, batch {row['batch_size']}"
+        )
+        times.setdefault(key, {})[row["contender"]] = row["milliseconds"]
+    rows = []
+    for key in sorted(times, key=lambda key: "predict" in key):
+        base, *others = (times[key][c] for c in contenders)
+        ratios = [f"{value / base:.2f}" for value in others]
+        rows.append([key, f"{base:.1f} ms", *ratios])
+    return markdown(["", "Keras' BN", *texts], rows)
+
+
 def demos(content):
     """Demo commands with their accuracy and time."""
     rows = []
@@ -244,6 +264,7 @@ TABLES = {
     "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
     "restored": (restored, ["recalibration"], "docs/recalibration.md"),
     "adapted": (adapted, ["recalibration"], "docs/recalibration.md"),
+    "inference": (inference, ["inference"], "docs/folding.md"),
     "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }
 
