@@ -262,6 +262,8 @@ TABLES = {
     "memory": (memory, ["layers"], "docs/speed.md"),
     "backends": (backends, ["layers", "backends"], "docs/speed.md"),
     "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
+    "restored": (restored, ["recalibration"], "docs/recalibration.md"),
+    "adapted": (adapted, ["recalibration"], "docs/recalibration.md"),
     "inference": (inference, ["inference"], "docs/folding.md"),
     "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }
