@@ -18,7 +18,7 @@ from recipes.experiments import launcher
 from recipes.experiments import plots
 from recipes.experiments import run_sweep
 from recipes.experiments import scheduler
-from recipes.experiments.resources import Share
+from recipes.experiments.gpu_assignment import Share
 from recipes.run_dir import lock as lock_lib
 from recipes.training.signals import DeferredInterrupts
 from tests.recipes.command_line import FAST
