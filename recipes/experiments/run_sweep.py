@@ -24,7 +24,7 @@ def run_sweep(cells, folder, shares, command, x=None):
     Args:
         cells: List of `grid.Cell`.
         folder: Path of the sweep.
-        shares: List of `resources.Share`, one for each concurrent run.
+        shares: List of `gpu_assignment.Share`, one for each concurrent run.
         command: The sweep's command, for the results.
         x: Name of the setting along the x axis, or None.
 
