@@ -160,11 +160,11 @@ def draw(image, annotation, detections, class_names):
             canvas.rectangle(corners, outline=shade, width=width)
 
     for box, crowd in zip(annotation.boxes, annotation.is_crowd, strict=True):
-        draw_box(box, CROWD if crowd else ANNOTATION, 6)
+        draw_box(box, CROWD if crowd else ANNOTATION, 8)
     best = np.argsort(-detections.scores, kind="stable")
     best = best[detections.scores[best] >= MIN_SCORE]
     for box in detections.boxes[best[::-1]]:
-        draw_box(box, DETECTION, 2)  # Within the wider line of an annotation.
+        draw_box(box, DETECTION, 4)  # Within the wider line of an annotation.
     font = PIL.ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
     is_taken = np.zeros((picture.height, picture.width), bool)
     for i in best[:MAX_LABELS]:
