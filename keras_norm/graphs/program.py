@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_norm import _keras_internals
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(eq=False)
