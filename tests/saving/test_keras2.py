@@ -30,7 +30,7 @@ pytestmark = [
     ),
     pytest.mark.skipif(
         PYTHON is None,
-        reason="tf-keras is not installed: make test-keras2 installs it",
+        reason="tf-keras is not installed: pip install tf-keras",
     ),
 ]
 # The oddities of old files, in the default run.

@@ -1,4 +1,4 @@
-"""What was built for the layers of a file."""
+"""The layers of a file and the layers that were built for them."""
 
 import dataclasses
 
