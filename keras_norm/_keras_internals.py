@@ -43,6 +43,14 @@ def direct_layers(layer):
     return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
+def get_mask(tensor):
+    """Returns the mask that a layer attached to its output, or None.
+
+    Uses `get_keras_mask`, seen in Keras 3.8 to 3.15.
+    """
+    return keras.src.backend.common.masking.get_keras_mask(tensor)
+
+
 def is_recomputing_caller():
     """Returns True if a function that recomputes a layer is on the call stack.
 

@@ -27,6 +27,8 @@ class Plan:
 
     Attributes:
         report: The `ConversionReport`.
+        found: List of the batch normalizations, one for each entry of the
+            report.
         layers: Dict from the ids of batch normalizations to the layers that
             replace them.
         transfers: Dict from the same ids to `Transfer`.
@@ -36,6 +38,7 @@ class Plan:
     """
 
     report: ConversionReport
+    found: list
     layers: dict
     transfers: dict
     thresholds: dict
@@ -96,7 +99,8 @@ def make_plan(model, norm, include, exclude, policy, initialize):
         ),
         notes=[*model_notes(model, graphs, invalid), *hints],
     )
-    return Plan(report, layers, transfers, thresholds, invalid)
+    batch_norms = [item.layer for item in found]
+    return Plan(report, batch_norms, layers, transfers, thresholds, invalid)
 
 
 def check_model(model):

@@ -35,6 +35,7 @@ class ConversionReport:
         num_relus_kept: Number of ReLU calls, capped or not, that are kept.
         notes: List of remarks on the model as a whole.
         comparisons: List of `Comparison`; empty without `verify=True`.
+        calibration: `CalibrationResult`; None without `data`.
     """
 
     model: str
@@ -44,6 +45,7 @@ class ConversionReport:
     num_relus_kept: int = 0
     notes: list = dataclasses.field(default_factory=list)
     comparisons: list = dataclasses.field(default_factory=list)
+    calibration: object = None
 
     @property
     def replaced(self):
