@@ -54,8 +54,7 @@ def check_images(config):
     path = pathlib.Path(config.images).expanduser()
     if not os.path.exists(path):
         raise RecipeError(
-            f"--images={printable(path)}: the file or folder does "
-            "not exist."
+            f"--images={printable(path)}: the file or folder does not exist."
         )
 
 
@@ -198,8 +197,7 @@ def _describe(config, content):
     lines = []
     if left_out:
         reasons = [
-            f"{printable(each['image'])} {each['reason']}"
-            for each in left_out
+            f"{printable(each['image'])} {each['reason']}" for each in left_out
         ]
         lines.append(
             f"left out {format_count(len(left_out), 'image')}: "
