@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import statistics
 
 import pandas as pd
 
@@ -60,13 +61,13 @@ def format_mean(values, digits=2, factor=1):
         digits: Number of decimals. Without any, there is no deviation.
         factor: The numbers are multiplied by it.
     """
-    every = pd.Series(values, dtype=float) * factor
+    every = pd.Series(values, dtype=float)
     found = every.dropna()
     if found.empty:
         return ""
-    text = f"{found.mean():,.{digits}f}"
+    text = f"{statistics.fmean(found) * factor:,.{digits}f}"
     if len(found) > 1 and digits:
-        text += f" ± {found.std():,.{digits}f}"
+        text += f" ± {found.std() * factor:,.{digits}f}"
     if len(found) < len(every):
         text += f" ({len(found)} of {len(every)})"
     return text
