@@ -9,7 +9,7 @@ from keras_norm.training import NonFiniteError
 from recipes.errors import RecipeError
 from recipes.run_dir import run_dir
 from recipes.run_dir.progress import Progress
-from recipes.training import schedules
+from recipes.training import learning_rate
 from recipes.training.profiling import Profile
 from recipes.training.signals import Preempted
 
@@ -205,7 +205,7 @@ class TrainingLoop:
         self.seconds_before = seconds
         self.on_start = on_start
         self.input_rate = input_rate
-        self.learning_rate = schedules.make_schedule(
+        self.learning_rate = learning_rate.make_schedule(
             config, data.num_steps, data.steps_per_epoch
         )
         self.schedule = make_step_schedule(config, data)
