@@ -66,7 +66,9 @@ def describe(config, data, trainer, strategy):
 
 def _rates(config, data):
     """Returns lines with learning rates, as numbers and as bars."""
-    rate = learning_rate.make_schedule(config, data.num_steps, data.steps_per_epoch)
+    rate = learning_rate.make_schedule(
+        config, data.num_steps, data.steps_per_epoch
+    )
     last = data.num_steps - 1
     steps = sorted(
         {round(i * last / (NUM_RATES - 1)) for i in range(NUM_RATES)}

@@ -23,19 +23,19 @@ from recipes.run_dir import html_report
 from recipes.run_dir import run_dir
 from recipes.run_dir.metrics_log import MetricsLog
 from recipes.training import checkpoints
-from recipes.training import multi_worker
 from recipes.training import distribution
 from recipes.training import dry_run
+from recipes.training import learning_rate as learning_rate_lib
+from recipes.training import multi_worker
 from recipes.training import optimizers
 from recipes.training import predict as predict_lib
-from recipes.training import learning_rate as learning_rate_lib
 from recipes.training import signals
 from recipes.training.checkpoints import CheckpointManager
 from recipes.training.checkpoints import TrainingState
 from recipes.training.compiled_steps import CompiledSteps
 from recipes.training.loop import TrainingLoop
-from recipes.training.loop import drop_final_entries
-from recipes.training.loop import read_earlier_length
+from recipes.training.periodic_actions import drop_final_entries
+from recipes.training.periodic_actions import read_earlier_length
 
 
 @dataclasses.dataclass(frozen=True)

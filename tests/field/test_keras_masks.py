@@ -21,7 +21,7 @@ def draw(shape=(4, 3, 5, 2), seed=0):
 
 
 def moments(x):
-    """Moments of the channels of axis 1, at positions whose last axis is not 0."""
+    """Moments of axis 1, at positions whose last axis is not 0."""
     valid = np.broadcast_to((x != 0).any(-1, keepdims=True), x.shape)
     channels = [x[:, i][valid[:, i]].astype("float64") for i in range(3)]
     return [c.mean() for c in channels], [c.var() for c in channels]

@@ -35,8 +35,8 @@ from recipes.run_dir import progress  # noqa: E402
 from recipes.run_dir import recorded_run  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
 from recipes.training import checkpoints  # noqa: E402
-from recipes.training import multi_worker  # noqa: E402
 from recipes.training import distribution  # noqa: E402
+from recipes.training import multi_worker  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from recipes.training import signals  # noqa: E402
 from tests.recipes import command_line as process  # noqa: E402
