@@ -129,8 +129,7 @@ def run_jobs(jobs, shares, on_end):
                 stopping.set()
             _stop(jobs, pending, interrupts)
     if any(job.status == WAITING for job in jobs):
-        by_key = interrupts.num_keys > 0
-        raise KeyboardInterrupt(signal.SIGINT if by_key else signal.SIGTERM)
+        raise KeyboardInterrupt(interrupts.number)
 
 
 def _start(job, share):

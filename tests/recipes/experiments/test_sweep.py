@@ -511,6 +511,7 @@ def test_a_sweep_of_the_training_program(tmp_path):
     assert config["norm_kwargs"] == {"epsilon": 1e-4}
 
     log = (tmp_path / name / LOG).read_text()
+    assert log.startswith("devices: 1 CPU")
     code, output, errors = small_sweeps.finish(*arguments, stand_in=False)
     assert (code, errors) == (0, "")
     assert "1 of 1 runs were done before" in output
