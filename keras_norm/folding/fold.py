@@ -1,7 +1,7 @@
 """Folds batch normalization: plan, rebuild, verify, report."""
 
+from keras_norm import _keras_internals
 from keras_norm.conversion import entries
-from keras_norm.conversion import graph
 from keras_norm.conversion import invalid_weights
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan as plan_lib
@@ -113,7 +113,7 @@ def uses_package(model):
     """Returns True if a model contains layers of this package."""
     return any(
         type(layer).__module__.startswith("keras_norm.")
-        for layer in graph.all_layers(model)
+        for layer in _keras_internals.all_layers(model)
     )
 
 
