@@ -28,7 +28,17 @@ def all_layers(layer):
 
 
 def inner_layers(layer):
-    """Returns the direct sublayers of a layer or model.
+    """Returns the layers inside a layer, at any depth; [] for an operation.
+
+    Uses `Layer._flatten_layers`, seen in Keras 3.8 to 3.15.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    return list(layer._flatten_layers(include_self=False))
+
+
+def direct_layers(layer):
+    """Returns the layers directly inside a layer or model.
 
     Uses `Layer._flatten_layers`, seen in Keras 3.8 to 3.15.
     """

@@ -202,7 +202,7 @@ def _select(model, kind, noun, include):
 
 def _walk(layer, folder, found):
     """Adds all layers inside a layer to a dict from path to layer."""
-    for child in _keras_internals.inner_layers(layer):
+    for child in _keras_internals.direct_layers(layer):
         if child not in found.values():
             path = _free(folder + child.name, found, "layer")
             found[path] = child

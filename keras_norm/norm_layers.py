@@ -68,7 +68,7 @@ def is_norm_layer(layer):
         return False
     names = [cls.__name__ for cls in type(layer).__mro__]
     has_norm_name = any(map(_NORM_NAME.search, names))
-    return has_norm_name and not _keras_internals.inner_layers(layer)
+    return has_norm_name and not _keras_internals.direct_layers(layer)
 
 
 def norm_weights(model):

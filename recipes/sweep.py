@@ -170,7 +170,7 @@ def main(argv):
                 f"unexpected argument {argv[1]!r}: every setting is a flag, "
                 "see --help."
             )
-        with explain_disk_errors():
+        with explain_disk_errors(flags.FLAGS.out):
             failed = run(flags.FLAGS)
     except RecipeError as error:
         print(f"error: {error}", file=sys.stderr)

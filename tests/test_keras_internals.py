@@ -77,6 +77,6 @@ def test_layers_inside_layers_are_found():
     names = [layer.name for layer in _keras_internals.all_layers(model)]
     assert names[0] == model.name
     assert {"inner", "relu", "frn"} < set(names)
-    children = _keras_internals.inner_layers(model)
+    children = _keras_internals.direct_layers(model)
     assert inner in children and wrapper in children
-    assert not _keras_internals.inner_layers(keras_norm.TLU())
+    assert not _keras_internals.direct_layers(keras_norm.TLU())

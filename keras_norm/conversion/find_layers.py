@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_norm import _keras_internals
 from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 
@@ -67,6 +68,6 @@ def find_inner_layers(path, operation, is_wanted, reason):
     """Finds layers inside a layer, at any depth, outside the graph."""
     return [
         FoundLayer(f"{path}/{layer.name}".lstrip("/"), layer, reason=reason)
-        for layer in graph.inner_layers(operation)
+        for layer in _keras_internals.inner_layers(operation)
         if is_wanted(layer) or layer_predicates.is_other_batch_norm(layer)
     ]

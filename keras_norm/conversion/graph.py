@@ -117,23 +117,6 @@ def producing_node(tensor):
     return node, history.tensor_index
 
 
-def inner_layers(layer):
-    """Returns the layers inside a layer, at any depth; [] for an operation."""
-    if not isinstance(layer, keras.layers.Layer):
-        return []
-    return list(layer._flatten_layers(include_self=False))
-
-
-def direct_layers(layer):
-    """Returns the layers directly inside a layer."""
-    return list(layer._flatten_layers(include_self=False, recursive=False))
-
-
-def all_layers(model):
-    """Returns a model and every layer inside it, outer layers first."""
-    return list(model._flatten_layers())
-
-
 def copy_operation(operation):
     """Copies a bare operation, which has no weights, without its calls."""
     # `copy.copy` would make Keras serialize the operation and load it again.

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _collect(layer, path, found, seen):
     seen.add(id(layer))
     for variable in layer.variables:
         found[id(variable)] = path or layer.name, layer, variable
-    for child in graph.direct_layers(layer):
+    for child in _keras_internals.direct_layers(layer):
         _collect(child, f"{path}/{child.name}".lstrip("/"), found, seen)
 
 

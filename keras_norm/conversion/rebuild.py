@@ -6,6 +6,7 @@ import inspect
 import keras
 from keras import ops
 
+from keras_norm import _keras_internals
 from keras_norm import variables
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
@@ -232,7 +233,8 @@ def _copy_layer(layer):
 
 def _match_trainable(old, new):
     """Sets `trainable` of a layer and its inner layers, outer layers first."""
-    sources, targets = graph.all_layers(old), graph.all_layers(new)
+    sources = _keras_internals.all_layers(old)
+    targets = _keras_internals.all_layers(new)
     if len(sources) != len(targets):
         sources, targets = sources[:1], targets[:1]
     for source, target in zip(sources, targets, strict=True):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_norm import _keras_internals
 from keras_norm.conversion import graph
 from keras_norm.conversion import invalid_weights
 from keras_norm.conversion.entries import Comparison
@@ -167,7 +168,7 @@ def _require_equivalence(source, report, comparison):
     half = any(
         keras.backend.standardize_dtype(layer.compute_dtype)
         in ("float16", "bfloat16")
-        for layer in graph.all_layers(source)
+        for layer in _keras_internals.all_layers(source)
     )
     if report.function == "exact":
         passed, wanted = comparison.largest == 0, "0"

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_norm import _keras_internals
 from keras_norm import variables as values_lib
-from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frn import LEARNED_EPSILON_START
@@ -134,7 +134,9 @@ def copy_weights(old, new):
         )
     values_lib.copy_values(old.variables, new.variables)
     for theirs, ours in zip(
-        graph.all_layers(old), graph.all_layers(new), strict=True
+        _keras_internals.all_layers(old),
+        _keras_internals.all_layers(new),
+        strict=True,
     ):
         _copy_own_state(theirs, ours)
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 from keras_norm.distribution import all_reduce_sum_packed
 from keras_norm.step_scope import step_scope
 from keras_norm.training.tf_internals import get_masks
@@ -246,7 +246,7 @@ def _synchronized_layers(model):
         return []
     return [
         layer.name
-        for layer in graph.all_layers(model)
+        for layer in _keras_internals.all_layers(model)
         if getattr(layer, "synchronized", False)
     ]
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 from keras_norm.layers._channel_layer import ChannelLayer
 from keras_norm.training import tf_internals
 
@@ -44,7 +44,7 @@ def check_layers(model):
             in a `keras.RematScope`: TensorFlow recomputes it without a gradient
             for its weights, which are tensors here.
     """
-    for layer in graph.all_layers(model):
+    for layer in _keras_internals.all_layers(model):
         is_package_layer = isinstance(layer, ChannelLayer)
         if (
             layer.trainable_variables
@@ -69,4 +69,4 @@ def check_layers(model):
 
 def is_built(model):
     """Returns True if a model and all its inner layers have variables."""
-    return all(layer.built for layer in graph.all_layers(model))
+    return all(layer.built for layer in _keras_internals.all_layers(model))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 
 NAN_POLICIES = (None, "stop", "skip")
 # The values of Keras' LossScaleOptimizer.
@@ -201,7 +201,8 @@ def check_nan_policy(policy):
 def computes_in_float16(model):
     """Returns True if any layer of a model computes in float16."""
     return any(
-        layer.compute_dtype == "float16" for layer in graph.all_layers(model)
+        layer.compute_dtype == "float16"
+        for layer in _keras_internals.all_layers(model)
     )
 
 

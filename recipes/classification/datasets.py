@@ -17,6 +17,7 @@ from recipes.config.setting import setting
 with epy.lazy_imports():
     import tensorflow as tf
 
+    from keras_norm import errors
     from recipes.data import image_files
     from recipes.data import image_folder
     from recipes.data import tfds_reader
@@ -113,7 +114,7 @@ def make_file_split(paths, labels):
     split = _make_split(
         ([os.fsencode(path) for path in paths], labels),
         lambda path, label: (image_files.read_bytes(path), label),
-        lambda i: image_folder.printable(paths[i]),
+        lambda i: errors.printable(paths[i]),
     )
     return dataclasses.replace(split, path=lambda i: paths[i])
 
@@ -195,7 +196,7 @@ def _open_folder(config):
     )
     train, evaluation = (make_file_split(*split) for split in splits)
     return Source(
-        class_names=tuple(map(image_folder.printable, labels)),
+        class_names=tuple(map(errors.printable, labels)),
         num_channels=3,
         train=train,
         evaluation=evaluation,

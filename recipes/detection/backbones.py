@@ -5,13 +5,13 @@ import keras
 import keras_norm
 from keras_norm.conversion import graph
 from keras_norm.conversion import weights
+from keras_norm.conversion.rebuild import rebuild_from_config
+from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
-from recipes.errors import one_line
 from recipes.errors import unknown_name_error
 from recipes.models import blocks
 from recipes.models import classifiers
 from recipes.models import norms
-from recipes.models.rebuild import rebuild_model
 
 # Levels of a backbone's output maps. Level l has a stride of 2**l.
 LEVELS = (3, 4, 5)
@@ -114,19 +114,17 @@ def _resized(name, model, image_shape):
     """Rebuilds a model with its weights for images of another size."""
 
     def change_input_shape(config):
-        for layer in config["config"]["layers"]:
+        for layer in config["layers"]:
             if layer["class_name"] == "InputLayer":
                 layer["config"]["batch_shape"] = [None, *image_shape]
         return config
 
     try:
-        new = rebuild_model(model, change_input_shape)
+        new = rebuild_from_config(model, change_input_shape)
         weights.copy_weights(model, new)
-    except Exception as error:
-        # Keras and each layer raise different errors.
-        message = one_line(error)
+    except ConversionError as error:
         raise RecipeError(
             f"{name} cannot be rebuilt for images of {tuple(image_shape)}: "
-            f"{message}"
+            f"{error}"
         ) from error
     return new

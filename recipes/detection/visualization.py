@@ -107,14 +107,19 @@ def select_images(split, source, predictions, count=NUM_IMAGES):
 
 def _to_detections(image_id, source, predictions):
     entries = [each for each in predictions if each["image_id"] == image_id]
-    boxes = np.array([each["bbox"] for each in entries]).reshape(-1, 4)
+    boxes = np.array([each["bbox"] for each in entries], np.float64)
+    boxes = boxes.reshape(-1, 4)
+    scores = np.array([each["score"] for each in entries], np.float64)
+    scores = scores.reshape(-1)
+    if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
+        raise ValueError(f"a box or score of image {image_id} is not finite")
     left, top, width, height = boxes.T
     labels = [
         source.category_ids.index(each["category_id"]) for each in entries
     ]
     return coco_metric.Detections(
         boxes=np.stack([top, left, top + height, left + width], axis=1),
-        scores=np.array([each["score"] for each in entries]),
+        scores=scores,
         labels=np.array(labels, np.int64),
     )
 

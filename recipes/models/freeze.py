@@ -3,7 +3,7 @@
 import keras
 
 import keras_norm
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 from recipes.errors import RecipeError
 
 
@@ -24,7 +24,7 @@ def freeze(model, what, head):
         return
     layers = [
         layer
-        for layer in graph.all_layers(model)
+        for layer in _keras_internals.all_layers(model)
         if layer.weights and not isinstance(layer, keras.Model)
     ]
     if what == "norm":
@@ -38,7 +38,7 @@ def freeze(model, what, head):
         kept = {
             id(sublayer)
             for layer in head(model)
-            for sublayer in graph.all_layers(layer)
+            for sublayer in _keras_internals.all_layers(layer)
         }
         frozen = [layer for layer in layers if id(layer) not in kept]
     if not frozen:

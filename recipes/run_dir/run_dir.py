@@ -295,12 +295,15 @@ def checkpoint_paths(workdir):
     )
 
 
-def describe_resumption(workdir):
+def describe_resumption(workdir, trains=True):
     """Returns a clause: what the same command does after a run has stopped.
 
     Args:
         workdir: Path of the run.
+        trains: Whether the command trains.
     """
+    if not trains:
+        return "the same command starts again"
     paths = checkpoint_paths(workdir)
     if paths:
         return f"the same command resumes from {paths[0]}"

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 import keras_norm
-from keras_norm.conversion import graph
+from keras_norm import _keras_internals
 from recipes import atomic_io
 from recipes.errors import RecipeError
 from recipes.errors import first_line
@@ -95,7 +95,7 @@ class TrainingState:
         for name, variable in self.variables.items():
             variable.assign(arrays[name])
         if version is None:
-            for layer in graph.all_layers(self.model):
+            for layer in _keras_internals.all_layers(self.model):
                 if isinstance(layer, keras_norm.GroupNormalization):
                     layer.take_former_default()
 

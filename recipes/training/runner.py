@@ -90,7 +90,9 @@ def run(config, task):
     workers = cluster.read_workers(config.strategy)
     folder = config.folder
     with (
-        explain_disk_errors(lambda: run_dir.describe_resumption(folder)),
+        explain_disk_errors(
+            folder, lambda: run_dir.describe_resumption(folder, config.trains)
+        ),
         environment.configure_process(config.deterministic, config.seed),
         run_dir.open_run_dir(config, workers.is_chief) as config,
         cluster.explain_lost_workers(workers),

@@ -125,9 +125,7 @@ def exit_on_interrupt(config):
 
 
 def _describe_resumption(config):
-    if not config.trains:
-        return "the same command starts again"
-    return run_dir.describe_resumption(config.folder)
+    return run_dir.describe_resumption(config.folder, config.trains)
 
 
 def _exit_status(number):

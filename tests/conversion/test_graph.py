@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_norm import _keras_internals
 from keras_norm.conversion import graph
 
 
@@ -53,12 +54,12 @@ def test_arguments_of_a_call_are_filled_in():
 def test_layers_are_listed_at_every_depth():
     model = branched()
     inner = model.get_layer("inner")
-    assert graph.all_layers(model)[0] is model
-    assert model.get_layer("first") in graph.direct_layers(model)
+    assert _keras_internals.all_layers(model)[0] is model
+    assert model.get_layer("first") in _keras_internals.direct_layers(model)
     relu = inner.layers[0]
-    assert relu in graph.inner_layers(model)
-    assert relu not in graph.direct_layers(model)
-    assert graph.inner_layers(keras.ops.relu) == []
+    assert relu in _keras_internals.inner_layers(model)
+    assert relu not in _keras_internals.direct_layers(model)
+    assert _keras_internals.inner_layers(keras.ops.relu) == []
 
 
 def test_only_models_defined_by_their_graph_are_graph_models():

@@ -193,7 +193,9 @@ def test_nonfinite_first_loss_names_no_checkpoint(tmp_path):
 def test_full_disk_is_a_one_line_error(tmp_path, error):
     with (
         pytest.raises(RecipeError) as caught,
-        explain_disk_errors(lambda: run_dir.describe_resumption(tmp_path)),
+        explain_disk_errors(
+            tmp_path, lambda: run_dir.describe_resumption(tmp_path)
+        ),
     ):
         raise error
     text = str(caught.value)
