@@ -7,14 +7,13 @@ from keras import ops
 from keras_norm import variables
 from keras_norm.conversion.layer_predicates import is_batch_norm
 from keras_norm.errors import ConversionError
-from keras_norm.layers.eval_norm import EvalNorm
-from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
-from keras_norm.layers.rbn import RBN
+from keras_norm.layers._moving_moments import MovingMomentsLayer
 from keras_norm.recalibration.channel_moments import ChannelMoments
 from keras_norm.recalibration.channel_moments import combine
 from keras_norm.recalibration.channel_moments import plane_moments
 
-_OTHERS = (RBN, EvalNorm, FrozenBatchNormalization)
+# Scalars that mix an example's own moments with the moving ones.
+MIXING_WEIGHTS = ("mean_mix", "variance_mix")
 
 
 def has_statistics(layer):
@@ -24,11 +23,17 @@ def has_statistics(layer):
     Renormalization or frozen, RBN with batch statistics, and EvalNorm. A
     subclass counts if it inherits `call`.
     """
-    is_known = is_batch_norm(layer) or any(
-        isinstance(layer, cls) and type(layer).call is cls.call
-        for cls in _OTHERS
-    )
-    return is_known and getattr(layer, "moving_mean", None) is not None
+    if getattr(layer, "moving_mean", None) is None:
+        return False
+    if not isinstance(layer, MovingMomentsLayer):
+        return is_batch_norm(layer)
+    package = __name__.partition(".")[0]
+    return type(layer).call.__module__.startswith(f"{package}.layers.")
+
+
+def mixes_moments(layer):
+    """Returns True for a layer with `MIXING_WEIGHTS`."""
+    return all(hasattr(layer, name) for name in MIXING_WEIGHTS)
 
 
 class LayerMoments:
@@ -37,7 +42,7 @@ class LayerMoments:
     Attributes:
         channels: The `ChannelMoments`.
         planes: List of `(mean, variance, count)`, each `(N, C)`, one for each
-            batch; only for EvalNorm.
+            batch; only for a layer that mixes moments.
     """
 
     def __init__(self, layer):
@@ -59,10 +64,10 @@ class LayerMoments:
         if layer.autocast:
             inputs = ops.cast(inputs, layer.compute_dtype)
         x, valid = _channels_last(layer, inputs, mask)
-        if isinstance(layer, RBN) and layer.center_weight is not None:
+        if getattr(layer, "center_weight", None) is not None:
             x = _center(layer, x, valid, inputs)
         self.channels.add(x, valid)
-        if isinstance(layer, EvalNorm):
+        if mixes_moments(layer):
             self.planes.append(plane_moments(x, valid))
         return bool(
             np.all(np.isfinite(self.channels.mean))
@@ -77,12 +82,10 @@ class LayerMoments:
 
     def assign_for_batch(self):
         """Makes the layer normalize this batch at inference as in training."""
-        assign_moments(
-            self.layer, self.channels.mean, self.channels.variance
-        )
-        if isinstance(self.layer, EvalNorm):
-            self.layer.mean_mix.assign(0.0)
-            self.layer.variance_mix.assign(0.0)
+        assign_moments(self.layer, self.channels.mean, self.channels.variance)
+        if mixes_moments(self.layer):
+            for name in MIXING_WEIGHTS:
+                getattr(self.layer, name).assign(0.0)
 
     def variance(self):
         """Returns the variance that the layer stores, `(C,)`."""
@@ -93,16 +96,16 @@ class LayerMoments:
         return variance
 
 
-def old_moments(layer, path):
-    """Returns `(mean, variance)` of a layer as float64 arrays.
-
-    Raises:
-        ConversionError: if they are not finite, or a variance is negative.
-    """
-    mean, variance = (
+def read_moments(layer):
+    """Returns `(moving_mean, moving_variance)` as float64 arrays."""
+    return tuple(
         variables.read_copy(weight).astype(np.float64)
         for weight in (layer.moving_mean, layer.moving_variance)
     )
+
+
+def check_moments(mean, variance, path):
+    """Raises a `ConversionError` for statistics that are not valid."""
     valid = np.isfinite(mean) & np.isfinite(variance) & (variance >= 0)
     if not valid.all():
         index = int(np.argmin(valid))
@@ -112,7 +115,6 @@ def old_moments(layer, path):
             f"replace them. Received: moving_mean[{index}]={mean[index]:g}, "
             f"moving_variance[{index}]={variance[index]:g}"
         )
-    return mean, variance
 
 
 def mix_in_prior(old, new, prior, num_examples):
@@ -134,9 +136,9 @@ def assign_moments(layer, mean, variance):
 
 def check_stored(layer, path):
     """Raises a `ConversionError` if a statistic overflows its dtype."""
-    for weight in (layer.moving_mean, layer.moving_variance):
+    weights = layer.moving_mean, layer.moving_variance
+    for weight, stored in zip(weights, read_moments(layer), strict=True):
         dtype = keras.backend.standardize_dtype(weight.dtype)
-        stored = variables.read_copy(weight).astype(np.float64)
         if not np.isfinite(stored).all():
             raise ConversionError(
                 f"{weight.name} of {path!r} overflows its dtype: use a dtype "
@@ -150,9 +152,7 @@ def _channels_last(layer, inputs, mask):
     axis = axis[0] if isinstance(axis, (list, tuple)) else axis
     x = _array(inputs)
     valid = None
-    if mask is not None and isinstance(
-        layer, keras.layers.BatchNormalization
-    ):
+    if mask is not None and isinstance(layer, keras.layers.BatchNormalization):
         # Keras takes a mask to lack the last axis, whatever the channels are.
         valid = np.broadcast_to(_array(mask)[..., None], x.shape)
     elif mask is not None:

@@ -90,9 +90,7 @@ class _Problem:
         for count, r1, r2, by_1, by_2 in self._residuals(mix):
             for r, by in ((r1, by_1), (r2, by_2)):
                 gradient += [np.sum(count * r * d) for d in by]
-                curvature += [
-                    [np.sum(count * d * e) for e in by] for d in by
-                ]
+                curvature += [[np.sum(count * d * e) for e in by] for d in by]
         return gradient, curvature
 
     def _residuals(self, mix):

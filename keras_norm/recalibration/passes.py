@@ -186,4 +186,3 @@ def _inference():
 
             stack.enter_context(torch.no_grad())
         yield
-

@@ -135,9 +135,7 @@ class Program:
         def key(value):
             return names[id(value)] if id(value) in names else None
 
-        keys = [
-            self._constant(x) if key(x) is None else key(x) for x in inputs
-        ]
+        keys = [self._constant(x) if key(x) is None else key(x) for x in inputs]
         return keys, [key(mask) for mask in masks]
 
 
