@@ -12,7 +12,9 @@ import json
 import os
 import pathlib
 import runpy
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 
@@ -37,6 +39,14 @@ MODEL = (
 PATTERNS = (
     "a layer's name or path, with the wildcards * and ?; the name of a nested "
     "model matches all layers inside it"
+)
+# Lines of TensorFlow's C++ code, at levels below errors, and the errors of
+# TensorFlow 2.16 to 2.19 that two libraries register the same plugin.
+START_LINES = (
+    "^WARNING: All log messages before absl::InitializeLog"
+    "|^([0-9: .-]+)?[IW]([0-9]{4} [0-9:. ]+| )[^]]*[.]cc:[0-9]+]"
+    "|^To enable the following instructions: "
+    "|Unable to register cu[A-Z]+ factory: "
 )
 
 
@@ -230,7 +240,7 @@ class _Terminated(BaseException):
 def _import_cli():
     """Imports `keras_norm.cli`, and with it Keras and its backend."""
     try:
-        with _quiet_import_cli():
+        with quiet_start():
             from keras_norm import cli
     except Exception as error:
         raise _StartError(_advice(error)) from error
@@ -300,18 +310,34 @@ def _stoppable():
 
 
 @contextlib.contextmanager
-def _quiet_import_cli():
-    """Hides the messages that TensorFlow prints when it starts."""
+def quiet_start():
+    """Hides the lines that TensorFlow prints whenever it is imported.
+
+    All other output stays, also the message of an import that ends the process.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    grep = shutil.which("grep")
+    if grep is None or sys.stderr is None or "tensorflow" in sys.modules:
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
+    process = subprocess.Popen(
+        [grep, "--line-buffered", "-Ev", START_LINES],
+        stdin=subprocess.PIPE,
+        stdout=stderr,
+        start_new_session=True,  # Ctrl-C is for this process.
+    )
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        # Processes that the import has started may still hold the pipe.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
 
 
 if __name__ == "__main__":

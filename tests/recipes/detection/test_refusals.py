@@ -295,7 +295,7 @@ def test_error_is_printed_with_exit_code_1(monkeypatch, capsys):
     recipe_flags.define_setting_flags(values, DetectionConfig)
     flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
     values(["coco.py", "--model=no such model"])
-    monkeypatch.setattr(coco.flags, "FLAGS", values)
+    monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr(coco, "run", lambda config: fail("no such thing."))
     with pytest.raises(SystemExit) as caught:
         coco.main(["coco.py"])
