@@ -38,14 +38,15 @@ class Edits:
     before: dict = dataclasses.field(default_factory=dict)
 
 
-def rebuild_model(model, edits):
+def rebuild_model(model, edits=None):
     """Rebuilds a graph model with changes; both share nothing.
 
     Args:
         model: The graph model; it is not changed.
         edits: The `Edits`. Their layers become layers of the new model.
+            None to copy the model.
     """
-    walk = _GraphWalk(model, edits)
+    walk = _GraphWalk(model, edits or Edits())
     new = walk.model(model)
     walk.fill()
     walk.restore_trainable(model, new)

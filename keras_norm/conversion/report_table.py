@@ -32,21 +32,6 @@ def print_report(report, console):
     _print(console, table, lines)
 
 
-def print_rows(console, columns, rows, lines):
-    """Prints a table, then lines.
-
-    Args:
-        console: The rich console to print to.
-        columns: Titles of the columns.
-        rows: List of `(cells, style)`.
-        lines: List of strings.
-    """
-    table = _table(*columns)
-    for cells, style in rows:
-        table.add_row(*map(_text, cells), style=style)
-    _print(console, table, lines)
-
-
 def print_model(model, report, console):
     """Prints the normalization layers of a model.
 
@@ -80,6 +65,21 @@ def print_model(model, report, console):
     ]
     line = f"{model.name} ({type(model).__name__}): {', '.join(counts)}"
     _print(console, table, [line, *report.notes])
+
+
+def print_table(console, columns, rows, lines):
+    """Prints a table and lines of text below it.
+
+    Args:
+        console: The rich console to print to.
+        columns: Names of the columns.
+        rows: List of tuples: the cells of a row and its style.
+        lines: List of strings.
+    """
+    table = _table(*columns)
+    for *cells, style in rows:
+        table.add_row(*map(_text, cells), style=style)
+    _print(console, table, lines)
 
 
 def _reached(entry):

@@ -112,12 +112,12 @@ class FoldReport:
                 cells = entry.path, entry.direction, list(entry.into)
             else:
                 cells = entry.path, f"{entry.action}: {entry.reason}", ""
-            rows.append((cells, report_table.STYLES.get(entry.action, "")))
+            rows.append((*cells, report_table.STYLES.get(entry.action, "")))
         lines = [self.summary(), *self.notes]
         lines += [
             report_table.describe_comparison(c, self) for c in self.comparisons
         ]
-        report_table.print_rows(
+        report_table.print_table(
             console, ("batch normalization", "folded", "into"), rows, lines
         )
 
