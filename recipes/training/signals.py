@@ -7,7 +7,7 @@ import sys
 import threading
 
 from recipes.run_dir import run_dir
-from recipes.training import cluster
+from recipes.training import multi_worker
 
 # Seconds that a run has to exit by itself after a second Ctrl-C.
 GRACE_SECONDS = 1.0
@@ -137,7 +137,7 @@ def describe_resumption(config):
     Args:
         config: The config of the run.
     """
-    if not cluster.is_chief(config.strategy):
+    if not multi_worker.is_chief(config.strategy):
         return (
             "the same commands on all workers resume from the checkpoint of "
             "the chief"

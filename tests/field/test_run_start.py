@@ -35,8 +35,8 @@ from recipes.run_dir import progress  # noqa: E402
 from recipes.run_dir import recorded_run  # noqa: E402
 from recipes.run_dir import run_dir  # noqa: E402
 from recipes.training import checkpoints  # noqa: E402
-from recipes.training import cluster  # noqa: E402
 from recipes.training import distribution  # noqa: E402
+from recipes.training import multi_worker  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from recipes.training import signals  # noqa: E402
 from tests.recipes import command_line as process  # noqa: E402
@@ -557,7 +557,7 @@ def test_waiting_worker_says_so_and_can_be_ended(monkeypatch):
         signal.signal(signal.SIGINT, before)
     # Python runs no handlers while TensorFlow waits: the system must end it.
     assert seen == [[signal.SIG_DFL, signal.SIG_DFL]]
-    assert cluster.read_workers("multi_worker").describe() == (
+    assert multi_worker.read_workers("multi_worker").describe() == (
         "worker 1 of 2: waiting for 127.0.0.1:2222"
     )
 

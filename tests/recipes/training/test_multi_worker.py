@@ -11,7 +11,7 @@ import pytest
 
 from recipes.errors import RecipeError
 from recipes.training import checkpoints
-from recipes.training import cluster as cluster_lib
+from recipes.training import multi_worker as cluster_lib
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import cluster
 from tests.recipes.command_line import finish
