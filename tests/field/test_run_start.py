@@ -525,7 +525,6 @@ def test_worker_names_no_checkpoint_that_only_the_chief_has(
         assert ("the checkpoint of the chief" in text) == (index == 1)
 
 
-
 def test_worker_exits_after_another_one_was_interrupted(capsys):
     config = make_config()
     with (
