@@ -4,6 +4,9 @@ Main entry points:
 
 * `keras_norm.convert(model, "frn")` replaces the batch normalization in a
   trained model; the program `keras-norm` does the same for a file.
+* `keras_norm.recalibrate(model, images)` recomputes the moving statistics of
+  batch normalization; `keras_norm.pool(models, counts)` combines those of
+  several copies of a model.
 * `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
   layers for new models, in place of batch normalization.
 * `keras_norm.get("frn")` returns a norm by name, for model builders that take
@@ -38,6 +41,9 @@ from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
 from keras_norm.norm_layers import is_norm_layer
 from keras_norm.norm_layers import norm_weights
+from keras_norm.recalibration.pool import pool
+from keras_norm.recalibration.recalibrate import recalibrate
+from keras_norm.recalibration.report import RecalibrationReport
 from keras_norm.registry import Norm
 from keras_norm.registry import get
 from keras_norm.registry import names
@@ -55,6 +61,7 @@ __all__ = [
     "GroupNormalization",
     "NoNormalization",
     "Norm",
+    "RecalibrationReport",
     "__version__",
     "convert",
     "get",
@@ -63,6 +70,8 @@ __all__ = [
     "norm_scope",
     "norm_weights",
     "plan_conversion",
+    "pool",
+    "recalibrate",
 ]
 
 _LAZY_MODULES = ("analysis", "compat", "training")

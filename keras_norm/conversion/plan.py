@@ -56,7 +56,7 @@ def make_plan(model, norm, include, exclude, policy, initialize):
             normalization, or an invalid argument.
     """
     activations.check_policy(policy, new_layer.norm_name(norm))
-    _require_graph(model)
+    require_graph(model)
     graphs, found = find_layers(model, layer_predicates.is_batch_norm)
     if not found:
         raise ConversionError(
@@ -116,7 +116,8 @@ def check_model(model):
         )
 
 
-def _require_graph(model):
+def require_graph(model):
+    """Raises a `ConversionError` if a model has no functional graph."""
     if graph.is_graph_model(model):
         return
     name = getattr(model, "name", model)

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import types
 
 import keras
 from keras import ops
@@ -14,13 +15,16 @@ from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
 
-def rebuild_model(model, plan):
+def rebuild_model(model, plan=None):
     """Rebuilds a graph model with replaced layers; both share nothing.
 
     Args:
         model: The graph model; it is not changed.
         plan: Its `Plan`. The plan's layers become layers of the new model.
+            None to copy the model.
     """
+    if plan is None:
+        plan = types.SimpleNamespace(layers={}, transfers={}, thresholds={})
     walk = _GraphWalk(model, plan)
     new = walk.model(model)
     walk.fill()

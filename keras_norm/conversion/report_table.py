@@ -67,6 +67,21 @@ def print_model(model, report, console):
     _print(console, table, [line, *report.notes])
 
 
+def print_table(console, columns, rows, lines):
+    """Prints a table and lines of text below it.
+
+    Args:
+        console: The rich console to print to.
+        columns: Names of the columns.
+        rows: List of tuples: the cells of a row and its style.
+        lines: List of strings.
+    """
+    table = _table(*columns)
+    for *cells, style in rows:
+        table.add_row(*map(_text, cells), style=style)
+    _print(console, table, lines)
+
+
 def _reached(entry):
     if not entry.is_batch_norm:
         return ""
