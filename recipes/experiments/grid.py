@@ -10,6 +10,7 @@ import shlex
 
 from absl import flags
 
+import keras_norm_cli
 from recipes.config import base as config_lib
 from recipes.config import flags as recipe_flags
 from recipes.config.base import RunConfig
@@ -19,6 +20,7 @@ from recipes.errors import RecipeError
 from recipes.errors import one_line
 from recipes.experiments.programs import Program
 from recipes.run_dir import run_dir
+from recipes.training import command_line
 
 # In --vary: examples per step and replica. Becomes the global batch size.
 REPLICA_BATCH = "replica_batch_size"
@@ -161,6 +163,23 @@ def make_cells(
     cells = list(cells.values())
     _check_lengths([cell.config for cell in cells])
     return cells
+
+
+def check_names(cells):
+    """Checks the names of datasets and models, as each run does when it starts.
+
+    Loads TensorFlow if they are not names of the recipes.
+
+    Raises:
+        RecipeError: naming the run.
+    """
+    command_line.set_environment()
+    with keras_norm_cli.quiet_start():
+        for cell in cells:
+            try:
+                cell.config.check_names()
+            except RecipeError as error:
+                raise RecipeError(f"{cell.name}: {error}") from error
 
 
 def check_workdirs(cells):

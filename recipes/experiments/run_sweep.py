@@ -48,6 +48,7 @@ def run_sweep(cells, folder, shares, command, x=None):
         raise RecipeError(
             f"{folder} is the workdir of a run. Choose another --out."
         )
+    grid.check_names(cells)
     grid.check_workdirs(cells)
     with lock.acquire_lock(folder, "sweep", "out"):
         scheduler.await_workdirs(cells)

@@ -34,14 +34,15 @@ def main(argv, config_class, run):
         settings = recipe_flags.given_settings(flags.FLAGS, config_class)
         config = run_dir.resolve_config(config_class, settings)
         with signals.exit_on_interrupt(config):
-            _import_tensorflow()
+            set_environment()
+            with keras_norm_cli.quiet_start():
+                import tensorflow  # noqa: F401
             run(config)
 
 
-def _import_tensorflow():
+def set_environment():
+    """Sets the environment variables that TensorFlow and Keras read."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Without a GPU, TensorFlow logs an error that it found none.
     level = "2" if NVIDIA_DEVICE.exists() else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
-    with keras_norm_cli.quiet_start():
-        import tensorflow  # noqa: F401

@@ -86,6 +86,8 @@ def run(config, task):
         RecipeError: if the user must fix something.
         Preempted: if a signal arrived and a checkpoint was saved.
     """
+    if config.mode != "predict":
+        config.check_names()
     predict_lib.check_images(config)
     workers = multi_worker.read_workers(config.strategy)
     given = config

@@ -188,6 +188,7 @@ def test_misspelled_workdir_is_not_created(sparse, mode):
         (["--workdir=rum", "--train_epochs=9"], True),
         (["--workdir=rum", "--mode=train", "--keep=3"], True),
         (["--workdir=other"], False),
+        (["--workdir=rum", "--mode=eval"], False),
         (["--workdir=rum", "--preset=digits"], False),
         (["--workdir=rum", "--norm=bn"], False),
         (["--workdir=run"], False),
@@ -522,8 +523,18 @@ def test_worker_names_no_checkpoint_that_only_the_chief_has(
         text = signals.describe_resumption(config)
         assert ("no checkpoint was saved yet" in text) == (index == 0)
         assert ("the checkpoint of the chief" in text) == (index == 1)
-    stop = signals.Preempted(7, None)
-    assert str(stop) == "another worker was interrupted: saved after step 7"
+
+
+def test_worker_exits_after_another_one_was_interrupted(capsys):
+    config = make_config()
+    with (
+        pytest.raises(SystemExit) as caught,
+        signals.exit_on_interrupt(config),
+    ):
+        raise signals.Preempted(7, None)
+    assert caught.value.code == 128 + signal.SIGTERM
+    output = capsys.readouterr().out
+    assert "another worker was interrupted: saved after step 7; the" in output
 
 
 def test_waiting_worker_says_so_and_can_be_ended(monkeypatch):
