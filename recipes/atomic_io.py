@@ -39,16 +39,18 @@ def atomic_dir(path, replace=True):
             the only process that writes it. Otherwise a folder that another
             process completes first is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     former = path.with_name(f".{path.name}.former")
     prefix = f".{path.name}.unfinished-"
-    if replace:
-        if former.exists() and not path.exists():
-            former.rename(path)  # Killed between the two renames below.
-        for killed in path.parent.glob(f"{prefix}*"):
-            shutil.rmtree(killed)
-    outer = tempfile.mkdtemp(prefix=prefix, dir=path.parent)
+    created = [parent for parent in path.parents if not parent.exists()]
+    outer = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if replace:
+            if former.exists() and not path.exists():
+                former.rename(path)  # Killed between the two renames below.
+            for killed in path.parent.glob(f"{prefix}*"):
+                shutil.rmtree(killed)
+        outer = tempfile.mkdtemp(prefix=prefix, dir=path.parent)
         # Unlike mkdtemp, mkdir gives the folder the user's usual permissions.
         unfinished = pathlib.Path(outer) / path.name
         unfinished.mkdir()
@@ -63,7 +65,16 @@ def atomic_dir(path, replace=True):
                 raise
         shutil.rmtree(former, ignore_errors=True)
     finally:
-        shutil.rmtree(outer, ignore_errors=True)
+        if outer is not None:
+            shutil.rmtree(outer, ignore_errors=True)
+        remove_empty(created)
+
+
+def remove_empty(folders):
+    """Removes folders up to the first one that is not empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_text(path, text):

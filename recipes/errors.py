@@ -65,13 +65,15 @@ def exit_on_error():
 
 
 @contextlib.contextmanager
-def explain_disk_errors(describe_resumption=None):
+def explain_disk_errors(folder=None, describe_resumption=None):
     """Turns errors of a full or unusable disk into a `RecipeError`.
 
     Libraries wrap these errors in exceptions of their own, whose messages
     contain the text of the system.
 
     Args:
+        folder: Path of the folder that is written, for errors that name no
+            file, or None.
         describe_resumption: `f()` returns a clause that says what the same
             command does after the error, or None.
     """
@@ -80,7 +82,7 @@ def explain_disk_errors(describe_resumption=None):
     except RecipeError:
         raise
     except Exception as error:
-        reason = _disk_error(error)
+        reason = describe_disk_error(error, folder)
         if reason is None:
             raise
         advice = "Make room or choose another folder"
@@ -89,20 +91,28 @@ def explain_disk_errors(describe_resumption=None):
         raise RecipeError(f"{reason}. {advice}.") from error
 
 
-def _disk_error(error):
+def describe_disk_error(error, folder=None):
+    """Returns a clause about a full or unusable disk, or None.
+
+    Args:
+        error: Any exception.
+        folder: Path of the folder that is written, for errors that name no
+            file, or None.
+    """
     text = str(error)
     number = getattr(error, "errno", None)
     filename = getattr(error, "filename", None)
     for code in (*_CANNOT_WRITE, *_CANNOT_USE):
         message = os.strerror(code)
         if number == code and isinstance(error, OSError):
-            place = f"{filename}: " if filename else ""
+            place = filename
         elif code in _CANNOT_WRITE and message in text:
-            place = ""
+            place = None
         else:
             continue
-        failed = (
-            "cannot write" if code in _CANNOT_WRITE else "cannot use a file"
-        )
-        return f"{failed}: {place}{message}"
+        if code in _CANNOT_WRITE:
+            # Errors of writing to an open file name no file.
+            place = place or folder
+            return f"cannot write{f' to {place}' if place else ''}: {message}"
+        return f"cannot use a file: {f'{place}: ' if place else ''}{message}"
     return None

@@ -20,17 +20,18 @@ def refit_linear(old, new, inputs, strength, generator):
 
     Args:
         old, new: The layer in both models.
-        inputs: `Pair` of the layer's inputs.
+        inputs: List of batches, each the layer's inputs `(old, new)` in both
+            models.
         strength: Float, the ridge penalty (`RidgeFit`).
         generator: NumPy generator that draws the rows.
     """
     old_form, new_form = LinearForm(old), LinearForm(new)
     old_kernel, old_bias = old_form.weights()
     fit = RidgeFit(*new_form.weights())
-    for old_batch, new_batch in zip(inputs.old, inputs.new, strict=True):
-        old_x, new_x = (_to_array(x) for x in (old_batch, new_batch))
+    for batch in inputs:
+        old_x, new_x = map(_to_array, batch)
         limit = min(
-            MAX_ROWS // len(inputs.old),
+            MAX_ROWS // len(inputs),
             MAX_VALUES // old_form.num_values_per_row(old_x),
         )
         chosen = _Choice(generator, max(limit, 1))

@@ -8,8 +8,8 @@ from keras import ops
 from keras_norm import _keras_internals
 from keras_norm import variables
 from keras_norm.calibration.channel_fit import ChannelFit
-from keras_norm.calibration.pairs import run_operation
 from keras_norm.layers.frn import FRN
+from keras_norm.recalibration.program import inference
 
 # Epsilon of FRN on maps of one value, relative to their mean square: a small
 # one makes the layer sign(x).
@@ -95,7 +95,8 @@ class NormFitter:
 
     def _add(self, sums, batches, targets, axis):
         for (args, kwargs), target in zip(batches, targets, strict=True):
-            output = run_operation(self.layer, args, kwargs)[0]
+            with inference():
+                output = self.layer(*args, **kwargs)
             valid = _valid_rows(_mask(args, kwargs), target, axis)
             sums.add(to_rows(output, axis), to_rows(target, axis), valid)
 

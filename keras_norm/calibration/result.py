@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 # Share of the batch normalization's variance below which a fit is poor.
 POOR_FIT = 0.5
 # Examples below which a calibration depends on the draw of the examples.
@@ -30,6 +32,7 @@ class CalibrationResult:
     """Result of a calibration.
 
     Attributes:
+        num_read: Number of examples in the data.
         num_fitted: Number of examples that the layers were fitted to.
         num_held_out: Number of examples that both models were compared on.
         refit: The argument `refit` of `convert`.
@@ -39,6 +42,7 @@ class CalibrationResult:
         warnings: List of reasons why the result may not be trusted.
     """
 
+    num_read: int
     num_fitted: int
     num_held_out: int
     refit: str
@@ -64,18 +68,31 @@ class CalibrationResult:
         )
 
 
-def find_warnings(num_fitted, fits, shifted):
+def measure_agreement(name, old, new):
+    """Returns the `OutputAgreement` of two float64 arrays `(N, ...)`."""
+    same_class = None
+    if old.ndim == 2 and old.shape[1] > 1:
+        same = old.argmax(axis=1) == new.argmax(axis=1)
+        same_class = float(same.mean())
+    error = np.mean((new - old) ** 2)
+    variance = np.mean((old - old.mean(axis=0)) ** 2)
+    if variance == 0:
+        variance = np.mean(old**2) or 1.0
+    return OutputAgreement(name, same_class, float(error / variance))
+
+
+def find_warnings(num_fitted, fits, shifted, memory_note):
     """Returns a list of reasons why a calibration may not be trusted.
 
     Args:
+        num_read: Number of examples in the data.
         num_fitted: Number of examples that the layers were fitted to.
         fits: List of `NormFit`.
         shifted: Description of a layer whose inputs are far from its moving
             moments, or None.
+        memory_note: Description of the examples that were left out, or None.
     """
-    found = []
-    if shifted is not None:
-        found.append(shifted)
+    found = [note for note in (shifted, memory_note) if note is not None]
     if num_fitted < FEW_EXAMPLES:
         found.append(
             f"Only {num_fitted} examples: the result depends on which they "
@@ -85,8 +102,8 @@ def find_warnings(num_fitted, fits, shifted):
     if poor:
         worst = min(poor, key=lambda fit: fit.explained_after)
         found.append(
-            f"{len(poor)} of {len(fits)} norms explain less than {POOR_FIT:.0%} "
-            "of the variance of the batch normalization's output, "
+            f"{len(poor)} of {len(fits)} norms explain less than "
+            f"{POOR_FIT:.0%} of the variance of the batch normalization's output, "
             f"{worst.path} {max(worst.explained_after, 0):.0%}."
         )
     return found

@@ -1,7 +1,6 @@
 """Converts a model to another norm: plan, rebuild, verify, report."""
 
 from keras_norm.calibration import calibrate as calibrate_lib
-from keras_norm.calibration import images
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion.rebuild import rebuild_model
@@ -138,10 +137,8 @@ def convert(
         raise ConversionError(_unreachable_message(plan.report))
     converted, operations = rebuild_model(model, plan)
     if data is not None:
-        arrays, notes = images.read_examples(model, data)
-        plan.report.notes.extend(notes)
         plan.report.calibration = calibrate_lib.calibrate(
-            model, converted, plan, operations, arrays, refit, epsilon_ratio
+            model, converted, plan, operations, data, refit, epsilon_ratio
         )
     if verify or inputs is not None:
         verify_conversion(model, converted, plan.report, inputs, plan.invalid)

@@ -15,33 +15,26 @@ from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import weights
 from keras_norm.conversion.find_layers import find_layers
+from keras_norm.conversion.rebuild import Edits
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.conversion.select_layers import select_layers
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
 
-@dataclasses.dataclass
-class Plan:
+@dataclasses.dataclass(kw_only=True)
+class Plan(Edits):
     """Decisions of a conversion, and the new layers.
 
     Attributes:
         report: The `ConversionReport`.
         found: List of the batch normalizations, one for each entry of the
             report.
-        layers: Dict from the ids of batch normalizations to the layers that
-            replace them.
-        transfers: Dict from the same ids to `Transfer`.
-        thresholds: Dict from the ids of nodes to the activations that replace
-            them.
         invalid: List of the model's `InvalidWeight`.
     """
 
     report: ConversionReport
     found: list
-    layers: dict
-    transfers: dict
-    thresholds: dict
     invalid: list
 
 
@@ -59,7 +52,7 @@ def make_plan(model, norm, include, exclude, policy, initialize):
             normalization, or an invalid argument.
     """
     activations.check_policy(policy, new_layer.norm_name(norm))
-    _require_graph(model)
+    require_graph(model)
     graphs, found = find_layers(model, layer_predicates.is_batch_norm)
     if not found:
         raise ConversionError(
@@ -99,8 +92,14 @@ def make_plan(model, norm, include, exclude, policy, initialize):
         ),
         notes=[*model_notes(model, graphs, invalid), *hints],
     )
-    batch_norms = [item.layer for item in found]
-    return Plan(report, batch_norms, layers, transfers, thresholds, invalid)
+    return Plan(
+        layers=layers,
+        transfers=transfers,
+        calls=thresholds,
+        report=report,
+        found=[item.layer for item in found],
+        invalid=invalid,
+    )
 
 
 def check_model(model):
@@ -120,7 +119,8 @@ def check_model(model):
         )
 
 
-def _require_graph(model):
+def require_graph(model):
+    """Raises a `ConversionError` if a model has no functional graph."""
     if graph.is_graph_model(model):
         return
     name = getattr(model, "name", model)

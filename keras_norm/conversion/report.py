@@ -47,6 +47,8 @@ class ConversionReport:
     comparisons: list = dataclasses.field(default_factory=list)
     calibration: object = None
 
+    process = "conversion"
+
     @property
     def replaced(self):
         """Entries of the layers that were replaced."""

@@ -4,6 +4,7 @@ To add a dataset, add a function that returns its `Source` to `DATASETS`.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from recipes.config.setting import setting
 with epy.lazy_imports():
     import tensorflow as tf
 
+    from keras_norm import errors
     from recipes.data import image_files
     from recipes.data import image_folder
     from recipes.data import tfds_reader
@@ -93,11 +95,27 @@ def open_source(config):
     Raises:
         RecipeError: If the dataset does not exist or cannot be read.
     """
+    return find_dataset(config)(config)
+
+
+def find_dataset(config):
+    """Returns `f(config)`, which opens the dataset `config.dataset`.
+
+    Raises:
+        RecipeError: If the dataset is unknown.
+    """
     name, has_path, _ = config.dataset.partition(":")
     own = DATASETS.get(f"{name}:PATH" if has_path else name)
     if own is not None:
-        return own.open(config)
-    arguments = tfds_reader.open_classification_builder(config, tuple(DATASETS))
+        return own.open
+    builder = tfds_reader.find_builder(
+        config, tuple(DATASETS), tfds_reader.POPULAR_DATASETS
+    )
+    return functools.partial(_open_builder, builder)
+
+
+def _open_builder(builder, config):
+    arguments = tfds_reader.open_classification_builder(builder, config)
     for split in ("train", "evaluation"):
         arguments[split] = Split(**arguments[split])
     return Source(**arguments)
@@ -113,7 +131,7 @@ def make_file_split(paths, labels):
     split = _make_split(
         ([os.fsencode(path) for path in paths], labels),
         lambda path, label: (image_files.read_bytes(path), label),
-        lambda i: image_folder.printable(paths[i]),
+        lambda i: errors.printable(paths[i]),
     )
     return dataclasses.replace(split, path=lambda i: paths[i])
 
@@ -195,7 +213,7 @@ def _open_folder(config):
     )
     train, evaluation = (make_file_split(*split) for split in splits)
     return Source(
-        class_names=tuple(map(image_folder.printable, labels)),
+        class_names=tuple(map(errors.printable, labels)),
         num_channels=3,
         train=train,
         evaluation=evaluation,

@@ -153,8 +153,8 @@ def _render_mistakes(mistakes, split):
 
 def _encode_picture(split, index):
     """Returns an image as a data URL; None if it cannot be read anymore."""
-    image, _ = split.read(tf.constant(index, tf.int64))
     try:
+        image, _ = split.read(tf.constant(index, tf.int64))
         if image.dtype == tf.string:
             pixels = image_files.decode(image, 3)
             if split.path is not None:

@@ -3,6 +3,8 @@
 import collections
 import os
 
+from keras_norm.errors import printable
+
 # Number of extensions and names in a description.
 NUM_LISTED = 20
 NUM_NAMES = 3
@@ -27,15 +29,6 @@ def is_file(entry):
         return entry.is_file()
     except OSError:
         return False
-
-
-def printable(path):
-    """Returns a path as printable text on one line, whatever its bytes."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 class IgnoredFiles:

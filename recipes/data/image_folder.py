@@ -10,12 +10,12 @@ import os
 
 import numpy as np
 
+from keras_norm.errors import printable
 from recipes.data.ignored_files import IgnoredFiles
 from recipes.data.ignored_files import is_file
 from recipes.data.ignored_files import is_folder
 from recipes.data.ignored_files import is_hidden
 from recipes.data.ignored_files import join_names
-from recipes.data.ignored_files import printable
 from recipes.errors import RecipeError
 
 # The extensions that Keras reads, and WebP.

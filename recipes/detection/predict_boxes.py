@@ -5,8 +5,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from keras_norm.errors import printable
 from recipes.data import image_files
-from recipes.data import image_folder
 from recipes.detection import decoder
 from recipes.detection import preprocessing
 from recipes.detection.datasets.annotations import Source
@@ -22,7 +22,7 @@ def open_images(metadata, paths):
     split = Split(
         num_examples=len(paths),
         read=lambda i: {"image": image_files.read_bytes(tensor[i])},
-        name=lambda i: image_folder.printable(paths[i]),
+        name=lambda i: printable(paths[i]),
         annotations=list,
         path=lambda i: paths[i],
     )

@@ -8,6 +8,7 @@ import numpy as np
 from keras_norm.conversion import invalid_weights
 from recipes import atomic_io
 from recipes.errors import RecipeError
+from recipes.errors import describe_disk_error
 from recipes.errors import one_line
 from recipes.export import formats
 from recipes.export.signature import INPUT
@@ -56,6 +57,8 @@ def write_export(config, network, metadata, check):
             text = json.dumps(metadata, indent=2)
             (folder / METADATA_FILE).write_text(f"{text}\n")
     except OSError as error:
+        if describe_disk_error(error) is not None:
+            raise
         raise RecipeError(f"{target} cannot be written: {error}") from error
     return {**metadata, "path": os.fspath(target)}
 
@@ -92,6 +95,8 @@ def _write_and_check(name, chosen, network, path, check):
     except (OSError, RecipeError):
         raise
     except Exception as error:
+        if describe_disk_error(error) is not None:
+            raise
         # Each converter raises its own exceptions.
         message = one_line(error)[:MAX_ERROR_CHARACTERS]
         raise RecipeError(

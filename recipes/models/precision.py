@@ -4,10 +4,9 @@ import keras
 
 from keras_norm import _keras_internals
 from keras_norm.conversion import weights
+from keras_norm.conversion.rebuild import rebuild_from_config
 from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
-from recipes.errors import one_line
-from recipes.models.rebuild import rebuild_model
 
 HALF_PRECISION_POLICIES = (
     "mixed_bfloat16",
@@ -26,17 +25,12 @@ def rebuild_in_float32(model):
     Raises:
         RecipeError: If the model cannot be rebuilt from its config.
     """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
     try:
-        new = rebuild_model(model, _with_float32_policies)
-    except Exception as error:
-        message = one_line(error)
+        new = rebuild_from_config(model, _with_float32_policies, "float32")
+    except ConversionError as error:
         raise RecipeError(
-            f"{model.name} cannot be rebuilt in float32: {message}"
+            f"{model.name} cannot be rebuilt in float32: {error}"
         ) from error
-    finally:
-        keras.config.set_dtype_policy(policy)
     _copy_weights(model, new)
     return new
 

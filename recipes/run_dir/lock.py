@@ -6,6 +6,7 @@ import fcntl
 import os
 import platform
 
+from recipes import atomic_io
 from recipes.errors import RecipeError
 
 NAME = "lock"
@@ -34,7 +35,7 @@ def acquire_lock(folder, what, flag):
         created += [p for p in (folder, *folder.parents) if not p.exists()]
         lock = _acquire(folder, what, flag)
     except OSError as error:
-        _remove_empty(created)
+        atomic_io.remove_empty(created)
         raise RecipeError(
             f"cannot write to {folder}: {error.strerror}. Choose another "
             f"--{flag}."
@@ -46,7 +47,7 @@ def acquire_lock(folder, what, flag):
         with contextlib.suppress(OSError):
             if os.listdir(folder) == [NAME]:
                 (folder / NAME).unlink()
-                _remove_empty(created)
+                atomic_io.remove_empty(created)
         os.close(lock)
 
 
@@ -102,9 +103,3 @@ def _is_at(descriptor, path):
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def _remove_empty(folders):
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()

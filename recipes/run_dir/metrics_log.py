@@ -14,6 +14,8 @@ _SUMMARY_TYPES = {
     "best": dict,
     "bad_images": list,
     "class_names": list,
+    "num_channels": int,
+    "suited_augmentation": str | None,
     "parameters": int,
     "num_replicas": int,
     "peak_memory_bytes": int | None,
@@ -188,6 +190,11 @@ def read_summary(path):
         for name, expected in _SUMMARY_TYPES.items()
         if name in summary
     )
+    is_valid = is_valid and all(
+        isinstance(text, str)
+        for name in ("class_names", "bad_images")
+        for text in summary.get(name, ())
+    )
     if not is_valid or not _are_numbers(summary.get("last", {})):
         return {}, [f"{path} is damaged and ignored"]
     return summary, []
@@ -202,7 +209,14 @@ def skip_if_damaged(path):
     """
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):
         logging.warning("%s is damaged: the report leaves it out.", path)
 
 

@@ -61,8 +61,8 @@ class RecordedRun:
         """
         if "seconds" not in self.summary or not self.entries:
             return False
-        end = self.summary.get("last", {}).get("step", 0)
-        return self.entries[-1]["step"] >= end
+        end = self.summary.get("last", {}).get("step")
+        return end is None or self.entries[-1]["step"] >= end
 
     @property
     def num_replicas(self):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from rich import progress
 from rich.console import Console
 
+from keras_norm.errors import printable
 from recipes import atomic_io
 from recipes.data import dataset_summary
 from recipes.data import image_folder
@@ -25,6 +26,7 @@ from recipes.run_dir.metrics_log import read_summary
 CSV_FILE, JSON_FILE = "predict.csv", "predict.json"
 # Number of images left out that the message names.
 NUM_LISTED = 5
+_METADATA = {"class_names", "num_channels", "suited_augmentation"}
 
 
 def check_images(config):
@@ -52,8 +54,7 @@ def check_images(config):
     path = pathlib.Path(config.images).expanduser()
     if not os.path.exists(path):
         raise RecipeError(
-            f"--images={image_folder.printable(path)}: the file or folder does "
-            "not exist."
+            f"--images={printable(path)}: the file or folder does not exist."
         )
 
 
@@ -67,7 +68,7 @@ def open_images(config, task, num_replicas):
     paths, notes = [os.fspath(root)], ""
     if root.is_dir():
         paths, notes = image_folder.find_images(root)
-    shown = image_folder.printable(root)
+    shown = printable(root)
     if not paths:
         endings = ", ".join(image_folder.IMAGE_EXTENSIONS)
         raise RecipeError(
@@ -93,7 +94,7 @@ def open_images(config, task, num_replicas):
 def _read_metadata(config, task):
     """Returns the dataset metadata of the run or of the model file."""
     metadata, _ = read_summary(config.folder / "summary.json")
-    if "class_names" not in metadata:
+    if not _METADATA <= metadata.keys():
         # Unfinished runs and runs of earlier versions: ask the dataset.
         metadata = dataset_summary.class_metadata(task.open_source(config))
     if config.takes_whole_model:
@@ -135,7 +136,7 @@ def write_predictions(config, task, steps, step, is_chief):
             reason = data.bad_images.reason(split.name(i))
             left_out.append({"image": image, "reason": reason})
     content = {
-        "images": image_folder.printable(root),
+        "images": printable(root),
         "checkpoint": config.checkpoint,
         "step": step,
         "class_names": list(class_names),
@@ -196,8 +197,7 @@ def _describe(config, content):
     lines = []
     if left_out:
         reasons = [
-            f"{image_folder.printable(each['image'])} {each['reason']}"
-            for each in left_out
+            f"{printable(each['image'])} {each['reason']}" for each in left_out
         ]
         lines.append(
             f"left out {format_count(len(left_out), 'image')}: "

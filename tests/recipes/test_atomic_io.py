@@ -43,6 +43,17 @@ def test_failed_write_keeps_the_former_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_failed_write_leaves_no_parent_folders(tmp_path):
+    path = tmp_path / "parent" / "child" / "folder"
+    with pytest.raises(Killed), atomic_io.atomic_dir(path):
+        raise Killed
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "parent").mkdir()
+    with pytest.raises(Killed), atomic_io.atomic_dir(path):
+        raise Killed
+    assert [each.name for each in tmp_path.rglob("*")] == ["parent"]
+
+
 def test_folder_is_replaced_or_kept(tmp_path):
     path = tmp_path / "folder"
     for text, replace, expected in (

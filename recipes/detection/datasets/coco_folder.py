@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from keras_norm.errors import printable
 from recipes.data import image_files
 from recipes.data import image_folder
 from recipes.detection.datasets import coco_json
@@ -182,7 +183,7 @@ def _warn_of_unread_images(root, images, list_folder):
             "not used. The first is %s.",
             root,
             len(unread),
-            image_folder.printable(unread[0]),
+            printable(unread[0]),
         )
 
 
@@ -228,7 +229,7 @@ def _make_split(images, annotations):
     return Split(
         num_examples=len(images),
         read=read,
-        name=lambda i: image_folder.printable(images[i]),
+        name=lambda i: printable(images[i]),
         path=lambda i: images[i],
         annotations=lambda: annotations,
     )
