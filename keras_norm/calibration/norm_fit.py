@@ -39,7 +39,10 @@ class NormFitter:
     """Assigns gamma and beta by least squares, and FRN's epsilon before that.
 
     With `z` the layer's output for `gamma = 1` and `beta = 0`, and `t` the
-    target, each channel's gamma and beta minimize `mean((gamma z + beta - t)^2)`
+    target, each channel's gamma and beta minimize
+
+        mean((gamma z + beta - t)^2)
+
     over all calls, examples and positions that no mask excludes.
 
     Args:

@@ -103,7 +103,7 @@ def find_warnings(num_fitted, fits, shifted, memory_note):
         worst = min(poor, key=lambda fit: fit.explained_after)
         found.append(
             f"{len(poor)} of {len(fits)} norms explain less than "
-            f"{POOR_FIT:.0%} of the variance of the batch normalization's output, "
-            f"{worst.path} {max(worst.explained_after, 0):.0%}."
+            f"{POOR_FIT:.0%} of the variance of the batch normalization's "
+            f"output, {worst.path} {max(worst.explained_after, 0):.0%}."
         )
     return found

@@ -64,12 +64,12 @@ class Passes:
         wanted = {key for call in calls for key in call.reads}
         steps = self.program.steps_between(self._available(), wanted)
         keep = self._keys_to_keep(steps, finished, later)
-        last_uses = last_uses(steps, wanted | keep)
+        unused = last_uses(steps, wanted | keep)
 
         def run(values):
             for step in steps:
                 step.run(values)
-                for key in last_uses.get(step, ()):
+                for key in unused.get(step, ()):
                     del values[key]
             for call in calls:
                 self._observe(call, values, moments[id(call.operation)])
@@ -94,7 +94,7 @@ class Passes:
         calls = [s for s in self.program.steps if id(s.operation) in moments]
         wanted = {key for call in calls for key in call.writes}
         steps = self.program.steps_between(self._available(), wanted)
-        last_uses = last_uses(steps, set())
+        unused = last_uses(steps, set())
 
         def run(values):
             for step in steps:
@@ -105,7 +105,7 @@ class Passes:
                     # Undone at the end of the batch.
                     found.assign_for_batch()
                 step.run(values)
-                for key in last_uses.get(step, ()):
+                for key in unused.get(step, ()):
                     del values[key]
 
         self._run(run, ActivationCache(()))
