@@ -145,7 +145,7 @@ def _set_epsilon(layer, calls, ratio):
         ratio = max(ratio, SINGLE_VALUE_RATIO)
     mean = np.concatenate(squares).mean(axis=0)
     learned = np.maximum(ratio * mean - layer.epsilon, 0.0)
-    if not layer.learned_epsilon.shape:
+    if len(layer.learned_epsilon.shape) == 0:
         learned = learned.mean()
     variables.assign_copy(layer.learned_epsilon, learned)
     return ratio
