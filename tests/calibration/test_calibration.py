@@ -156,7 +156,7 @@ def test_large_epsilon_ratio_keeps_the_function(trained):
     layer = converted.get_layer("norm_1")
     x = keras.Model(model.input, model.get_layer("norm_1").input)
     x = x.predict(
-        data[np.random.default_rng(0).permutation(96)[12:]], verbose=0
+        data[np.random.default_rng(0).permutation(256)[32:]], verbose=0
     )
     square = np.mean(x.astype("float64") ** 2, axis=(0, 1, 2))
     np.testing.assert_allclose(
