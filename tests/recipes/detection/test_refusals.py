@@ -298,11 +298,13 @@ def test_error_is_printed_with_exit_code_1(monkeypatch, capsys):
     flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
     values(["coco.py", "--model=no such model"])
     monkeypatch.setattr(flags, "FLAGS", values)
+    absl.logging.set_verbosity(absl.logging.INFO)
     monkeypatch.setattr(coco, "run", lambda config: fail("no such thing."))
     with pytest.raises(SystemExit) as caught:
         coco.main(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
+    assert absl.logging.get_verbosity() == absl.logging.WARNING
     # Warnings of programs have no time, thread and source line.
     warning = logging.LogRecord("absl", logging.WARNING, "", 1, "x", (), None)
     formatted = absl.logging.get_absl_handler().format(warning)
