@@ -12,7 +12,9 @@ import json
 import os
 import pathlib
 import runpy
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 
@@ -28,6 +30,15 @@ examples:
   keras-norm convert model.keras calibrated.keras --to rbn --verify
   # group normalization everywhere except in the stem
   keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
+
+fold: batch normalization moves into the weights of the convolution or dense
+layer before it or behind it. The outputs at inference stay the same, which is
+verified on random inputs, and inference is faster. Training goes on with the
+unfolded model.
+  # write a model for inference without batch normalization
+  keras-norm fold model.keras folded.keras
+  # list the layers that stay and the reasons without writing a file
+  keras-norm fold model.keras --plan
 """
 MODEL = (
     "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
@@ -37,6 +48,14 @@ MODEL = (
 PATTERNS = (
     "a layer's name or path, with the wildcards * and ?; the name of a nested "
     "model matches all layers inside it"
+)
+# Lines of TensorFlow's C++ code, at levels below errors, and the errors of
+# TensorFlow 2.16 to 2.19 that two libraries register the same plugin.
+START_LINES = (
+    "^WARNING: All log messages before absl::InitializeLog"
+    "|^([0-9: .-]+)?[IW]([0-9]{4} [0-9:. ]+| )[^]]*[.]cc:[0-9]+]"
+    "|^To enable the following instructions: "
+    "|Unable to register cu[A-Z]+ factory: "
 )
 
 
@@ -62,8 +81,8 @@ def parse(arguments=None):
     """Parses the arguments; exits the program if they are invalid."""
     parser = argparse.ArgumentParser(
         prog="keras-norm",
-        description="Lists the batch normalization of a Keras model, and "
-        "converts it to another normalization.",
+        description="Lists the batch normalization of a Keras model, converts "
+        "it to another normalization, or folds it for inference.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -78,6 +97,7 @@ def parse(arguments=None):
     )
     _define_inspect(commands)
     _define_convert(commands)
+    _define_fold(commands)
     return parser.parse_args(arguments)
 
 
@@ -100,13 +120,7 @@ def _define_convert(commands):
         description="Writes a new model with another normalization, and prints "
         "a table of the changes to every layer. The old file is not changed.",
     )
-    command.add_argument("model", metavar="IN", help=MODEL)
-    command.add_argument(
-        "out",
-        metavar="OUT",
-        nargs="?",
-        help="the .keras file to write; leave it out with --plan",
-    )
+    _define_files(command)
     command.add_argument(
         "--to",
         metavar="NORM",
@@ -123,20 +137,7 @@ def _define_convert(commands):
         help="pass an argument to the new layers, such as epsilon=1e-5; "
         "repeatable",
     )
-    command.add_argument(
-        "--include",
-        metavar="PATTERN",
-        action="append",
-        help="convert only the batch normalization that matches PATTERN: "
-        f"{PATTERNS}; repeatable",
-    )
-    command.add_argument(
-        "--exclude",
-        metavar="PATTERN",
-        action="append",
-        help="keep the batch normalization that matches PATTERN, "
-        "in the same form as for --include; repeatable",
-    )
+    _define_selection(command, "convert")
     command.add_argument(
         "--activation",
         choices=("auto", "keep", "tlu"),
@@ -154,10 +155,43 @@ def _define_convert(commands):
         "should be numerically equivalent",
     )
     command.add_argument(
-        "--inputs",
-        metavar="FILE.npy",
-        help="also verify on the inputs in this file: an .npy file with an "
-        "array, or an .npz file with an array for each input name",
+        "--keep-unreachable",
+        action="store_true",
+        help="keep batch normalization outside the functional graph, such as "
+        "inside wrappers and composite layers, instead of raising an error",
+    )
+    _define_common(command)
+
+
+def _define_fold(commands):
+    command = commands.add_parser(
+        "fold",
+        help="fold batch normalization into the layers next to it",
+        description="Writes a new model for inference whose batch "
+        "normalization is folded into the convolutions and dense layers before "
+        "or behind it, and prints a table of the layers that are folded and of "
+        "those that stay, with the reasons. The old file is not changed.",
+    )
+    _define_files(command)
+    _define_selection(command, "fold")
+    command.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare the outputs of both models on random inputs; a "
+        "difference is an error otherwise",
+    )
+    _define_common(command)
+
+
+def _define_files(command):
+    """Defines the files that a command reads and writes."""
+    command.add_argument("model", metavar="IN", help=MODEL)
+    command.add_argument(
+        "out",
+        metavar="OUT",
+        nargs="?",
+        help="the .keras file to write; leave it out with --plan",
     )
     command.add_argument(
         "--plan",
@@ -165,17 +199,33 @@ def _define_convert(commands):
         help="print the planned changes without writing a file",
     )
     command.add_argument(
-        "--keep-unreachable",
-        action="store_true",
-        help="keep batch normalization outside the functional graph, such as "
-        "inside wrappers and composite layers, instead of raising an error",
+        "--inputs",
+        metavar="FILE.npy",
+        help="also verify on the inputs in this file: an .npy file with an "
+        "array, or an .npz file with an array for each input name",
     )
     command.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the file OUT if it exists",
     )
-    _define_common(command)
+
+
+def _define_selection(command, verb):
+    command.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help=f"{verb} only the batch normalization that matches PATTERN: "
+        f"{PATTERNS}; repeatable",
+    )
+    command.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="keep the batch normalization that matches PATTERN, "
+        "in the same form as for --include; repeatable",
+    )
 
 
 def _define_common(command):
@@ -230,7 +280,7 @@ class _Terminated(BaseException):
 def _import_cli():
     """Imports `keras_norm.cli`, and with it Keras and its backend."""
     try:
-        with _quiet_import_cli():
+        with quiet_start():
             from keras_norm import cli
     except Exception as error:
         raise _StartError(_advice(error)) from error
@@ -300,18 +350,34 @@ def _stoppable():
 
 
 @contextlib.contextmanager
-def _quiet_import_cli():
-    """Hides the messages that TensorFlow prints when it starts."""
+def quiet_start():
+    """Hides the lines that TensorFlow prints whenever it is imported.
+
+    All other output stays, also the message of an import that ends the process.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    grep = shutil.which("grep")
+    if grep is None or sys.stderr is None or "tensorflow" in sys.modules:
+        yield
+        return
     sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
+    process = subprocess.Popen(
+        [grep, "--line-buffered", "-Ev", START_LINES],
+        stdin=subprocess.PIPE,
+        stdout=stderr,
+        start_new_session=True,  # Ctrl-C is for this process.
+    )
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        # Processes that the import has started may still hold the pipe.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
 
 
 if __name__ == "__main__":

@@ -77,16 +77,15 @@ def write_results(grids, jobs, folder, data_dir, docs, num_jobs):
     from benchmarks import evidence_elsewhere
     from benchmarks import evidence_page
     from recipes import atomic_io
-    from recipes.experiments import aggregate
     from recipes.experiments import plots
-    from recipes.experiments import sweep_report
+    from recipes.experiments import results
+    from recipes.experiments import run_sweep
     from recipes.experiments.programs import PROGRAMS
 
     figures = docs / "results"
     figures.mkdir(parents=True, exist_ok=True)
-    runs = {n: [job.load_run() for job in some] for n, some in jobs.items()}
     content = {
-        name: sweep_report.collect(some, runs[name], COMMAND, grids[name].x)
+        name: run_sweep.collect(some, COMMAND, grids[name].x)
         for name, some in jobs.items()
     }
     content["trees_elsewhere"] = evidence_elsewhere.evaluate(
@@ -110,7 +109,8 @@ def write_results(grids, jobs, folder, data_dir, docs, num_jobs):
         if name == "detection":
             continue  # Shown as pictures, below.
         if name in OVER_EPOCHS:
-            groups = aggregate.group_runs(runs[name])
+            runs = [job.load_run() for job in jobs[name]]
+            groups = results.group_runs(runs)
             figure = plots.draw_curves(groups, program)
         else:
             figure = plots.draw_table(table, program.score)

@@ -100,7 +100,7 @@ def make_claims(tables, long_rows=()):
     """Makes the list of `Claim`, those that do not hold first.
 
     Args:
-        tables: Dict from the name of a grid to its `results_table.Table`.
+        tables: Dict from the name of a grid to its `results.Table`.
         long_rows: Rows of docs/results/long_training.json.
     """
     claims = [

@@ -8,9 +8,9 @@ import pandas as pd
 
 from benchmarks import evidence_findings as findings
 from recipes import atomic_io
-from recipes.experiments import results_table
-from recipes.experiments.aggregate import format_mean
+from recipes.experiments import results
 from recipes.experiments.programs import PROGRAMS
+from recipes.experiments.results import format_mean
 
 TEMPLATE = pathlib.Path(__file__).with_name("results.md.jinja")
 # Written by benchmarks/long_training.py on a GPU.
@@ -39,14 +39,14 @@ def write_page(docs, grids):
 
 
 def make_tables(content, grids):
-    """Makes the `results_table.Table` of each grid.
+    """Makes the `results.Table` of each grid.
 
     Args:
         content: Content of results.json.
         grids: Dict from a name to an `evidence_grids.Grid`.
     """
     return {
-        name: results_table.make_table(content[name]["runs"], grid.x)
+        name: results.make_table(content[name]["runs"], grid.x)
         for name, grid in grids.items()
     }
 
@@ -110,8 +110,8 @@ def render(content, grids, long):
 
 def _format_grid(table):
     metric = PROGRAMS["imagenet"].score
-    frame = results_table.pivot(table, metric)
-    return results_table.format_markdown(frame, metric.heading)
+    frame = results.pivot(table, metric)
+    return results.format_markdown(frame, metric.heading)
 
 
 def _format_results(content, table):
@@ -133,7 +133,7 @@ def _format_results(content, table):
             "training loss": losses,
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return results_table.format_markdown(frame)
+    return results.format_markdown(frame)
 
 
 def _format_cost(table):
@@ -152,7 +152,7 @@ def _format_cost(table):
             "peak memory, MiB": f"{memory.mean() / 2**20:,.0f}",
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return results_table.format_markdown(frame)
+    return results.format_markdown(frame)
 
 
 def _format_best_rates(table):
@@ -180,7 +180,7 @@ def _format_long(rows):
     frame["norm"] = pd.Categorical(frame["norm"], frame["norm"].unique())
     table = frame.pivot(index="norm", columns="batch_size", values="text")
     table = table.rename(columns="batch {}".format).fillna("not run")
-    return results_table.format_markdown(table)
+    return results.format_markdown(table)
 
 
 def _format_centered(table):
@@ -218,7 +218,7 @@ def _describe_detection(content, grid):
         "first": runs[0],
         "config": config,
         "steps": runs[0]["examples_trained_on"] // config["global_batch_size"],
-        "table": results_table.format_markdown(frame),
+        "table": results.format_markdown(frame),
         "num": len(runs),
         "minutes": round(sum(run["seconds"] for run in runs) / 60),
         "worst": {key: found[0] for key, found in ranked.items()},

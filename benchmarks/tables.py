@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from recipes import atomic_io  # noqa: E402
-from recipes.experiments import aggregate  # noqa: E402
+from recipes.experiments import results  # noqa: E402
 
 MEASURED = ROOT / "docs/measured"
 MARKED = re.compile(
@@ -59,7 +59,7 @@ def replicas(content):
     rows = []
     for layer, runs in by_layer.items():
         cells = [
-            aggregate.format_mean(
+            results.format_mean(
                 [run[when][name] for run in runs], digits, factor
             )
             for name, factor, digits in (("loss", 1, 4), ("accuracy", 100, 2))

@@ -44,7 +44,7 @@ from recipes.config import base as config_lib  # noqa: E402
 from recipes.data import input_pipeline as data_lib  # noqa: E402
 from recipes.models import classifiers  # noqa: E402
 from recipes.run_dir.metrics_log import MetricsLog  # noqa: E402
-from recipes.training import cluster  # noqa: E402
+from recipes.training import multi_worker  # noqa: E402
 from recipes.training import runner  # noqa: E402
 from recipes.training import signals  # noqa: E402
 from recipes.training.compiled_steps import CompiledSteps  # noqa: E402
@@ -190,7 +190,7 @@ def run_loop(config, steps, num_steps):
             steps,
             records,
             lambda step, seconds: None,
-            cluster.ChiefBroadcast(None, cluster.Workers()),
+            multi_worker.ChiefBroadcast(None, multi_worker.Workers()),
             0,
             0.0,
         )

@@ -4,6 +4,11 @@ Main entry points:
 
 * `keras_norm.convert(model, "frn")` replaces the batch normalization in a
   trained model; the program `keras-norm` does the same for a file.
+* `keras_norm.fold(model)` moves the batch normalization of a trained model into
+  the convolutions and dense layers next to it, for faster inference.
+* `keras_norm.recalibrate(model, images)` recomputes the moving statistics of
+  batch normalization; `keras_norm.pool(models, counts)` combines those of
+  several copies of a model.
 * `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
   layers for new models, in place of batch normalization.
 * `keras_norm.get("frn")` returns a norm by name, for model builders that take
@@ -28,7 +33,10 @@ from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.errors import ConversionError
+from keras_norm.folding.fold import fold
+from keras_norm.folding.report import FoldReport
 from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.constant_padding import ConstantPadding
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
@@ -38,6 +46,9 @@ from keras_norm.layers.rbn import RBN
 from keras_norm.layers.tlu import TLU
 from keras_norm.norm_layers import is_norm_layer
 from keras_norm.norm_layers import norm_weights
+from keras_norm.recalibration.pool import pool
+from keras_norm.recalibration.recalibrate import recalibrate
+from keras_norm.recalibration.report import RecalibrationReport
 from keras_norm.registry import Norm
 from keras_norm.registry import get
 from keras_norm.registry import names
@@ -48,21 +59,27 @@ __all__ = [
     "RBN",
     "TLU",
     "BatchNormalization",
+    "ConstantPadding",
     "ConversionError",
     "ConversionReport",
     "EvalNorm",
+    "FoldReport",
     "FrozenBatchNormalization",
     "GroupNormalization",
     "NoNormalization",
     "Norm",
+    "RecalibrationReport",
     "__version__",
     "convert",
+    "fold",
     "get",
     "is_norm_layer",
     "names",
     "norm_scope",
     "norm_weights",
     "plan_conversion",
+    "pool",
+    "recalibrate",
 ]
 
 _LAZY_MODULES = ("analysis", "compat", "training")

@@ -8,6 +8,8 @@ that a conversion depends on: conversion imports layers.
 import sys
 
 import keras
+from keras.src.backend import get_keras_mask as _get_keras_mask
+from keras.src.backend import set_keras_mask as _set_keras_mask
 
 # Functions that call a layer again in the backward pass: the end of the path
 # of their file, and their name. Seen in TensorFlow 2.16 to 2.21, torch 2.13.
@@ -41,6 +43,22 @@ def direct_layers(layer):
     Uses `Layer._flatten_layers`, seen in Keras 3.8 to 3.15.
     """
     return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def get_mask(tensor):
+    """Returns the mask that a tensor carries, or None.
+
+    Uses `get_keras_mask`, seen in Keras 3.8 to 3.15.
+    """
+    return _get_keras_mask(tensor)
+
+
+def set_mask(tensor, mask):
+    """Makes a tensor carry a mask.
+
+    Uses `set_keras_mask`, seen in Keras 3.8 to 3.15.
+    """
+    _set_keras_mask(tensor, mask)
 
 
 def is_recomputing_caller():

@@ -29,18 +29,8 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
+from recipes import errors  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.errors import RecipeError  # noqa: E402
-
-
-def define_flags():
-    flags.DEFINE_string(
-        "out",
-        "runs/compare",
-        "Folder for compare.png and compare.html, created if necessary. "
-        "(default: runs/compare)",
-    )
-    recipe_flags.define_help(format_help)
 
 
 def format_help():
@@ -50,41 +40,41 @@ def format_help():
 
 def run(paths, out):
     """Compares the runs in folders, prints the table and writes the page."""
-    from recipes.experiments import aggregate
-    from recipes.experiments import compare_report
+    from recipes.experiments import comparison
     from recipes.experiments.programs import CONFIG_CLASSES
     from recipes.run_dir import recorded_run
 
+    if not paths:
+        raise errors.RecipeError(
+            "no runs given. Usage: python recipes/compare.py WORKDIR... "
+            "[--out=FOLDER], see --help."
+        )
     found, faults = recorded_run.load_runs(
         recorded_run.find_workdirs(paths), CONFIG_CLASSES
     )
-    program = aggregate.get_program(found)
     folder = pathlib.Path(out).expanduser()
-    figure, page, table, notes = compare_report.write_comparison(
-        aggregate.group_runs(found), program, folder, faults
-    )
+    table, notes = comparison.write_comparison(found, folder, faults)
     width = shutil.get_terminal_size().columns
     print(table.to_string(line_width=width if sys.stdout.isatty() else None))
     for note in notes:
         print(f"note: {note}")
-    print(f"figure: {figure}\npage: {page}")
+    print(f"figure: {folder}/compare.png\npage: {folder}/compare.html")
 
 
 def main(argv):
-    try:
-        if len(argv) < 2:
-            raise RecipeError(
-                "no runs given. Usage: python recipes/compare.py WORKDIR... "
-                "[--out=FOLDER], see --help."
-            )
-        run(argv[1:], flags.FLAGS.out)
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with errors.exit_on_error():
+        try:
+            run(argv[1:], flags.FLAGS.out)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 if __name__ == "__main__":
-    define_flags()
+    flags.DEFINE_string(
+        "out",
+        "runs/compare",
+        "Folder for compare.png and compare.html, created if necessary. "
+        "(default: runs/compare)",
+    )
+    recipe_flags.define_help(format_help)
     app.run(main)

@@ -22,27 +22,18 @@ Its workdir holds config.json, metrics.jsonl, summary.json, TensorBoard events,
 model.keras and report.html.
 """
 
-import os
 import pathlib
 import sys
 
 if __package__ in (None, ""):
     # Run as a file: packages are imported from the parent of this folder.
     sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
-# Without a GPU, TensorFlow logs an error that it found none.
-quiet = "2" if pathlib.Path("/dev/nvidiactl").exists() else "3"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", quiet)
-os.environ["KERAS_BACKEND"] = "tensorflow"
 
 from absl import app  # noqa: E402
-from absl import flags  # noqa: E402
-from absl import logging  # noqa: E402
 
-from recipes import errors  # noqa: E402
 from recipes.classification.config import Config  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.run_dir import run_dir  # noqa: E402
-from recipes.training import signals  # noqa: E402
+from recipes.training import command_line  # noqa: E402
 
 
 def run(config):
@@ -55,14 +46,7 @@ def run(config):
 
 
 def main(argv):
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    with errors.exit_on_error():
-        recipe_flags.reject_arguments(argv)
-        settings = recipe_flags.given_settings(flags.FLAGS, Config)
-        config = run_dir.resolve_config(Config, settings)
-        with signals.exit_on_interrupt(config):
-            run(config)
+    command_line.main(argv, Config, run)
 
 
 if __name__ == "__main__":

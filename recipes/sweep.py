@@ -26,9 +26,8 @@ Examples:
 
 The learning rate scales with the batch size, and runs of different batch sizes
 see the same number of examples, because their length is in epochs. The sweep
-writes results.json, table.md, table.png and curves.png to --out, or one figure
-of curves for each value of --x if there are many runs. recipes/compare.py
-compares any of the runs.
+writes results.json, table.md, table.png and curves.png to --out.
+recipes/compare.py compares any of the runs.
 """
 
 import pathlib
@@ -43,20 +42,11 @@ if __package__ in (None, ""):
 from absl import app  # noqa: E402
 from absl import flags  # noqa: E402
 
+from recipes import errors  # noqa: E402
 from recipes.config import flags as recipe_flags  # noqa: E402
-from recipes.errors import RecipeError  # noqa: E402
-from recipes.errors import explain_disk_errors  # noqa: E402
 from recipes.experiments.programs import PROGRAMS  # noqa: E402
 
-OWN_FLAGS = (
-    "program",
-    "vary",
-    "out",
-    "jobs",
-    "x",
-    "log_every_examples",
-    "list",
-)
+OWN_FLAGS = "program vary out jobs x log_every_examples list".split()
 
 
 def define_flags(arguments):
@@ -106,27 +96,23 @@ def define_flags(arguments):
     flags.DEFINE_bool(
         "list", False, "Print the command of each run without running it."
     )
-    program = _parse_program(arguments)
+    # --program decides which other flags there are.
+    values = flags.FlagValues()
+    flags.DEFINE_string("program", "imagenet", "", flag_values=values)
+    values(arguments, known_only=True)
+    program = PROGRAMS.get(values.program, PROGRAMS["imagenet"])
     recipe_flags.define_setting_flags(flags.FLAGS, program.config)
     recipe_flags.define_help(format_help)
 
 
-def _parse_program(arguments):
-    """Reads --program, which decides which other flags there are."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("program", "imagenet", "", flag_values=values)
-    values(arguments, known_only=True)
-    return PROGRAMS.get(values.program, PROGRAMS["imagenet"])
-
-
 def format_help():
     entries = [
-        recipe_flags.help_entry(name, flags.FLAGS[name].help)
+        line
         for name in OWN_FLAGS
+        for line in recipe_flags.help_entry(name, flags.FLAGS[name].help)
     ]
-    lines = [line for entry in entries for line in entry]
     last = "and all flags of the program: see its --help."
-    return "\n".join([__doc__.strip(), "", "Flags:", *lines, "", last])
+    return "\n".join([__doc__.strip(), "", "Flags:", *entries, "", last])
 
 
 def run(values):
@@ -135,7 +121,9 @@ def run(values):
     from recipes.experiments import resources
 
     if not values.out:
-        raise RecipeError("--out needs the name of a folder. Received: out=''")
+        raise errors.RecipeError(
+            "--out needs the name of a folder. Received: out=''"
+        )
     program = PROGRAMS[values.program]
     shares = resources.make_shares(values.jobs)
     folder = pathlib.Path(values.out).expanduser()
@@ -148,7 +136,7 @@ def run(values):
         log_every_examples=values.log_every_examples,
     )
     if values.x is not None and values.x not in cells[0].varied:
-        raise RecipeError(
+        raise errors.RecipeError(
             f"--x={values.x} is not varied. Varied flags: "
             f"{', '.join(cells[0].varied) or 'none'}"
         )
@@ -165,25 +153,22 @@ def run(values):
 
 def main(argv):
     try:
-        if len(argv) > 1:
-            raise RecipeError(
-                f"unexpected argument {argv[1]!r}: every setting is a flag, "
-                "see --help."
-            )
-        with explain_disk_errors(flags.FLAGS.out):
+        with (
+            errors.exit_on_error(),
+            errors.explain_disk_errors(flags.FLAGS.out),
+        ):
+            recipe_flags.reject_arguments(argv)
             failed = run(flags.FLAGS)
-    except RecipeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
     except KeyboardInterrupt as interrupt:
         print("\nstopped; the same command resumes the sweep")
         sys.exit(128 + interrupt.args[0])
     if failed:
-        lines = [
-            f"  {job.cell.name}: {job.error} ({job.log})" for job in failed
-        ]
-        message = "error: some runs failed; the same command runs them again:"
-        print("\n".join([message, *lines]), file=sys.stderr)
+        print(
+            "error: some runs failed; the same command runs them again:",
+            *(f"  {job.cell.name}: {job.error} ({job.log})" for job in failed),
+            sep="\n",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -1,6 +1,6 @@
-"""The layers once more, in float64 NumPy, straight from their formulas.
+"""Float64 NumPy implementations of the layers, from the papers' formulas.
 
-Shares no code with keras_norm and prefers the order of the papers to speed.
+Uses no code of keras_norm and follows the papers' order, not speed.
 Channels are the last axis. `weights` maps weight names to arrays.
 """
 

@@ -16,8 +16,8 @@ from benchmarks import evidence_page
 from benchmarks import tree_patches
 from benchmarks.evidence_grids import Grid
 from recipes.errors import RecipeError
-from recipes.experiments import results_table
 from recipes.experiments.programs import PROGRAMS
+from recipes.experiments.results import make_table
 from recipes.training import runner
 from tests.recipes import small_runs
 from tests.recipes.detection import boxes_folder
@@ -104,7 +104,7 @@ def test_contradicted_claims_come_first():
         for (norm, size), pair in values.items()
         for i, value in enumerate(pair)
     ]
-    table = results_table.make_table(results, "replica_batch_size")
+    table = make_table(results, "replica_batch_size")
     claims = findings.make_claims({"batch": table})
     assert claims[0].text == findings.FRN_LARGE
     assert claims[0].verdict == "does not hold"

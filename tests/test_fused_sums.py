@@ -90,7 +90,7 @@ def test_a_tensor_of_one_channel_goes_with_all(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_is_stored_is_the_same_to_the_bit(mode):
+def test_stored_moments_are_equal_bit_for_bit(mode):
     planes = np.array([1e-30, np.inf, -3.5, np.nan], "float32")
     planes = planes.reshape(2, 1, 1, 2)
     (result,) = run(lambda p: materialize([p]), planes, mode=mode)

@@ -72,6 +72,11 @@ def outputs(model):
     return _functional(model)._outputs_struct
 
 
+def flat_inputs(model):
+    """Returns the symbolic inputs in a flat list."""
+    return list(_functional(model).inputs)
+
+
 def flat_outputs(model):
     """Returns the symbolic outputs in a flat list."""
     return list(_functional(model).outputs)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from recipes.classification import datasets
 from recipes.classification.presets import PRESETS
 from recipes.classification.settings import ClassificationDataSettings
 from recipes.classification.settings import ClassificationNetworkSettings
@@ -11,6 +12,7 @@ from recipes.config.base import RunConfig
 from recipes.config.fields import DeviceSettings
 from recipes.config.fields import OptimizerSettings
 from recipes.config.fields import ScheduleSettings
+from recipes.models import classifiers
 
 _GROUPS = (
     ClassificationRunSettings,
@@ -30,3 +32,8 @@ class Config(RunConfig, *reversed(_GROUPS)):
     GROUPS: ClassVar[tuple] = _GROUPS
     PRESETS: ClassVar[dict] = PRESETS
     REFERENCE_BATCH: ClassVar[int] = 256
+
+    def check_names(self):
+        datasets.find_dataset(self)
+        if self.init_model is None:
+            classifiers.find_builder(self.model)

@@ -4,6 +4,7 @@ To add a dataset, add a function that returns its `Source` to `DATASETS`.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -94,11 +95,27 @@ def open_source(config):
     Raises:
         RecipeError: If the dataset does not exist or cannot be read.
     """
+    return find_dataset(config)(config)
+
+
+def find_dataset(config):
+    """Returns `f(config)`, which opens the dataset `config.dataset`.
+
+    Raises:
+        RecipeError: If the dataset is unknown.
+    """
     name, has_path, _ = config.dataset.partition(":")
     own = DATASETS.get(f"{name}:PATH" if has_path else name)
     if own is not None:
-        return own.open(config)
-    arguments = tfds_reader.open_classification_builder(config, tuple(DATASETS))
+        return own.open
+    builder = tfds_reader.find_builder(
+        config, tuple(DATASETS), tfds_reader.POPULAR_DATASETS
+    )
+    return functools.partial(_open_builder, builder)
+
+
+def _open_builder(builder, config):
+    arguments = tfds_reader.open_classification_builder(builder, config)
     for split in ("train", "evaluation"):
         arguments[split] = Split(**arguments[split])
     return Source(**arguments)

@@ -90,6 +90,14 @@ class RunConfig:
     def to_dict(self):
         return dataclasses.asdict(self)
 
+    def check_names(self):
+        """Checks the names of the dataset and of the model; opens neither.
+
+        Raises:
+            RecipeError: if one of them is unknown.
+        """
+        raise NotImplementedError
+
 
 def get_preset(config_class, name):
     """Returns the settings of a preset; an empty dict for None.

@@ -160,8 +160,7 @@ class NetworkSettings:
 
     model: str = setting("", "Name of the network.")
     norm: str = setting(
-        "frn",
-        f"Normalization layer, one of {', '.join(norm_names())}.",
+        "frn", "Normalization layer of --model.", choices=tuple(norm_names())
     )
     norm_kwargs: dict[str, Any] = setting(
         {},
@@ -181,6 +180,7 @@ class NetworkSettings:
         "Norm to which the batch norms of --init_model are converted before "
         "training, keeping the weights. --norm_kwargs are its arguments. To "
         "remove batch norms, use `keras-norm convert --to none`.",
+        choices=tuple(name for name in norm_names() if name != "none"),
     )
     freeze: str | None = setting(
         None,

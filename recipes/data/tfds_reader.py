@@ -22,22 +22,21 @@ POPULAR_DATASETS = (
 LARGE_IMAGE = 64
 
 
-def open_classification_builder(config, built_in):
-    """Opens the TFDS image classification dataset `config.dataset`.
+def open_classification_builder(builder, config):
+    """Opens an image classification dataset of TFDS.
 
     Args:
+        builder: Its builder.
         config: Config of the run.
-        built_in: Names of the program's datasets that are not from TFDS.
 
     Returns:
         Dict of the arguments of a `Source`. Its `train` and `evaluation` are
         dicts of the arguments of a `Split`.
 
     Raises:
-        RecipeError: If the dataset does not exist, is not an image
-            classification dataset, or cannot be prepared.
+        RecipeError: If the dataset is not an image classification dataset, or
+            cannot be prepared.
     """
-    builder = get_builder(config, built_in, POPULAR_DATASETS)
     prepare_builder(builder)
     features = builder.info.features
     image_key, label_key = _get_image_and_label_keys(
@@ -135,7 +134,7 @@ def _check_format(builder):
         )
 
 
-def get_builder(config, built_in, popular):
+def find_builder(config, built_in, popular):
     """Returns the builder of the TFDS dataset `config.dataset`.
 
     Args:

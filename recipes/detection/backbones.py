@@ -1,17 +1,22 @@
 """Backbones of the feature pyramid, new or extracted from a classifier."""
 
-import keras
+from etils import epy
 
-import keras_norm
-from keras_norm.conversion import graph
-from keras_norm.conversion import weights
-from keras_norm.conversion.rebuild import rebuild_from_config
-from keras_norm.errors import ConversionError
 from recipes.errors import RecipeError
 from recipes.errors import unknown_name_error
-from recipes.models import blocks
 from recipes.models import classifiers
-from recipes.models import norms
+
+# Checking the name of a backbone does not load Keras.
+with epy.lazy_imports():
+    import keras
+
+    import keras_norm
+    from keras_norm import errors
+    from keras_norm.conversion import graph
+    from keras_norm.conversion import rebuild
+    from keras_norm.conversion import weights
+    from recipes.models import blocks
+    from recipes.models import norms
 
 # Levels of a backbone's output maps. Level l has a stride of 2**l.
 LEVELS = (3, 4, 5)
@@ -21,6 +26,12 @@ RESNETS = ("ResNet50", "ResNet101", "ResNet152")
 def backbone_names():
     """Returns the names that `build_backbone` accepts."""
     return [*RESNETS, classifiers.SMALL_RESNET]
+
+
+def check_backbone(name):
+    """Raises a `RecipeError` for an unknown name of a backbone."""
+    if name not in backbone_names():
+        raise unknown_name_error("model", name, backbone_names())
 
 
 def build_backbone(name, norm, image_shape):
@@ -39,8 +50,7 @@ def build_backbone(name, norm, image_shape):
         RecipeError: for an unknown name, or if the model cannot be built with
             the norm.
     """
-    if name not in backbone_names():
-        raise unknown_name_error("model", name, backbone_names())
+    check_backbone(name)
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         if name == classifiers.SMALL_RESNET:
             inputs = keras.Input(image_shape)
@@ -120,9 +130,9 @@ def _resized(name, model, image_shape):
         return config
 
     try:
-        new = rebuild_from_config(model, change_input_shape)
+        new = rebuild.rebuild_from_config(model, change_input_shape)
         weights.copy_weights(model, new)
-    except ConversionError as error:
+    except errors.ConversionError as error:
         raise RecipeError(
             f"{name} cannot be rebuilt for images of {tuple(image_shape)}: "
             f"{error}"

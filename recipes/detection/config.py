@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from recipes.config.base import RunConfig
 from recipes.config.fields import DeviceSettings
+from recipes.detection import backbones
+from recipes.detection.datasets import registry
 from recipes.detection.presets import PRESETS
 from recipes.detection.settings import DetectionDataSettings
 from recipes.detection.settings import DetectionLossSettings
@@ -42,6 +44,11 @@ class DetectionConfig(RunConfig, *reversed(_GROUPS)):
             )
         # Validates image size and levels.
         self.anchors  # noqa: B018
+
+    def check_names(self):
+        registry.find_dataset(self)
+        if self.init_model is None:
+            backbones.check_backbone(self.model)
 
     @property
     def anchors(self):

@@ -10,6 +10,7 @@ import shlex
 
 from absl import flags
 
+import keras_norm_cli
 from recipes.config import base as config_lib
 from recipes.config import flags as recipe_flags
 from recipes.config.base import RunConfig
@@ -19,6 +20,7 @@ from recipes.errors import RecipeError
 from recipes.errors import one_line
 from recipes.experiments.programs import Program
 from recipes.run_dir import run_dir
+from recipes.training import command_line
 
 # In --vary: examples per step and replica. Becomes the global batch size.
 REPLICA_BATCH = "replica_batch_size"
@@ -69,10 +71,12 @@ def parse_axis(text, program):
     >>> grid.parse_axis("--norm=frn | frn --xla", PROGRAMS["imagenet"])
     [{'norm': 'frn'}, {'norm': 'frn', 'xla': True}]
     """
-    parts = [part.strip() for part in _split_alternatives(text)]
-    first = re.match(r"--\w+=", parts[0])
+    # A bar inside quotes is part of a value.
+    bars = re.compile(r"""('[^']*'|"[^"]*")|\|""")
+    parts = bars.sub(lambda match: match[1] or "\0", text).split("\0")
+    first = re.match(r"\s*(--\w+=)", parts[0])
     alternatives = []
-    for part in parts:
+    for part in map(str.strip, parts):
         if not part or not (part.startswith("--") or first):
             raise RecipeError(
                 "--vary takes flags with alternatives separated by |, such as "
@@ -80,7 +84,7 @@ def parse_axis(text, program):
                 f"Received: --vary={shlex.quote(text)}"
             )
         if not part.startswith("--"):
-            part = first[0] + part
+            part = first[1] + part
         settings = _parse_flags(part, text, program)
         if settings in alternatives:
             raise RecipeError(
@@ -88,19 +92,6 @@ def parse_axis(text, program):
             )
         alternatives.append(settings)
     return alternatives
-
-
-def _split_alternatives(text):
-    """Splits a text at each `|` outside of quotes."""
-    parts, quote = [""], ""
-    for character in text:
-        if character in "'\"" and quote in ("", character):
-            quote = "" if quote else character
-        if character == "|" and not quote:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 def _parse_flags(part, text, program):
@@ -138,7 +129,9 @@ def make_cells(
         RecipeError: for invalid settings, or for runs that see different
             numbers of examples.
     """
-    _check_settings(program.config, given, axes, log_every_examples)
+    mistakes = _find_mistakes(program.config, given, axes, log_every_examples)
+    for mistake in mistakes:
+        raise RecipeError(mistake)
     cells = {}
     for alternatives in itertools.product(*axes):
         varied = {k: v for part in alternatives for k, v in part.items()}
@@ -154,14 +147,14 @@ def make_cells(
                 program.config, settings.get("preset")
             )
             known = {**program.config().to_dict(), **preset, **settings}
+            size = known["global_batch_size"]
             if REPLICA_BATCH in settings:
-                num_examples = settings.pop(REPLICA_BATCH)
-                num_examples *= _count_replicas(known, num_devices)
-                settings["global_batch_size"] = num_examples
-                known["global_batch_size"] = num_examples
+                size = _count_replicas(known, num_devices)
+                size *= settings.pop(REPLICA_BATCH)
+                settings["global_batch_size"] = size
             if log_every_examples is not None:
-                num_steps = log_every_examples / known["global_batch_size"]
-                settings["log_every_steps"] = max(round(num_steps), 1)
+                num_steps = max(round(log_every_examples / size), 1)
+                settings["log_every_steps"] = num_steps
             settings["workdir"] = str(pathlib.Path(folder) / name)
             config = config_lib.make_config(program.config, settings, preset)
         except RecipeError as error:
@@ -170,6 +163,23 @@ def make_cells(
     cells = list(cells.values())
     _check_lengths([cell.config for cell in cells])
     return cells
+
+
+def check_names(cells):
+    """Checks the names of datasets and models, as each run does when it starts.
+
+    Loads TensorFlow if they are not names of the recipes.
+
+    Raises:
+        RecipeError: naming the run.
+    """
+    command_line.set_environment()
+    with keras_norm_cli.quiet_start():
+        for cell in cells:
+            try:
+                cell.config.check_names()
+            except RecipeError as error:
+                raise RecipeError(f"{cell.name}: {error}") from error
 
 
 def check_workdirs(cells):
@@ -199,34 +209,29 @@ def _count_replicas(settings, num_devices):
     return num_replicas or num_devices
 
 
-def _check_settings(config_class, given, axes, log_every_examples):
+def _find_mistakes(config_class, given, axes, log_every_examples):
     names = [{name for part in axis for name in part} for axis in axes]
     every = set(given).union(*names)
     for first, second in itertools.combinations(names, 2):
-        if first & second:
-            raise RecipeError(
-                f"--{min(first & second)} is varied twice. Put all of its "
-                "alternatives into one --vary."
+        for name in first & second:
+            yield (
+                f"--{name} is varied twice. Put all of its alternatives into "
+                "one --vary."
             )
     if {REPLICA_BATCH, "global_batch_size"} <= every:
-        raise RecipeError(
-            f"set either --global_batch_size or --vary=--{REPLICA_BATCH}."
-        )
+        yield f"set either --global_batch_size or --vary=--{REPLICA_BATCH}."
     if log_every_examples is not None and "log_every_steps" in every:
-        raise RecipeError(
-            "set either --log_every_examples or --log_every_steps."
-        )
-    for name in fields_by_resume_rule(config_class, PER_COMMAND):
-        if name in every:
-            raise RecipeError(
-                f"--{name} cannot be set: the sweep chooses it for each run."
+        yield "set either --log_every_examples or --log_every_steps."
+    for name in every.intersection(
+        fields_by_resume_rule(config_class, PER_COMMAND)
+    ):
+        yield f"--{name} cannot be set: the sweep chooses it for each run."
+    for part in [given, *itertools.chain(*axes)]:
+        if part.get("strategy") == "multi_worker":
+            yield (
+                "--strategy=multi_worker is not supported: a sweep runs on one "
+                "machine."
             )
-    parts = [given, *itertools.chain(*axes)]
-    if any(part.get("strategy") == "multi_worker" for part in parts):
-        raise RecipeError(
-            "--strategy=multi_worker is not supported: a sweep runs on one "
-            "machine."
-        )
 
 
 def _check_lengths(configs):

@@ -6,6 +6,8 @@ import pathlib
 from recipes.classification.config import Config
 from recipes.detection.config import DetectionConfig
 
+RECIPES = pathlib.Path(__file__).parent.parent
+
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
@@ -23,6 +25,15 @@ class Metric:
     heading: str
     digits: int = 2
     factor: float = 100
+
+
+TRAINING = (
+    Metric("training_loss", "training loss", 4, 1),
+    Metric("seconds_per_step", "step, ms", 1, 1e3),
+    Metric("peak_memory_bytes", "memory, MiB", 0, 2**-20),
+    Metric("parameters", "parameters", 0, 1),
+    Metric("seconds", "training, min", 1, 1 / 60),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +63,13 @@ class Program:
     def columns(self):
         """The metrics of a table of runs."""
         best = Metric("best", self.score.heading.replace("test", "best"))
-        return (self.score, best, *self.metrics[1:], *_TRAINING)
+        return (self.score, best, *self.metrics[1:], *TRAINING)
 
 
-_RECIPES = pathlib.Path(__file__).parent.parent
-_TRAINING = (
-    Metric("training_loss", "training loss", 4, 1),
-    Metric("seconds_per_step", "step, ms", 1, 1e3),
-    Metric("peak_memory_bytes", "memory, MiB", 0, 2**-20),
-    Metric("parameters", "parameters", 0, 1),
-    Metric("seconds", "training, min", 1, 1 / 60),
-)
 PROGRAMS = {
     "imagenet": Program(
         "imagenet",
-        _RECIPES / "imagenet.py",
+        RECIPES / "imagenet.py",
         Config,
         (
             Metric("accuracy", "test top-1, %"),
@@ -76,7 +79,7 @@ PROGRAMS = {
     ),
     "coco": Program(
         "coco",
-        _RECIPES / "coco.py",
+        RECIPES / "coco.py",
         DetectionConfig,
         (
             Metric("AP", "test AP, %"),

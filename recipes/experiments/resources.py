@@ -8,9 +8,6 @@ import re
 
 from recipes.errors import RecipeError
 
-# An entry of CUDA_VISIBLE_DEVICES.
-_GPU = re.compile(r"\d+|(GPU|MIG)-\S+")
-
 
 @dataclasses.dataclass(frozen=True)
 class Share:
@@ -27,23 +24,16 @@ class Share:
     num_gpus: int
 
 
-def make_shares(num_jobs, num_gpus=None, cores=None):
+def make_shares(num_jobs):
     """Makes one equal `Share` for each concurrent run.
 
     Without a GPU each run gets its own cores, since runs that share cores wait
     for each other within every operation.
 
-    Args:
-        num_jobs: Number of concurrent runs.
-        num_gpus: Number of GPUs; None detects them.
-        cores: Available cores; None takes all cores of this process.
-
     Raises:
         RecipeError: if there are more runs than GPUs or cores.
     """
-    gpus = _find_gpus() if num_gpus is None else map(str, range(num_gpus))
-    gpus = list(gpus)
-    cores = _find_cores() if cores is None else list(cores)
+    gpus, cores = _find_gpus(), find_cores()
     devices, kind = (gpus, "GPUs") if gpus else (cores, "cores")
     if num_jobs > len(devices):
         raise RecipeError(
@@ -58,19 +48,21 @@ def make_shares(num_jobs, num_gpus=None, cores=None):
     return [Share({}, tuple(part) if num_jobs > 1 else (), 0) for part in parts]
 
 
+def find_cores():
+    """Lists the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count()))
+
+
 def _find_gpus():
     """Lists the visible GPUs without importing TensorFlow."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        # CUDA ignores an invalid entry such as -1 and everything after it.
-        return itertools.takewhile(_GPU.fullmatch, names)
-    devices = pathlib.Path("/dev").glob("nvidia[0-9]*")
-    numbers = [re.fullmatch(r"nvidia(\d+)", path.name) for path in devices]
-    return sorted((n[1] for n in numbers if n), key=int)
-
-
-def _find_cores():
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    if visible is None:
+        names = [path.name for path in pathlib.Path("/dev").glob("nvidia*")]
+        numbers = [re.fullmatch(r"nvidia(\d+)", name) for name in names]
+        return sorted((found[1] for found in numbers if found), key=int)
+    names = [name.strip() for name in visible.split(",")]
+    # CUDA ignores an invalid entry such as -1 and everything after it.
+    is_gpu = re.compile(r"\d+|(GPU|MIG)-\S+").fullmatch
+    return list(itertools.takewhile(is_gpu, names))

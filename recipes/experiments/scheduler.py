@@ -20,8 +20,6 @@ from recipes.run_dir import run_dir
 from recipes.training.signals import DeferredInterrupts
 
 LAUNCHER = pathlib.Path(__file__).with_name("launcher.py")
-# Output of a run, in its workdir.
-LOG = "output.log"
 POLL_SECONDS = 0.2
 # Time that a run has for its checkpoint after SIGTERM.
 GRACE_SECONDS = 60
@@ -39,35 +37,31 @@ class Job:
         status: `"waiting"`, `"running"`, `"done"` or `"failed"`.
         error: Why the run failed.
         process: Its process, once started.
-        log_start: Offset in the log at which this process' output begins.
     """
 
     cell: Cell
     status: str = WAITING
     error: str | None = None
     process: subprocess.Popen | None = None
-    log_start: int = 0
 
     def __post_init__(self):
         if self.load_run() is not None:
             self.status = DONE
 
     @property
-    def folder(self):
-        return self.cell.config.folder
-
-    @property
     def log(self):
-        return self.folder / LOG
+        """Path of the run's output."""
+        return self.cell.config.folder / "output.log"
 
     def load_run(self):
-        """Loads the `Run` if it is finished and long enough, else None."""
+        """Loads the run if it is finished and long enough, else None."""
+        config = self.cell.config
         try:
-            run = recorded_run.load_run(self.folder, [self.cell.program.config])
+            run = recorded_run.load_run(config.folder, [type(config)])
         except RecipeError:
             return None
         is_short = run_dir.extends_training(
-            run.config_class, run.config, self.cell.config.to_dict()
+            run.config_class, run.config, config.to_dict()
         )
         return run if run.is_finished and not is_short else None
 
@@ -78,15 +72,13 @@ def await_workdirs(cells):
     A workdir that stays in use fails its own run only.
     """
     deadline = time.monotonic() + GRACE_SECONDS
-    announced = False
-    while time.monotonic() < deadline:
-        used = [c.name for c in cells if lock.is_locked(c.config.folder)]
-        if not used:
-            return
-        if not announced:
-            print(f"waiting for {', '.join(used)} to end", flush=True)
-            announced = True
-        time.sleep(POLL_SECONDS)
+    for cell in cells:
+        if lock.is_locked(cell.config.folder):
+            print(f"waiting for {cell.name} to end", flush=True)
+        while lock.is_locked(cell.config.folder):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(POLL_SECONDS)
 
 
 def run_jobs(jobs, shares, on_end):
@@ -113,9 +105,9 @@ def run_jobs(jobs, shares, on_end):
         with start_lock:
             if stopping.is_set():
                 return job
-            _start(job, share)
+            log_start = _start(job, share)
         job.process.wait()
-        _set_result(job, stopping.is_set())
+        _set_result(job, log_start, stopping.is_set())
         free.put(share)
         return job
 
@@ -137,17 +129,17 @@ def run_jobs(jobs, shares, on_end):
                 stopping.set()
             _stop(jobs, pending, interrupts)
     if any(job.status == WAITING for job in jobs):
-        by_key = interrupts.num_keys > 0
-        raise KeyboardInterrupt(signal.SIGINT if by_key else signal.SIGTERM)
+        raise KeyboardInterrupt(interrupts.number)
 
 
 def _start(job, share):
-    job.folder.mkdir(parents=True, exist_ok=True)
+    """Starts the process, and returns where its output begins in the log."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
     given = [format_argument(*item) for item in job.cell.settings.items()]
     cores = ",".join(map(str, share.cores))
     launcher = [sys.executable, "-I", "-S", LAUNCHER, str(os.getpid()), cores]
     with job.log.open("ab") as log:
-        job.log_start = log.tell()
+        start = log.tell()
         job.process = subprocess.Popen(
             [*launcher, job.cell.program.script, *given],
             stdin=subprocess.DEVNULL,
@@ -158,29 +150,26 @@ def _start(job, share):
             start_new_session=True,
         )
     job.status = RUNNING
+    return start
 
 
-def _set_result(job, is_stopping):
+def _set_result(job, log_start, is_stopping):
     code = job.process.returncode
     if code == 0 and job.load_run() is not None:
         job.status = DONE
     elif is_stopping:
         job.status = WAITING
     else:
-        names = {
-            -each.value: f"ended by {each.name}" for each in signal.Signals
-        }
+        job.status = FAILED
+        names = {-each: f"ended by {each.name}" for each in signal.Signals}
         names[-signal.SIGKILL] += ", maybe for lack of memory"
         ended = names.get(code, f"exit code {code}")
-        job.error = f"{ended}: {_read_reason(job.log, job.log_start)}"
-        job.status = FAILED
+        job.error = f"{ended}: {_read_reason(job.log, log_start)}"
 
 
 def _read_reason(log, start):
     """Reads the error of a run, or else the last line of its output."""
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
+    text = log.read_bytes()[start:].decode(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     last = (errors or lines or ["no output"])[-1]
@@ -189,19 +178,19 @@ def _read_reason(log, start):
 
 def _stop(jobs, pending, interrupts):
     """Ends all processes after they have saved a checkpoint."""
-    running = [job for job in jobs if job.status == RUNNING]
+    running = [job.process for job in jobs if job.status == RUNNING]
     if running:
         print(
             f"stopping: {len(running)} runs save a checkpoint; press Ctrl-C "
             "again to kill them",
             flush=True,
         )
-    for job in running:
-        job.process.terminate()
+    for process in running:
+        process.terminate()
     num_keys = interrupts.num_keys
     deadline = time.monotonic() + GRACE_SECONDS
     while pending:
         if time.monotonic() > deadline or interrupts.num_keys > num_keys:
-            for job in running:
-                job.process.kill()
+            for process in running:
+                process.kill()
         _, pending = concurrent.futures.wait(pending, POLL_SECONDS)

@@ -8,12 +8,17 @@ import inspect
 import re
 from collections.abc import Callable
 
-import keras
+from etils import epy
 
-from keras_norm.conversion import convert
 from recipes.errors import unknown_name_error
-from recipes.models import blocks
-from recipes.models import norms
+
+# Checking the name of a network of this module does not load Keras.
+with epy.lazy_imports():
+    import keras
+
+    from keras_norm import conversion
+    from recipes.models import blocks
+    from recipes.models import norms
 
 # Depths that have been trained; every depth 6n + 2 is possible.
 CIFAR_DEPTHS = (8, 20, 32, 56)
@@ -54,9 +59,7 @@ def make_classifier(name, norm, image_shape, num_classes):
         RecipeError: If the name is unknown, or the network does not support
             the image size or the norm.
     """
-    build = _get_builder(name)
-    if build is None:
-        raise unknown_name_error("model", name, model_names())
+    build = find_builder(name)
     with norms.report_build_errors(name, norm, f" for images of {image_shape}"):
         return build(norm, image_shape, num_classes)
 
@@ -74,15 +77,24 @@ def model_names():
     return [*_applications(), *(n for f in FAMILIES for n in f.examples)]
 
 
-def _get_builder(name):
-    """Returns `f(norm, image_shape, num_classes)`, or None if unknown."""
-    if name in _applications():
-        return _application(name)
+def find_builder(name):
+    """Returns `f(norm, image_shape, num_classes)`, which builds a network.
+
+    Args:
+        name: Name of a `keras.applications` model, or of a network of
+            `FAMILIES`.
+
+    Raises:
+        RecipeError: If the name is unknown.
+    """
     for family in FAMILIES:
         match = re.fullmatch(family.pattern, name)
-        if match:
-            return family.make_builder(match)
-    return None
+        build = match and family.make_builder(match)
+        if build is not None:
+            return build
+    if name not in _applications():
+        raise unknown_name_error("model", name, model_names())
+    return _application(name)
 
 
 def _applications():
@@ -107,7 +119,7 @@ def _application(name):
         if "include_preprocessing" in inspect.signature(constructor).parameters:
             options["include_preprocessing"] = False
         model = constructor(**options)
-        model, _ = convert(model, norm, fresh=True)
+        model, _ = conversion.convert(model, norm, fresh=True)
         return with_float32_logits(model)
 
     return build

@@ -38,7 +38,8 @@ def resolve_config(config_class, settings):
         settings: Dict of the settings given as flags.
 
     Raises:
-        RecipeError: if a value is illegal.
+        RecipeError: if a value is illegal, or if such a command names a new
+            workdir whose name is similar to that of a run.
     """
     workdir = settings.get("workdir")
     changeable = fields_by_resume_rule(
@@ -46,7 +47,10 @@ def resolve_config(config_class, settings):
     )
     if workdir is not None and set(settings) <= set(changeable):
         stored = stored_settings(workdir, config_class)
-        return make_config(config_class, settings, stored)
+        config = make_config(config_class, settings, stored)
+        if not stored and config.trains:
+            _require_unlike_runs(config.folder)
+        return config
     preset = get_preset(config_class, settings.get("preset"))
     return make_config(config_class, settings, preset)
 
@@ -172,16 +176,17 @@ def describe_missing_run(folder):
     return f"there is no run in {folder}.{suggest_runs(folder)}"
 
 
+def _require_unlike_runs(folder):
+    if _similar_runs(folder):
+        raise RecipeError(
+            f"{describe_missing_run(folder)} Without a --dataset or --preset, "
+            "--workdir resumes a run."
+        )
+
+
 def suggest_runs(folder):
     """Returns a sentence that names the runs beside a folder, or nothing."""
-    if not folder.parent.is_dir():
-        return ""
-    names = [
-        path.name
-        for path in sorted(folder.parent.iterdir())
-        if (path / CONFIG_FILE).exists()
-    ]
-    near = difflib.get_close_matches(folder.name, names, 3, cutoff=0.5)
+    near, names = _similar_runs(folder), _runs_beside(folder)
     if near:
         near = " or ".join(str(folder.with_name(name)) for name in near)
         return f" Did you mean {near}?"
@@ -191,6 +196,20 @@ def suggest_runs(folder):
     also = f" and {more} more" if more > 0 else ""
     listed = ", ".join(names[:MAX_LISTED])
     return f" {folder.parent} has the runs {listed}{also}."
+
+
+def _similar_runs(folder):
+    return difflib.get_close_matches(
+        folder.name, _runs_beside(folder), 3, cutoff=0.5
+    )
+
+
+def _runs_beside(folder):
+    """Returns the names of the workdirs in the parent of a folder."""
+    if not folder.parent.is_dir():
+        return []
+    paths = sorted(folder.parent.iterdir())
+    return [path.name for path in paths if (path / CONFIG_FILE).exists()]
 
 
 def check_run_dir(config):

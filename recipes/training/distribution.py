@@ -7,6 +7,7 @@ import tensorflow as tf
 from recipes import tf_internals
 from recipes.errors import RecipeError
 from recipes.errors import first_line
+from recipes.training import signals
 
 # Seconds from one health check of the other workers to the next: a run ends
 # within a minute after one of them.
@@ -75,7 +76,9 @@ def _multi_worker(config):
                 f"Received: {flag}={getattr(config, flag)}"
             )
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        # Returns once all workers are connected.
+        with signals.exit_at_once():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise RecipeError(
             f"--strategy=multi_worker could not start: {error}"

@@ -3,7 +3,7 @@
 import textwrap
 
 from recipes.data import input_pipeline
-from recipes.training import schedules
+from recipes.training import learning_rate
 
 # Number of steps for which the learning rate is shown.
 NUM_RATES = 11
@@ -66,7 +66,9 @@ def describe(config, data, trainer, strategy):
 
 def _rates(config, data):
     """Returns lines with learning rates, as numbers and as bars."""
-    rate = schedules.make_schedule(config, data.num_steps, data.steps_per_epoch)
+    rate = learning_rate.make_schedule(
+        config, data.num_steps, data.steps_per_epoch
+    )
     last = data.num_steps - 1
     steps = sorted(
         {round(i * last / (NUM_RATES - 1)) for i in range(NUM_RATES)}

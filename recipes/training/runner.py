@@ -23,19 +23,19 @@ from recipes.run_dir import html_report
 from recipes.run_dir import run_dir
 from recipes.run_dir.metrics_log import MetricsLog
 from recipes.training import checkpoints
-from recipes.training import cluster
 from recipes.training import distribution
 from recipes.training import dry_run
+from recipes.training import learning_rate as learning_rate_lib
+from recipes.training import multi_worker
 from recipes.training import optimizers
 from recipes.training import predict as predict_lib
-from recipes.training import schedules
+from recipes.training import signals
 from recipes.training.checkpoints import CheckpointManager
 from recipes.training.checkpoints import TrainingState
 from recipes.training.compiled_steps import CompiledSteps
 from recipes.training.loop import TrainingLoop
-from recipes.training.loop import drop_final_entries
-from recipes.training.loop import read_earlier_length
-from recipes.training.signals import Preemption
+from recipes.training.periodic_actions import drop_final_entries
+from recipes.training.periodic_actions import read_earlier_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class _Session:
     data: object
     trainer: object
     strategy: object
-    broadcast: cluster.ChiefBroadcast
+    broadcast: multi_worker.ChiefBroadcast
 
     @property
     def is_chief(self):
@@ -86,21 +86,26 @@ def run(config, task):
         RecipeError: if the user must fix something.
         Preempted: if a signal arrived and a checkpoint was saved.
     """
+    if config.mode != "predict":
+        config.check_names()
     predict_lib.check_images(config)
-    workers = cluster.read_workers(config.strategy)
-    folder = config.folder
+    workers = multi_worker.read_workers(config.strategy)
+    given = config
     with (
         explain_disk_errors(
-            folder, lambda: run_dir.describe_resumption(folder, config.trains)
+            given.folder, lambda: signals.describe_resumption(given)
         ),
         environment.configure_process(config.deterministic, config.seed),
         run_dir.open_run_dir(config, workers.is_chief) as config,
-        cluster.explain_lost_workers(workers),
+        multi_worker.explain_lost_workers(workers),
     ):
+        if len(workers.addresses) > 1:
+            # TensorFlow waits for the others without a message.
+            print(workers.describe(), flush=True)
         strategy = distribution.make_strategy(config)
         print(f"devices: {distribution.describe_devices(strategy)}")
-        broadcast = cluster.ChiefBroadcast(strategy, workers)
-        cluster.require_same_config(config, broadcast)
+        broadcast = multi_worker.ChiefBroadcast(strategy, workers)
+        multi_worker.require_same_config(config, broadcast)
         data = _open_data(config, task, strategy, workers.is_chief)
         trainer = build_trainer(
             checkpoints.config_for_checkpoint(config), task, data, strategy
@@ -142,7 +147,7 @@ def build_trainer(config, task, data, strategy):
             trainer = task.make_trainer(model, config, data, pads)
         except ValueError as error:
             raise RecipeError(f"{error}") from error
-        learning_rate = schedules.make_schedule(
+        learning_rate = learning_rate_lib.make_schedule(
             config, data.num_steps, data.steps_per_epoch
         )
         trainer.compile(
@@ -238,7 +243,7 @@ def _run_loop(loop, session):
     # Each worker makes its own shard of the batches.
     num_workers = max(len(session.broadcast.workers.addresses), 1)
     loop.input_rate = rate * num_workers
-    loop.run(Preemption())
+    loop.run(signals.Preemption())
     return round(rate, 1)
 
 
@@ -377,7 +382,7 @@ def _report(session, result):
     if config.mode == "export" or not session.is_chief:
         return
     print(html_report.describe_result(session.task, result))
-    schedule = schedules.describe_schedule(
+    schedule = learning_rate_lib.describe_schedule(
         config, data.num_steps, data.steps_per_epoch
     )
     path = html_report.write_report(

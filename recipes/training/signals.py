@@ -7,6 +7,7 @@ import sys
 import threading
 
 from recipes.run_dir import run_dir
+from recipes.training import multi_worker
 
 # Seconds that a run has to exit by itself after a second Ctrl-C.
 GRACE_SECONDS = 1.0
@@ -19,11 +20,12 @@ class Preempted(Exception):
 
     Attributes:
         step: Step of the checkpoint.
-        number: Number of the signal.
+        number: Number of the signal; None if another worker received it.
     """
 
     def __init__(self, step, number):
-        super().__init__(f"{_NAMES[number]}: saved after step {step}")
+        name = _NAMES.get(number, "another worker was interrupted")
+        super().__init__(f"{name}: saved after step {step}")
         self.step = step
         self.number = number
 
@@ -79,13 +81,18 @@ class DeferredInterrupts:
     without being interrupted in between.
 
     Attributes:
-        requested: True once one of the signals has arrived.
+        number: Number of the first signal; None before one has arrived.
         num_keys: How often Ctrl-C was pressed.
     """
 
     def __init__(self):
-        self.requested = False
+        self.number = None
         self.num_keys = 0
+
+    @property
+    def requested(self):
+        """True once one of the signals has arrived."""
+        return self.number is not None
 
     def __enter__(self):
         self._handlers = {
@@ -99,7 +106,7 @@ class DeferredInterrupts:
             signal.signal(number, handler)
 
     def _record(self, number, frame):
-        self.requested = True
+        self.number = self.number or number
         self.num_keys += number == signal.SIGINT
 
 
@@ -116,16 +123,45 @@ def exit_on_interrupt(config):
         with _raise_on_signals():
             yield
     except Preempted as stop:
-        print(f"{stop}; {_describe_resumption(config)}")
-        sys.exit(_exit_status(stop.number))
+        print(f"{stop}; {describe_resumption(config)}")
+        sys.exit(_exit_status(stop.number or signal.SIGTERM))
     except KeyboardInterrupt as stop:
-        print(f"\nstopped; {_describe_resumption(config)}")
+        print(f"\nstopped; {describe_resumption(config)}")
         is_sigterm = isinstance(stop, Terminated)
         sys.exit(_exit_status(signal.SIGTERM if is_sigterm else signal.SIGINT))
 
 
-def _describe_resumption(config):
+def describe_resumption(config):
+    """Returns a clause: what the same command does after a run has stopped.
+
+    Args:
+        config: The config of the run.
+    """
+    if not multi_worker.is_chief(config.strategy):
+        return (
+            "the same commands on all workers resume from the checkpoint of "
+            "the chief"
+        )
     return run_dir.describe_resumption(config.folder, config.trains)
+
+
+@contextlib.contextmanager
+def exit_at_once():
+    """Lets Ctrl-C and SIGTERM end the process without running any Python code.
+
+    Some functions of TensorFlow hold Python's lock while they wait, so that
+    neither signal handlers nor threads run.
+    """
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _NAMES:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _exit_status(number):

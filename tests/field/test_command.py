@@ -309,6 +309,58 @@ def test_version_does_not_import_keras():
     assert (done.stdout, done.stderr) == (expected, "")
 
 
+# From TensorFlow 2.16, 2.18 and 2.21, with and without a GPU.
+START_LINES = """\
+2026-01-01 00:00:00.000001: I tensorflow/core/util/port.cc:113] oneDNN custom
+2026-01-01 00:00:00.000002: W tensorflow/compiler/tf2tensorrt/utils/py_utils.cc\
+:38] TF-TRT Warning: Could not find TensorRT
+2026-01-01 00:00:00.000003: E external/local_xla/xla/stream_executor/cuda/cuda_\
+fft.cc:485] Unable to register cuFFT factory: Attempting to register factory
+WARNING: All log messages before absl::InitializeLog() is called are written to
+E0000 00:00:1732.000004 7 cuda_dnn.cc:8310] Unable to register cuDNN factory: A
+I0000 00:00:1732.000005   18836 port.cc:153] oneDNN custom operations are on.
+I0000 00:00:1732.000006   18836 cudart_stub.cc:31] Could not find cuda drivers
+I0000 00:00:1732.000007 7 cpu_feature_guard.cc:227] This TensorFlow binary is
+To enable the following instructions: AVX2 AVX512F FMA, in other operations
+"""
+ERRORS = """\
+E0000 00:00:1732.000008 7 cuda_platform.cc:52] failed call to cuInit: CUDA error
+F0000 00:00:1732.000009 7 cpu_feature_guard.cc:34] The TensorFlow library was
+2026-01-01 00:00:00.000010: F tensorflow/core/platform/cpu_feature_guard.cc:37]
+WARNING: the module is deprecated
+Illegal instruction in I0000
+"""
+IMPORT = """
+import os, sys
+import keras_norm_cli
+
+with keras_norm_cli.quiet_start():
+    os.write(2, {text!r}.encode())
+    {end}
+print("done", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "last"),
+    [("pass", 0, "done\n"), ("os.abort()", -signal.SIGABRT, "")],
+)
+def test_only_start_lines_of_tensorflow_are_hidden(end, code, last):
+    done = program(IMPORT.format(text=START_LINES + ERRORS, end=end))
+    assert (done.returncode, done.stderr) == (code, ERRORS + last)
+
+
+def test_closed_standard_error_does_not_prevent_the_start():
+    done = program(
+        "import os, subprocess, sys\n"
+        "os.close(2)\n"
+        "code = 'import keras_norm_cli\\n'\n"
+        "code += 'with keras_norm_cli.quiet_start(): print(1)'\n"
+        "sys.exit(subprocess.call([sys.executable, '-c', code]))"
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n")
+
+
 ABSENT = """
 import sys
 

@@ -21,7 +21,7 @@ def draw(shape=(4, 3, 5, 2), seed=0):
 
 
 def moments(x):
-    """Of the channels of axis 1, over positions whose last axis is not 0."""
+    """Moments of axis 1, at positions whose last axis is not 0."""
     valid = np.broadcast_to((x != 0).any(-1, keepdims=True), x.shape)
     channels = [x[:, i][valid[:, i]].astype("float64") for i in range(3)]
     return [c.mean() for c in channels], [c.var() for c in channels]
@@ -40,7 +40,7 @@ def test_moments_under_a_mask_of_keras(name):
 
 @pytest.mark.skipif(
     keras.__version__.startswith("3.8."),
-    reason="its mean of such a mask is not that of the valid values",
+    reason="its mean with such a mask is not the mean of the valid values",
 )
 def test_outputs_are_those_of_keras():
     x = draw()

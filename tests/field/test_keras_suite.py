@@ -1,6 +1,6 @@
 """Keras' own tests of batch and group normalization, passed by ours.
 
-They are read from the installed wheel, so that they are those of the Keras
+They are read from the installed wheel, so that they belong to the Keras
 that is there. Stock Keras runs in the same harness.
 """
 

@@ -20,7 +20,7 @@ STEPS, FEATURES = 6, 4
 
 @keras.saving.register_keras_serializable(package="keras_norm_tests")
 class LoudSteps(layers.Layer):
-    """Masks by several operations what is not loud enough."""
+    """Masks quiet positions, by several operations."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

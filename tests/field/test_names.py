@@ -108,7 +108,7 @@ def test_groups_of_rbn_go_with_group_statistics(statistics):
     with pytest.raises(ValueError, match="groups=4"):
         keras_norm.get("rbn", groups=4).layer()
     assert keras_norm.RBN(groups=4, statistics="group").groups == 4
-    # Files of earlier versions may say so, and it had no effect.
+    # Files of earlier versions may hold this key, which had no effect.
     layer = keras_norm.RBN(statistics=statistics)
     config = {**layer.get_config(), "groups": 4}
     again = keras_norm.RBN.from_config(config)

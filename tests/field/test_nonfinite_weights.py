@@ -1,4 +1,4 @@
-"""Weights and outputs that are no numbers are named, and never agree."""
+"""Non-finite weights and outputs are named and never compare as equal."""
 
 import json
 import types
@@ -20,7 +20,7 @@ FAULTS = [
     ("bn", "moving_variance", (2,), np.nan),
     ("bn", "moving_variance", (2,), np.inf),
     ("bn", "moving_variance", (2,), -1.0),
-    # With the epsilon of 1e-3 that is zero, of which there is no inverse.
+    # Plus the epsilon of 1e-3 this is zero, which has no inverse.
     ("bn", "moving_variance", (0,), -1e-3),
     ("bn", "moving_mean", (1,), np.nan),
     ("bn", "gamma", (3,), -np.inf),
@@ -78,7 +78,7 @@ def test_verifying_names_the_layer(fault, norm):
         and "assign finite" in text
     )
     assert text.endswith(f"Received: {layer}/{name}{list(index)}={value:g}")
-    # Without verifying the report says so.
+    # Without verification the report names them.
     _, report = keras_norm.convert(model, norm)
     assert any(f"'{layer}' ({kind})" in note for note in report.notes)
 
@@ -176,7 +176,7 @@ def test_nonfinite_results_raise_an_error(norm, value):
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
     text = message(verify.verify_conversion, model, converted, report)
-    assert "the converted model 'network'" in text and "first in 'bn'" in text
+    assert "the new model 'network'" in text and "first in 'bn'" in text
 
 
 @pytest.mark.parametrize("place", [0, 1])

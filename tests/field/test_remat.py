@@ -96,14 +96,14 @@ def scope_of(name):
 
 
 def spread(variables):
-    """Gives every variable values of its own, so that all have gradients."""
+    """Gives every variable different values, so that all have gradients."""
     generator = np.random.default_rng(1)
     for variable in variables:
         variable.assign(generator.uniform(0.2, 0.9, variable.shape))
 
 
 def fit(norm, run=FAST, wrap=lambda norm: norm, steps=2, x=None):
-    """All weights by name after some steps of `fit`, and those of the norm."""
+    """Returns all weights by name after some steps of `fit`, and the norm's."""
     x = array() if x is None else x
     inputs = keras.Input(SHAPE[1:], dtype=x.dtype.name)
     outputs = keras.layers.Flatten()(wrap(norm)(inputs))

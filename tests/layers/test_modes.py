@@ -55,7 +55,7 @@ def draw(shape=SHAPE, seed=0, dtype="float32"):
 )
 def test_jit_eager_and_graph_agree(name):
     member = MEMBERS[name]
-    # Longer than what is summed at once, and no multiple of it.
+    # Longer than one block of the sums, and not a multiple of it.
     x, upstream = draw((2, 17, 3, 3)), draw((2, 17, 3, 3), 2)
     results = {}
     for mode in MODES:

@@ -53,8 +53,8 @@ def cases(draw):
 def test_every_member_equals_the_oracle(name, case):
     x, axis, mask, training = case
     member = MEMBERS[name]
-    # An epsilon that keeps the formulas well conditioned: what is compared is
-    # arithmetic, and a plane of equal values has none.
+    # This epsilon keeps the formulas well conditioned: the test compares
+    # arithmetic, and a plane of equal values would have variance 0.
     kwargs = {"epsilon": 1e-2} if member.normalizes else {}
     moved = np.moveaxis(x, -1, axis)
     layer = member.build(moved.shape, axis=axis, dtype=str(x.dtype), **kwargs)

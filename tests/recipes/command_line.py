@@ -23,13 +23,15 @@ FAST = (
 
 
 def start(*arguments, program=IMAGENET, **environment):
-    """Starts a program in recipes/ and returns the process."""
+    """Starts a program in recipes/ as from a user's shell; returns it."""
+    inherited = dict(os.environ)
+    inherited.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return subprocess.Popen(
         [sys.executable, str(ROOT / "recipes" / program), *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         text=True,
     )
 

@@ -150,7 +150,7 @@ def layer(class_name, module="keras.layers", config=None, **keys):
 
 
 def function(module, name):
-    """Returns the config that Keras saves for a function."""
+    """Returns the config that Keras writes for a function."""
     return {
         "module": module,
         "class_name": "function",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.recipes.command_line import ROOT
 from tests.recipes.command_line import cluster
-from tests.recipes.training.test_cluster import free_ports
+from tests.recipes.training.test_multi_worker import free_ports
 
 PROGRAM = """
 import json, os, sys

@@ -47,12 +47,12 @@ class _Keys:
     area: str | None
 
 
-def open_dataset(config, other_names=()):
+def open_dataset(config, builder=None):
     """Opens the TFDS dataset `config.dataset`.
 
     Args:
         config: Config with `dataset` and `data_dir`.
-        other_names: Names of datasets outside TFDS, for the error message.
+        builder: Its builder, if it has been found already.
 
     Returns:
         A `Source`.
@@ -61,7 +61,7 @@ def open_dataset(config, other_names=()):
         RecipeError: if the dataset does not exist, has no boxes, or cannot be
             prepared.
     """
-    builder = tfds_reader.get_builder(config, other_names, EXAMPLES)
+    builder = builder or tfds_reader.find_builder(config, (), EXAMPLES)
     features = builder.info.features
     keys = _find_keys(features)
     if keys is None:

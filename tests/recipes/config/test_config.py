@@ -168,7 +168,7 @@ def test_invalid_config_file_is_an_error(tmp_path, text):
 
 def test_help_names_every_norm():
     (norm,) = (f for f in dataclasses.fields(Config) if f.name == "norm")
-    names = ", ".join(keras_norm.names())
+    names = "|".join(keras_norm.names())
     assert names in recipe_flags.describe_flag(norm, Config)
 
 

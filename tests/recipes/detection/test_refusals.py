@@ -1,8 +1,10 @@
 """Tests that invalid input of recipes/coco.py is a one-line error."""
 
 import json
+import logging
 import types
 
+import absl.logging
 import keras
 import pytest
 from absl import flags
@@ -296,12 +298,16 @@ def test_error_is_printed_with_exit_code_1(monkeypatch, capsys):
     recipe_flags.define_setting_flags(values, DetectionConfig)
     flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
     values(["coco.py", "--model=no such model"])
-    monkeypatch.setattr(coco.flags, "FLAGS", values)
+    monkeypatch.setattr(flags, "FLAGS", values)
     monkeypatch.setattr(coco, "run", lambda config: fail("no such thing."))
     with pytest.raises(SystemExit) as caught:
         coco.main(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
+    # Warnings of programs have no time, thread and source line.
+    warning = logging.LogRecord("absl", logging.WARNING, "", 1, "x", (), None)
+    formatted = absl.logging.get_absl_handler().format(warning)
+    assert formatted == "WARNING: x"
 
 
 def fail(message):

@@ -49,6 +49,7 @@ def test_killed_run_resumes_to_identical_weights(
             save = parts / "checkpoints" / f"step_{step:09d}.npz"
             compare_checkpoints.wait_for(save, process)
             process.kill()
+            assert process.communicate()[1] == ""
     small_detector.run_only(parts, **flags)
     assert "resuming after step" in capsys.readouterr().out
     small_detector.run_only(whole, **flags)

@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -9,8 +10,10 @@ from absl import flags
 from recipes.config import flags as recipe_flags
 from recipes.errors import RecipeError
 from recipes.experiments import grid
+from recipes.experiments import run_sweep
 from recipes.experiments.programs import PROGRAMS
 from recipes.run_dir import run_dir
+from tests.recipes.command_line import ROOT
 from tests.recipes.experiments.small_sweeps import make_cells
 
 PROGRAM = PROGRAMS["imagenet"]
@@ -305,6 +308,69 @@ def test_commands_repeat_the_settings():
     for cell in made:
         assert typed(cell.command) == cell.settings
     assert "--noxla" in made[-1].command and "--xla " not in made[-1].command
+
+
+@pytest.mark.parametrize(
+    ("program", "axis", "nearest"),
+    [
+        ("imagenet", "--norm=frm", "frn"),
+        ("imagenet", "--model=resnet20_cifer", "resnet20_cifar"),
+        ("imagenet", "--model=resnet21_cifar", "resnet32_cifar"),
+        ("imagenet", "--model=ResNet50v2", "ResNet50V2"),
+        ("imagenet", "--dataset=digit", "digits"),
+        ("imagenet", "--dataset=cifar11", "cifar10"),
+        ("imagenet", "--dataset=floder:x", ""),
+        ("imagenet", "--init_model=x.keras --convert_to=frm", "frn"),
+        ("coco", "--norm=gm", "gn"),
+        ("coco", "--model=ResNet52", "ResNet152"),
+        ("coco", "--dataset=tree", "trees"),
+    ],
+)
+def test_unknown_names_are_refused_before_the_first_run(
+    tmp_path, program, axis, nearest
+):
+    program = PROGRAMS[program]
+    given = {"train_steps": 1, "dataset": "digits"}
+    if program.name == "coco":
+        given["dataset"] = "trees"
+    for name in grid.parse_axis(axis, program)[0]:
+        given.pop(name, None)
+    folder = tmp_path / "sweep"
+    with pytest.raises(RecipeError) as caught:
+        run_sweep.run_sweep(
+            grid.make_cells(
+                program,
+                folder,
+                given,
+                [grid.parse_axis(f"--seed=0 | {axis}", program)],
+            ),
+            folder,
+            [],
+            "",
+        )
+    text = str(caught.value)
+    name, _, value = axis.split()[-1].removeprefix("--").partition("=")
+    assert f"unknown {name} '{value}'" in text.replace("--", "")
+    assert not nearest or f"Did you mean {nearest}" in text.replace("'", "")
+    assert "\n" not in text and not folder.exists()
+
+
+def test_known_names_load_no_tensorflow():
+    code = (
+        "import sys\n"
+        "from recipes.experiments import grid\n"
+        "from recipes.experiments.programs import PROGRAMS\n"
+        "axes = {'imagenet': ['--dataset=digits | fake | folder:x', "
+        "'--model=vgg_a | resnet20_cifar | resnet_small'], "
+        "'coco': ['--dataset=trees | folder:x', '--model=ResNet50']}\n"
+        "for name, texts in axes.items():\n"
+        "    program = PROGRAMS[name]\n"
+        "    parsed = [grid.parse_axis(text, program) for text in texts]\n"
+        "    cells = grid.make_cells(program, 'out', {}, parsed)\n"
+        "    grid.check_names(cells)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_a_workdir_with_other_settings_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from recipes.data import input_pipeline
 from recipes.errors import RecipeError
 from recipes.run_dir import environment
 from recipes.training import distribution
-from recipes.training import loop
+from recipes.training import periodic_actions
 from recipes.training import runner
 from recipes.training.compiled_steps import CompiledSteps
 from tests.recipes.small_runs import TASK
@@ -130,7 +130,7 @@ def test_schedule_of_evaluations(flags, expected):
         **flags, steps_per_execution=100, log_every_steps=100, train_steps=25
     )
     fake = dataclasses.make_dataclass("Data", ["num_steps", "steps_per_epoch"])
-    made = loop.make_step_schedule(config, fake(25, 10))
+    made = periodic_actions.make_step_schedule(config, fake(25, 10))
     step, found = 0, []
     while step < 25:
         step = made.next_stop(step)

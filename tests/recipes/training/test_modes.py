@@ -18,7 +18,7 @@ from recipes.models import freeze
 from recipes.run_dir import run_dir
 from recipes.training import distribution
 from recipes.training import runner
-from recipes.training.loop import make_step_schedule
+from recipes.training.periodic_actions import make_step_schedule
 from tests.recipes.small_runs import TASK
 from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import rows

@@ -244,7 +244,7 @@ def test_deterministic_runs_are_identical(tmp_path):
     flags += ("--virtual_replicas=2",)
     folders = tmp_path / "first", tmp_path / "second"
     code, _, errors = finish(*flags, f"--workdir={folders[0]}")
-    assert code == 0, errors
+    assert (code, errors) == (0, "")
     imagenet.run(parse_flags(Config, *flags, f"--workdir={folders[1]}"))
     assert timeless(folders[0]) == timeless(folders[1])
     assert_equal_checkpoints(*map(newest, folders))

@@ -35,6 +35,14 @@ class Workers:
         """True if this process writes the files of the run."""
         return self.index == 0
 
+    def describe(self):
+        """Returns a line: which worker this is, and which others it awaits."""
+        others = [a for i, a in enumerate(self.addresses) if i != self.index]
+        return (
+            f"worker {self.index} of {len(self.addresses)}: waiting for "
+            f"{', '.join(others)}"
+        )
+
 
 def read_workers(strategy_name):
     """Returns the `Workers` of a run.
@@ -65,6 +73,20 @@ def read_workers(strategy_name):
             f"TF_CONFIG={text!r}"
         ) from error
     return Workers(tuple(addresses), index)
+
+
+def is_chief(strategy_name):
+    """Returns True if this process writes the files of the run.
+
+    Also returns True if TF_CONFIG is invalid.
+
+    Args:
+        strategy_name: Value of `--strategy`.
+    """
+    try:
+        return read_workers(strategy_name).is_chief
+    except RecipeError:
+        return True
 
 
 class ChiefBroadcast:

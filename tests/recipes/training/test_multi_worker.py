@@ -13,7 +13,7 @@ from recipes import imagenet
 from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.training import checkpoints
-from recipes.training import cluster as cluster_lib
+from recipes.training import multi_worker as cluster_lib
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import cluster
 from tests.recipes.command_line import parse_flags
@@ -97,6 +97,7 @@ def test_run_resumes_like_one_process_after_a_worker_dies(tmp_path):
 
     codes, (output, _), errors = end(start_both(*flags))
     assert codes == [0, 0], errors
+    assert output.startswith("worker 0 of 2: waiting for 127.0.0.1:")
     assert "resuming after step" in output
     train_here(*FLAGS, "--save_every_steps=8", f"--workdir={one}")
     require_same_run(two, one)

@@ -1,27 +1,41 @@
-"""Tables, figures and the report of a sweep."""
+"""Groups of runs, their tables and figures, and the results of a sweep."""
 
 import io
 import json
 import math
+import shlex
 
 import numpy as np
 import pytest
 
 from recipes import atomic_io
 from recipes.experiments import plots
-from recipes.experiments import results_table
+from recipes.experiments import results
+from recipes.experiments import run_sweep
 from recipes.experiments import scheduler
-from recipes.experiments import sweep_report
 from recipes.experiments.programs import PROGRAMS
 from tests.recipes.experiments import fake_runs
 from tests.recipes.experiments.fake_runs import ENDED
+from tests.recipes.experiments.fake_runs import curve
 from tests.recipes.experiments.small_sweeps import make_cells
 from tests.recipes.experiments.small_sweeps import read_results
 
 ACCURACY = PROGRAMS["imagenet"].score
-LONG = (
-    "--norm_kwargs='" + json.dumps({f"argument_{i}": i for i in "abcd"}) + "'"
-)
+
+
+def load(folder, *settings):
+    """Writes and loads one run for each dict of settings."""
+    return [
+        fake_runs.load(folder / str(i), **values)
+        for i, values in enumerate(settings)
+    ]
+
+
+def summarize(*runs, program="imagenet"):
+    """Returns the only row of the table, by heading."""
+    table = results.summarize(results.group_runs(runs), PROGRAMS[program])
+    (row,) = table.to_dict("index").values()
+    return row
 
 
 def make_jobs(
@@ -45,20 +59,122 @@ def by_norm(**values):
 
 
 def make_table(jobs, x=None):
-    runs = [job.load_run() for job in jobs]
-    results = sweep_report.collect(jobs, runs, "", x)["runs"]
-    return results_table.make_table(results, x)
+    return results.make_table(run_sweep.collect(jobs, "", x)["runs"], x)
 
 
-def make_table_of(settings, x=None, accuracy=0.5):
+def make_table_of(settings, x=None):
     """Makes a table of results with these settings."""
-    results = [{"settings": each, "accuracy": accuracy} for each in settings]
-    return results_table.make_table(results, x)
+    runs = [{"settings": each, "accuracy": 0.5} for each in settings]
+    return results.make_table(runs, x)
 
 
 def format_table(table):
-    shown = results_table.pivot(table, ACCURACY)
-    return results_table.format_markdown(shown).splitlines()
+    shown = results.pivot(table, ACCURACY)
+    return results.format_markdown(shown).splitlines()
+
+
+# Groups
+
+
+def test_mean_and_sample_deviation_match_numbers_by_hand():
+    # Squares of -0.03, -0.01, 0.04 over two.
+    deviation = 100 * math.sqrt(0.0026 / 2)
+    text = results.format_mean([0.90, 0.92, 0.97], 2, 100)
+    assert text == f"93.00 ± {deviation:.2f}" == "93.00 ± 3.61"
+    assert results.format_mean([1234.5], 1) == "1,234.5"
+    assert results.format_mean([1.0, None, 2.0], 1) == "1.5 ± 0.7 (2 of 3)"
+    assert results.format_mean([10, 12], 0) == "11"
+    assert results.format_mean([None]) == ""
+
+
+def test_runs_that_differ_in_the_seed_are_one_group(tmp_path):
+    found = load(
+        tmp_path,
+        {"norm": "frn", "seed": 0, "rows": curve(0.5)},
+        {"norm": "bn", "seed": 0, "rows": curve(0.3, 0.2)},
+        # Settings that change no metric, and 0.0, which equals 0.
+        {"norm": "frn", "seed": 1, "keep": 7, "data_dir": "/a", "mixup": 0.0},
+    )
+    assert results.group_runs(found) == {
+        "--norm=frn": [found[0], found[2]],
+        "--norm=bn": [found[1]],
+    }
+    assert list(results.group_runs(found[1:2])) == ["all runs"]
+
+
+def test_labels_are_flags_in_the_order_of_the_config(tmp_path):
+    kwargs = {"epsilon": 1e-5, "groups": 2}
+    found = load(
+        tmp_path,
+        {"norm": "frn", "xla": True, "learning_rate": 1.0},
+        {"norm": "gn", "norm_kwargs": kwargs, "dataset": "folder:/a b"},
+    )
+    labels = map(shlex.split, results.group_runs(found))
+    assert list(labels) == [
+        [
+            *("--dataset=imagenet2012", "--norm=frn", "--norm_kwargs={}"),
+            *("--learning_rate=1", "--xla"),
+        ],
+        [
+            *("--dataset=folder:/a b", "--norm=gn"),
+            '--norm_kwargs={"epsilon": 1e-05, "groups": 2}',
+            *("--learning_rate=0.1", "--noxla"),
+        ],
+    ]
+
+
+def test_the_summary_matches_numbers_by_hand(tmp_path):
+    def rows(last, rate):
+        losses = [{"train/loss": 9.0, "train/images_per_second": rate}] * 9
+        # Twenty training entries: the last tenth is two.
+        losses += [{"train/loss": 5.0}] * 9
+        losses += [{"train/loss": 1.0}, {"train/loss": 2.0}]
+        return [
+            *losses,
+            {"eval/accuracy": 0.99, "eval/loss": 0.5},
+            {"eval/accuracy": last, "eval/loss": 0.25},
+        ]
+
+    memory = {**ENDED, "peak_memory_bytes": 3 << 20}
+    assert summarize(
+        fake_runs.load(tmp_path / "a", rows(0.90, 2560.0), memory, seed=1),
+        fake_runs.load(tmp_path / "b", rows(0.92, 1280.0), memory, seed=2),
+    ) == {
+        "seeds": "2",
+        "test top-1, %": "91.00 ± 1.41",
+        "best top-1, %": "99.00 ± 0.00",
+        "test loss": "0.2500 ± 0.0000",
+        "training loss": "1.5000 ± 0.0000",
+        # 256 images at 2560 and at 1280 per second.
+        "step, ms": "150.0 ± 70.7",
+        "memory, MiB": "3",
+        "parameters": "1,000",
+        "training, min": "2.0 ± 0.0",
+    }
+
+
+def test_the_summary_of_detectors_has_average_precisions(tmp_path):
+    rows = [{"eval/AP": 0.25, "eval/AP50": 0.5}, {"eval/AP": 0.125}]
+    run = fake_runs.load(tmp_path / "a", rows, ENDED, program="coco")
+    found = summarize(run, program="coco")
+    assert found["test AP, %"] == "12.50" and found["best AP, %"] == "25.00"
+    assert found["test AP50, %"] == "50.00"
+    assert "test top-1, %" not in found and "test loss" not in found
+
+
+def test_unfinished_runs_count_only_without_finished_ones(tmp_path):
+    ended = fake_runs.load(tmp_path / "a", curve(0.1, 0.9), ENDED, seed=1)
+    running = fake_runs.load(tmp_path / "b", curve(0.2), seed=2)
+    both, alone = summarize(ended, running), summarize(running)
+    assert (both["seeds"], both["test top-1, %"]) == ("1 of 2", "90.00")
+    assert (alone["seeds"], alone["test top-1, %"]) == ("0 of 1", "20.00")
+
+
+def test_non_finite_metrics_are_left_out_and_counted(tmp_path):
+    rows = [{"eval/loss": 0.5}, {"eval/loss": None}]
+    lost = fake_runs.load(tmp_path / "a", rows, ENDED, seed=1)
+    other = fake_runs.load(tmp_path / "b", rows[:1], ENDED, seed=2)
+    assert summarize(lost, other)["test loss"] == "0.5000 (1 of 2)"
 
 
 # Tables
@@ -92,21 +208,11 @@ def test_the_table_matches_numbers_by_hand(tmp_path):
 
 def test_a_table_without_x_has_one_column():
     settings = [{"norm": norm, "seed": s} for norm in "ab" for s in (0, 1)]
-    table = make_table_of(settings)
-    assert format_table(table) == [
+    assert format_table(make_table_of(settings)) == [
         "|  | test top-1, % |",
         "| --- | ---: |",
         "| `--norm=a` | 50.00 ± 0.00 |",
         "| `--norm=b` | 50.00 ± 0.00 |",
-    ]
-
-
-def test_unfinished_runs_are_in_no_table(tmp_path):
-    jobs = make_jobs(tmp_path, "--norm=bn | frn", summary=None)
-    assert [job.status for job in jobs] == ["waiting", "waiting"]
-    assert format_table(make_table(jobs))[2:] == [
-        "| `--norm=bn` |  |",
-        "| `--norm=frn` |  |",
     ]
 
 
@@ -144,6 +250,7 @@ def test_x_has_the_value_of_the_config_where_it_is_not_given(tmp_path):
             [{"groups": 8}, {}],
             ["`--norm_kwargs='{\"groups\": 8}'`", "`--norm_kwargs='{}'`"],
         ),
+        ("clip_norm", [None, 2], ["`--clip_norm=none`", "`--clip_norm=2`"]),
         ("seed", [1, 0], ["`--seed=0`", "`--seed=1`"]),
     ],
 )
@@ -189,6 +296,7 @@ def test_the_figure_has_means_deviations_labels_and_units(tmp_path):
         accuracy=by_norm(bn=[0.6, 0.8], frn=[0.5, None]),
     )
     figure = plots.draw_table(make_table(jobs), ACCURACY)
+    figure.savefig(io.BytesIO())
     (axes,) = figure.axes
     assert axes.get_ylabel() == "test top-1, %"
     assert axes.get_xlabel() == "--momentum"
@@ -197,14 +305,12 @@ def test_the_figure_has_means_deviations_labels_and_units(tmp_path):
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["--norm=bn", "--norm=frn"]
     bn, frn = axes.containers
-    np.testing.assert_allclose(bn.lines[0].get_xydata()[:, 1], [70, 70])
+    np.testing.assert_allclose(bn.lines[0].get_xydata(), [[0, 70], [1, 70]])
     (bars,) = bn.lines[2]
     deviation = math.sqrt(0.02) * 100
-    for (low, high), x in zip(
-        bars.get_segments(), bn.lines[0].get_xdata(), strict=True
-    ):
-        np.testing.assert_allclose(low, [x, 70 - deviation])
-        np.testing.assert_allclose(high, [x, 70 + deviation])
+    for x, bar in enumerate(bars.get_segments()):
+        ends = [[x, 70 - deviation], [x, 70 + deviation]]
+        np.testing.assert_allclose(bar, ends)
     # The deviation of one run is unknown: no bar instead of one of length zero.
     np.testing.assert_allclose(frn.lines[0].get_xydata()[:, 1], [50, 50])
     (bars,) = frn.lines[2]
@@ -214,117 +320,25 @@ def test_the_figure_has_means_deviations_labels_and_units(tmp_path):
 def test_a_figure_without_x_has_one_line_per_row(tmp_path):
     jobs = make_jobs(
         tmp_path,
-        "--norm=bn | frn",
+        "--dataset='$a_b^$' | digits",
         "--seed=0 | 1",
-        accuracy=by_norm(bn=[0.6, 0.8], frn=[0.5, 0.5]),
+        accuracy=lambda cell: 0.6 + 0.2 * cell.varied["seed"],
     )
-    (axes,) = plots.draw_table(make_table(jobs), ACCURACY).axes
-    assert axes.get_xlabel() == "test top-1, %"
-    labels = [text.get_text() for text in axes.get_yticklabels()]
-    assert labels == ["--norm=bn", "--norm=frn"] and axes.yaxis_inverted()
-    (container,) = axes.containers
-    points = container.lines[0].get_xydata()
-    np.testing.assert_allclose(points, [[70, 0], [50, 1]])
-
-
-@pytest.mark.parametrize(
-    ("columns", "expected"),
-    [
-        ([0.5, 0.9], [0, 1]),
-        ([2, 4, 8, 32], [0, 0.75, 1.5, 3]),
-        ([1, 2, 3], [0, 1, 2]),
-        # Too close to each other for their labels.
-        ([0, 0.01, 5], [0, 1, 2]),
-        ([0.001, 0.1, 0.11], [0, 1, 2]),
-        (["sgd", "lamb"], [0, 1]),
-        ([None, 1], [0, 1]),
-        ([False, True], [0, 1]),
-    ],
-)
-def test_values_along_x_are_placed_in_proportion(columns, expected):
-    places = plots.place_columns(columns)
-    np.testing.assert_allclose(places - places[0], expected)
-
-
-def test_only_numbers_are_connected_by_lines():
-    names = [{"norm": "bn", "optimizer": name} for name in ("sgd", "lamb")]
-    numbers = [{"norm": "bn", "momentum": value} for value in (0.1, 0.2)]
-    for settings, style in ((names, "None"), (numbers, "-")):
-        table = make_table_of(settings, list(settings[0])[1])
-        (axes,) = plots.draw_table(table, ACCURACY).axes
-        assert axes.containers[0].lines[0].get_linestyle() == style
-
-
-def require_legible(figure):
-    """Checks that no text is cut off or covers another one."""
-    figure.savefig(io.BytesIO(), format="png")
-    texts = []
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = axis.get_major_ticks()
-            texts += [t.label1 for t in ticks if low <= t.get_loc() <= high]
-    for legend in figure.legends:
-        texts += legend.get_texts()
-    boxes = [t.get_window_extent() for t in texts if t.get_text()]
-    width, height = figure.bbox.width, figure.bbox.height
-    for i, box in enumerate(boxes):
-        assert box.x0 >= -1 and box.x1 <= width + 1, box
-        assert box.y0 >= -1 and box.y1 <= height + 1, box
-        assert not any(box.overlaps(other) for other in boxes[:i]), i
-    for axes in figure.axes:
-        assert axes.get_window_extent().height > 50
-        assert axes.get_window_extent().width > 200
-
-
-NORMS = "--norm=bn | sync_bn | brn | eval_norm | gn | frn | rbn"
-
-
-@pytest.mark.parametrize(
-    ("axes", "x"),
-    [
-        (
-            (NORMS + " | frn --activation=relu", "--momentum=0.1|0.2|0.3|0.9"),
-            "momentum",
-        ),
-        ((f"{NORMS} | gn {LONG} {LONG}",), None),
-        (
-            (f"--norm=bn | gn {LONG}", "--learning_rate=1e-3|1e-2|0.1|1|10"),
-            "learning_rate",
-        ),
-        (
-            (
-                "--norm=bn | frn | gn | rbn | ln | in",
-                "--optimizer=sgd | lamb | adamw | rmsprop",
-                "--momentum=0.1 | 0.2 | 0.3",
-            ),
-            "norm",
-        ),
-        (
-            ("--norm=bn | frn", f"--momentum=0.9 | --norm_kwargs={{}} {LONG}"),
-            "norm_kwargs",
-        ),
-    ],
-    ids=["many", "long without x", "long", "words", "long along x"],
-)
-def test_figures_are_legible(tmp_path, axes, x):
-    settings = [cell.varied for cell in make_cells(tmp_path, *axes)]
-    table = make_table_of(settings, x)
-    require_legible(plots.draw_table(table, ACCURACY))
-
-
-def test_dollar_signs_in_labels_are_not_formulas():
-    table = make_table_of([{"dataset": "$a_b^$"}, {"dataset": "$c$ $d$"}])
-    figure = plots.draw_table(table, ACCURACY)
+    figure = plots.draw_table(make_table(jobs), ACCURACY)
     figure.savefig(io.BytesIO())
-    labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
-    assert labels[0] == r"--dataset='\$a_b^\$'"
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "test top-1, %" and axes.yaxis_inverted()
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    # Dollar signs are not formulas.
+    assert labels == [r"--dataset='\$a_b^\$'", "--dataset=digits"]
+    points = axes.containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(points, [[70, 0], [70, 1]])
 
 
-# The report
+# The results of a sweep
 
 
-def test_the_report_of_a_sweep(tmp_path, monkeypatch):
+def test_the_results_of_a_sweep(tmp_path, monkeypatch, capsys):
     names = []
     write = atomic_io.atomic_file
 
@@ -344,7 +358,7 @@ def test_the_report_of_a_sweep(tmp_path, monkeypatch):
         global_batch_size=256,
     )
     jobs[-1].status, jobs[-1].error = scheduler.FAILED, "exit code 1: no luck"
-    written, _ = sweep_report.write_report(tmp_path / "out", jobs, "command")
+    written = run_sweep.write_results(tmp_path / "out", jobs, "command")
 
     # All of them are written atomically.
     assert names == ["results.json", "table.md", "table.png", "curves.png"]
@@ -376,7 +390,7 @@ def test_the_report_of_a_sweep(tmp_path, monkeypatch):
     assert "accuracy" not in found["norm=gn-seed=1"]
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["command"] == "command"
-    assert set(content["versions"]) == {"python", *sweep_report.PACKAGES}
+    assert set(content["versions"]) == {"python", *run_sweep.PACKAGES}
     assert content["versions"]["tensorflow"].startswith("2.")
     assert "cores" in content["machine"]
     page = (tmp_path / "out" / "table.md").read_text()
@@ -391,14 +405,16 @@ def test_the_report_of_a_sweep(tmp_path, monkeypatch):
         "* `norm=gn-seed=1`: exit code 1: no luck",
     ):
         assert text in page
+    assert "| `--norm=bn` | 60.00 ± 14.14 |\n" in capsys.readouterr().out
 
 
-def test_a_sweep_without_results_has_no_figure(tmp_path):
-    jobs = make_jobs(tmp_path / "out", "--norm=bn", accuracy=lambda cell: None)
-    (tmp_path / "out").mkdir()
-    written, _ = sweep_report.write_report(tmp_path / "out", jobs, "")
+def test_a_sweep_without_finished_runs_has_no_figure(tmp_path):
+    jobs = make_jobs(tmp_path / "out", "--norm=bn | frn", summary=None)
+    assert [job.status for job in jobs] == ["waiting", "waiting"]
+    written = run_sweep.write_results(tmp_path / "out", jobs, "")
     assert [path.name for path in written] == ["results.json", "table.md"]
-    assert "0 of 1 runs are done." in written[1].read_text()
+    page = written[1].read_text()
+    assert "| `--norm=frn` |  |" in page and "0 of 2 runs are done." in page
 
 
 def test_results_hold_only_numbers_that_json_supports(tmp_path):
@@ -408,11 +424,9 @@ def test_results_hold_only_numbers_that_json_supports(tmp_path):
         rows=[{"eval/loss": None}],
         learning_rate=math.inf,
     )
-    written, _ = sweep_report.write_report(tmp_path / "out", jobs, "")
+    run_sweep.write_results(tmp_path / "out", jobs, "")
     (found,) = read_results(tmp_path / "out").values()
-    assert found["settings"] == {"norm_kwargs": {"a": ["nan", 1.5]}}
-    text = written[1].read_text()
-    assert "are done" not in text and "Failed" not in text
+    assert found["settings"] == {"norm_kwargs": {"a": ["NaN", 1.5]}}
 
 
 def test_examples_of_padded_batches_are_not_counted(tmp_path):
@@ -424,24 +438,9 @@ def test_examples_of_padded_batches_are_not_counted(tmp_path):
             global_batch_size=4,
             **settings,
         )
-        return sweep_report.count_examples(run)
+        return run_sweep.count_examples(run)
 
     assert count(7) == 28
     # Batches of 4, 4 and 2 per epoch.
     assert count(6, drop_remainder=False) == 20
     assert count(7, drop_remainder=False) == 24
-
-
-def test_many_groups_have_one_figure_of_curves_per_value_of_x(tmp_path):
-    def get_figures(jobs):
-        written, _ = sweep_report.write_report(tmp_path, jobs, "")
-        return {path.stem for path in written if path.stem[:6] == "curves"}
-
-    axes = "--norm=bn | frn | gn | rbn | ln", "--momentum=0.1 | 0.2 | 0.3"
-    jobs = make_jobs(tmp_path, *axes)
-    assert get_figures(jobs) == {
-        "curves-momentum=0.1",
-        "curves-momentum=0.2",
-        "curves-momentum=0.3",
-    }
-    assert get_figures(jobs[:9]) == {"curves"}

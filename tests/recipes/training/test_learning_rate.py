@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.training import schedules
+from recipes.training import learning_rate
 from tests.recipes.small_runs import make_config
 
 
@@ -11,7 +11,7 @@ def rates(steps, num_steps=100, steps_per_epoch=10, **flags):
     config = make_config(
         **{"global_batch_size": 256, "learning_rate": 0.2, **flags}
     )
-    schedule = schedules.make_schedule(config, num_steps, steps_per_epoch)
+    schedule = learning_rate.make_schedule(config, num_steps, steps_per_epoch)
     return [float(schedule(step)) for step in steps]
 
 
@@ -106,8 +106,8 @@ def test_warmup_ends_at_the_first_value_of_each_schedule(schedule, shape):
 
 def test_warmup_reloads():
     inner = keras.optimizers.schedules.CosineDecay(0.1, 20)
-    ramp = schedules.Warmup(inner, 5, "cosine")
-    again = schedules.Warmup.from_config(ramp.get_config())
+    ramp = learning_rate.Warmup(inner, 5, "cosine")
+    again = learning_rate.Warmup.from_config(ramp.get_config())
     steps = np.arange(25)
     np.testing.assert_array_equal(
         [ramp(s) for s in steps], [again(s) for s in steps]
@@ -126,8 +126,8 @@ def test_description_matches_the_schedule(schedule, warmup_epochs):
         end_learning_rate=0.02,
         global_batch_size=64,
     )
-    rates = schedules.make_schedule(config, 1000, 100)
-    text = schedules.describe_schedule(config, 1000, 100)
+    rates = learning_rate.make_schedule(config, 1000, 100)
+    text = learning_rate.describe_schedule(config, 1000, 100)
     peak = "Peak 0.1 = --learning_rate 0.4 * global batch 64 / 256."
     assert text.startswith(peak)
     start = 100 * warmup_epochs

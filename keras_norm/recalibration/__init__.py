@@ -1,0 +1,1 @@
+"""Recomputing the moving statistics of batch normalization from data."""

@@ -1,0 +1,162 @@
+"""A model's graph as one list of steps, with nested models inlined."""
+
+import dataclasses
+import inspect
+
+import keras
+from keras import ops
+
+from keras_norm import _keras_internals
+from keras_norm.conversion import graph
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """A call of one operation, or the input of a nested model.
+
+    Attributes:
+        reads: Tuple of the keys of the values that it reads.
+        writes: Tuple of the keys of the values that it computes.
+        operation: The operation, or None for an input.
+        node: The node of the call, or the symbolic input.
+        keys: Dict from the ids of the node's symbolic inputs to keys.
+    """
+
+    reads: tuple
+    writes: tuple
+    operation: object
+    node: object
+    keys: dict
+
+    def run(self, values):
+        """Adds the results to a dict from keys to tensors, at inference."""
+        if self.operation is None:
+            results = [_enter(self.node, *(values[key] for key in self.reads))]
+        else:
+            args, kwargs = self.arguments(values)
+            if _takes_training(self.operation):
+                kwargs["training"] = False
+            results = keras.tree.flatten(self.operation(*args, **kwargs))
+        values.update(zip(self.writes, results, strict=True))
+
+    def arguments(self, values):
+        """Returns `(args, kwargs)` of the call."""
+        return graph.arguments(
+            self.node, {name: values[key] for name, key in self.keys.items()}
+        )
+
+    def inputs_and_mask(self, values):
+        """Returns the tensor that a normalization layer gets, and its mask."""
+        args, kwargs = self.arguments(values)
+        signature = inspect.signature(self.operation.call)
+        given = signature.bind(*args, **kwargs).arguments
+        inputs, mask = given["inputs"], given.get("mask")
+        if mask is None:
+            mask = _keras_internals.get_mask(inputs)
+        return inputs, mask
+
+
+class Program:
+    """The steps of a graph model, in an order in which they can run.
+
+    A model that is called several times has the steps of every call.
+
+    Attributes:
+        inputs: List of the keys of the model's inputs.
+        steps: List of `Step`.
+        constants: Dict from keys to values that are not computed.
+    """
+
+    def __init__(self, model):
+        self.steps = []
+        self.constants = {}
+        self._num_keys = 0
+        self.inputs = [self._new_key() for _ in graph.flat_inputs(model)]
+        self._inline(model, self.inputs, [None] * len(self.inputs))
+
+    def steps_between(self, available, wanted):
+        """Returns the steps that compute keys from available keys, in order."""
+        missing, found = set(wanted) - set(available), []
+        for step in reversed(self.steps):
+            if missing.intersection(step.writes):
+                found.append(step)
+                missing.difference_update(step.writes)
+                missing.update(set(step.reads) - set(available))
+        return found[::-1]
+
+    def _new_key(self):
+        self._num_keys += 1
+        return self._num_keys - 1
+
+    def _constant(self, value):
+        key = self._new_key()
+        self.constants[key] = value
+        return key
+
+    def _inline(self, model, keys, masks):
+        """Adds the steps of a graph model; returns the keys of its outputs."""
+        names = {}
+        for tensor, key, mask in zip(
+            graph.flat_inputs(model), keys, masks, strict=True
+        ):
+            reads = (key,) if mask is None else (key, mask)
+            names[id(tensor)] = self._add(reads, 1, None, tensor, {})[0]
+        for node in graph.all_nodes(model):
+            operation = graph.operation(node)
+            tensors = graph.output_tensors(node)
+            if graph.is_graph_model(operation):
+                results = self._inline(operation, *self._given(node, names))
+            else:
+                read = {id(x): names[id(x)] for x in graph.input_tensors(node)}
+                results = self._add(
+                    tuple(read.values()), len(tensors), operation, node, read
+                )
+            names.update(zip(map(id, tensors), results, strict=True))
+        return [names[id(x)] for x in graph.flat_outputs(model)]
+
+    def _add(self, reads, num_results, operation, node, keys):
+        writes = tuple(self._new_key() for _ in range(num_results))
+        self.steps.append(Step(reads, writes, operation, node, keys))
+        return writes
+
+    def _given(self, node, names):
+        """Returns the keys of a nested model's inputs, and of their masks."""
+        operation = graph.operation(node)
+        args, kwargs = graph.arguments(node)
+        inputs = args[0] if args else kwargs["inputs"]
+        symbolic = graph.inputs(operation)
+        if isinstance(inputs, dict) and not isinstance(symbolic, dict):
+            inputs = [inputs[x.name] for x in keras.tree.flatten(symbolic)]
+        inputs = keras.tree.flatten(inputs)
+        masks = keras.tree.flatten(kwargs.get("mask"))
+        if len(masks) != len(inputs):
+            masks = [None] * len(inputs)
+
+        def key(value):
+            return names[id(value)] if id(value) in names else None
+
+        keys = [self._constant(x) if key(x) is None else key(x) for x in inputs]
+        return keys, [key(mask) for mask in masks]
+
+
+def _takes_training(operation):
+    call = getattr(operation, "call", None)
+    is_layer = isinstance(operation, keras.layers.Layer)
+    return is_layer and "training" in inspect.signature(call).parameters
+
+
+def _enter(symbolic, value, mask=None):
+    """Converts a value as a Functional model converts its inputs."""
+    if value is None:
+        return None
+    if mask is None:
+        mask = _keras_internals.get_mask(value)
+    tensor = ops.convert_to_tensor(value, dtype=symbolic.dtype)
+    rank, wanted = len(tensor.shape), len(symbolic.shape)
+    if rank == wanted + 1:
+        tensor = ops.squeeze(tensor, axis=-1)
+    elif rank == wanted - 1:
+        tensor = ops.expand_dims(tensor, axis=-1)
+    if mask is not None:
+        _keras_internals.set_mask(tensor, mask)
+    return tensor
