@@ -41,6 +41,7 @@ def files(tmp_path_factory):
         dataset=dataset,
         init_model=start,
         mode="train",
+        num_replicas=1,
         train_steps=1,
     )
     return types.SimpleNamespace(root=root, dataset=dataset, start=start)
