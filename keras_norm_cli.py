@@ -30,6 +30,15 @@ examples:
   keras-norm convert model.keras calibrated.keras --to rbn --verify
   # group normalization everywhere except in the stem
   keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
+
+fold: batch normalization moves into the weights of the convolution or dense
+layer before it or behind it. The outputs at inference stay the same, which is
+verified on random inputs, and inference is faster. Training goes on with the
+unfolded model.
+  # write a model for inference without batch normalization
+  keras-norm fold model.keras folded.keras
+  # list the layers that stay and the reasons without writing a file
+  keras-norm fold model.keras --plan
 """
 MODEL = (
     "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
@@ -72,8 +81,8 @@ def parse(arguments=None):
     """Parses the arguments; exits the program if they are invalid."""
     parser = argparse.ArgumentParser(
         prog="keras-norm",
-        description="Lists the batch normalization of a Keras model, and "
-        "converts it to another normalization.",
+        description="Lists the batch normalization of a Keras model, converts "
+        "it to another normalization, or folds it for inference.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -88,6 +97,7 @@ def parse(arguments=None):
     )
     _define_inspect(commands)
     _define_convert(commands)
+    _define_fold(commands)
     return parser.parse_args(arguments)
 
 
@@ -110,13 +120,7 @@ def _define_convert(commands):
         description="Writes a new model with another normalization, and prints "
         "a table of the changes to every layer. The old file is not changed.",
     )
-    command.add_argument("model", metavar="IN", help=MODEL)
-    command.add_argument(
-        "out",
-        metavar="OUT",
-        nargs="?",
-        help="the .keras file to write; leave it out with --plan",
-    )
+    _define_files(command)
     command.add_argument(
         "--to",
         metavar="NORM",
@@ -133,20 +137,7 @@ def _define_convert(commands):
         help="pass an argument to the new layers, such as epsilon=1e-5; "
         "repeatable",
     )
-    command.add_argument(
-        "--include",
-        metavar="PATTERN",
-        action="append",
-        help="convert only the batch normalization that matches PATTERN: "
-        f"{PATTERNS}; repeatable",
-    )
-    command.add_argument(
-        "--exclude",
-        metavar="PATTERN",
-        action="append",
-        help="keep the batch normalization that matches PATTERN, "
-        "in the same form as for --include; repeatable",
-    )
+    _define_selection(command, "convert")
     command.add_argument(
         "--activation",
         choices=("auto", "keep", "tlu"),
@@ -164,10 +155,43 @@ def _define_convert(commands):
         "should be numerically equivalent",
     )
     command.add_argument(
-        "--inputs",
-        metavar="FILE.npy",
-        help="also verify on the inputs in this file: an .npy file with an "
-        "array, or an .npz file with an array for each input name",
+        "--keep-unreachable",
+        action="store_true",
+        help="keep batch normalization outside the functional graph, such as "
+        "inside wrappers and composite layers, instead of raising an error",
+    )
+    _define_common(command)
+
+
+def _define_fold(commands):
+    command = commands.add_parser(
+        "fold",
+        help="fold batch normalization into the layers next to it",
+        description="Writes a new model for inference whose batch "
+        "normalization is folded into the convolutions and dense layers before "
+        "or behind it, and prints a table of the layers that are folded and of "
+        "those that stay, with the reasons. The old file is not changed.",
+    )
+    _define_files(command)
+    _define_selection(command, "fold")
+    command.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not compare the outputs of both models on random inputs; a "
+        "difference is an error otherwise",
+    )
+    _define_common(command)
+
+
+def _define_files(command):
+    """Defines the files that a command reads and writes."""
+    command.add_argument("model", metavar="IN", help=MODEL)
+    command.add_argument(
+        "out",
+        metavar="OUT",
+        nargs="?",
+        help="the .keras file to write; leave it out with --plan",
     )
     command.add_argument(
         "--plan",
@@ -175,17 +199,33 @@ def _define_convert(commands):
         help="print the planned changes without writing a file",
     )
     command.add_argument(
-        "--keep-unreachable",
-        action="store_true",
-        help="keep batch normalization outside the functional graph, such as "
-        "inside wrappers and composite layers, instead of raising an error",
+        "--inputs",
+        metavar="FILE.npy",
+        help="also verify on the inputs in this file: an .npy file with an "
+        "array, or an .npz file with an array for each input name",
     )
     command.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the file OUT if it exists",
     )
-    _define_common(command)
+
+
+def _define_selection(command, verb):
+    command.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help=f"{verb} only the batch normalization that matches PATTERN: "
+        f"{PATTERNS}; repeatable",
+    )
+    command.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        help="keep the batch normalization that matches PATTERN, "
+        "in the same form as for --include; repeatable",
+    )
 
 
 def _define_common(command):

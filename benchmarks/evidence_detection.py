@@ -2,6 +2,9 @@
 
 import json
 
+import PIL.Image
+import PIL.ImageDraw
+
 from recipes import atomic_io
 from recipes.detection import visualization
 from recipes.detection.datasets import registry
@@ -9,7 +12,7 @@ from recipes.detection.evaluator import PREDICTIONS
 
 # Number of images per split, and the split's name.
 SPLITS = {"train": (12, "training"), "evaluation": (8, "held-out")}
-DPI, QUALITY = 100, 72
+NUM_COLUMNS, SIDE, CAPTION = 4, 250, 20
 
 
 def save_pictures(config, path):
@@ -20,17 +23,22 @@ def save_pictures(config, path):
         path: Path of the JPEG file.
     """
     source = registry.open_source(config)
-    rows, names = [], []
+    tiles = []
     for split, (count, name) in SPLITS.items():
         found = json.loads((config.folder / PREDICTIONS[split]).read_text())
-        some = visualization.select_images(
+        for example in visualization.select_images(
             getattr(source, split), source, found, count
-        )
-        rows += some
-        names += [name] * len(some)
-    columns = map(list, zip(*rows, strict=True))
-    figure = visualization.draw(*columns, source.class_names)
-    for axes, name in zip(figure.axes, names, strict=True):
-        axes.title.set_text(f"{name} {axes.get_title()}")
+        ):
+            tile, caption = visualization.draw(*example, source.class_names)
+            tile.thumbnail((SIDE - 4, SIDE - CAPTION))
+            tiles.append((tile, f"{name} {caption}"))
+    num_rows = -(-len(tiles) // NUM_COLUMNS)
+    size = (NUM_COLUMNS * SIDE, num_rows * SIDE)
+    figure = PIL.Image.new("RGB", size, "white")
+    canvas = PIL.ImageDraw.Draw(figure)
+    for i, (tile, caption) in enumerate(tiles):
+        left, top = i % NUM_COLUMNS * SIDE, i // NUM_COLUMNS * SIDE
+        canvas.text((left, top + 2), caption, "black")
+        figure.paste(tile, (left, top + CAPTION))
     with atomic_io.atomic_file(path) as partial:
-        figure.savefig(partial, dpi=DPI, pil_kwargs={"quality": QUALITY})
+        figure.save(partial, quality=72)

@@ -4,6 +4,8 @@ Main entry points:
 
 * `keras_norm.convert(model, "frn")` replaces the batch normalization in a
   trained model; the program `keras-norm` does the same for a file.
+* `keras_norm.fold(model)` moves the batch normalization of a trained model into
+  the convolutions and dense layers next to it, for faster inference.
 * `keras_norm.recalibrate(model, images)` recomputes the moving statistics of
   batch normalization; `keras_norm.pool(models, counts)` combines those of
   several copies of a model.
@@ -31,7 +33,10 @@ from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.errors import ConversionError
+from keras_norm.folding.fold import fold
+from keras_norm.folding.report import FoldReport
 from keras_norm.layers.batch_norm import BatchNormalization
+from keras_norm.layers.constant_padding import ConstantPadding
 from keras_norm.layers.eval_norm import EvalNorm
 from keras_norm.layers.frn import FRN
 from keras_norm.layers.frozen_batch_norm import FrozenBatchNormalization
@@ -54,9 +59,11 @@ __all__ = [
     "RBN",
     "TLU",
     "BatchNormalization",
+    "ConstantPadding",
     "ConversionError",
     "ConversionReport",
     "EvalNorm",
+    "FoldReport",
     "FrozenBatchNormalization",
     "GroupNormalization",
     "NoNormalization",
@@ -64,6 +71,7 @@ __all__ = [
     "RecalibrationReport",
     "__version__",
     "convert",
+    "fold",
     "get",
     "is_norm_layer",
     "names",

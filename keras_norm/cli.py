@@ -20,6 +20,9 @@ from keras_norm.conversion.inspect_model import inspect_model
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
+from keras_norm.folding.fold import fold
+from keras_norm.folding.fold import plan_folding
+from keras_norm.folding.fold import uses_package
 from keras_norm.saving import load
 
 
@@ -38,7 +41,7 @@ def main(options):
             warnings.showwarning = _warn
             for module in options.modules:
                 _import(module)
-            {"inspect": _inspect, "convert": _convert}[options.command](options)
+            COMMANDS[options.command](options)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader closed the pipe, as `head` does.
@@ -64,13 +67,7 @@ def _inspect(options):
 
 
 def _convert(options):
-    if options.plan == (options.out is not None):
-        raise ConversionError(
-            "pass either OUT, the file to write, or --plan to write nothing. "
-            f"Received: OUT={options.out}, --plan={options.plan}"
-        )
-    if not options.plan:
-        load.check_target(options.out, options.overwrite)
+    _check_files(options)
     inputs = _read_inputs(options.inputs) if options.inputs else None
     model = _load(options)
     choices = {
@@ -97,10 +94,52 @@ def _convert(options):
     else:
         report_table.print_report(report, _console())
     if not options.plan:
-        _print_message(
-            f"wrote {options.out}: import keras_norm before "
-            f"keras.saving.load_model({options.out!r})"
+        _print_written(options.out)
+
+
+def _fold(options):
+    _check_files(options)
+    inputs = _read_inputs(options.inputs) if options.inputs else None
+    model = _load(options)
+    selection = {"include": options.include, "exclude": options.exclude}
+    if options.plan:
+        report = plan_folding(model, **selection)
+    else:
+        with _status(f"folding {model.name}"):
+            folded, report = fold(
+                model, verify=options.verify, inputs=inputs, **selection
+            )
+            load.save_model(folded, options.out, options.overwrite)
+    if options.json:
+        print(report.to_json())
+    else:
+        report.print(_console())
+    if not options.plan:
+        _print_written(options.out, is_needed=uses_package(folded))
+
+
+COMMANDS = {"inspect": _inspect, "convert": _convert, "fold": _fold}
+
+
+def _check_files(options):
+    """Raises an error unless the command can write its file, if it has one."""
+    if options.plan == (options.out is not None):
+        raise ConversionError(
+            "pass either OUT, the file to write, or --plan to write nothing. "
+            f"Received: OUT={options.out}, --plan={options.plan}"
         )
+    if not options.plan:
+        load.check_target(options.out, options.overwrite)
+
+
+def _print_written(path, is_needed=True):
+    """Prints the path of a new file, and if it needs this package."""
+    advice = (
+        f"import keras_norm before keras.saving.load_model({path!r})"
+        if is_needed
+        else f"keras.saving.load_model({path!r}) loads it"
+    )
+    _print_message(f"wrote {path}: {advice}")
 
 
 def _load(options, require_built=True):

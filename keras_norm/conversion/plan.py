@@ -15,30 +15,23 @@ from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import weights
 from keras_norm.conversion.find_layers import find_layers
+from keras_norm.conversion.rebuild import Edits
 from keras_norm.conversion.report import ConversionReport
 from keras_norm.conversion.select_layers import select_layers
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
 
-@dataclasses.dataclass
-class Plan:
+@dataclasses.dataclass(kw_only=True)
+class Plan(Edits):
     """Decisions of a conversion, and the new layers.
 
     Attributes:
         report: The `ConversionReport`.
-        layers: Dict from the ids of batch normalizations to the layers that
-            replace them.
-        transfers: Dict from the same ids to `Transfer`.
-        thresholds: Dict from the ids of nodes to the activations that replace
-            them.
         invalid: List of the model's `InvalidWeight`.
     """
 
     report: ConversionReport
-    layers: dict
-    transfers: dict
-    thresholds: dict
     invalid: list
 
 
@@ -96,7 +89,13 @@ def make_plan(model, norm, include, exclude, policy, initialize):
         ),
         notes=[*model_notes(model, graphs, invalid), *hints],
     )
-    return Plan(report, layers, transfers, thresholds, invalid)
+    return Plan(
+        layers=layers,
+        transfers=transfers,
+        calls=thresholds,
+        report=report,
+        invalid=invalid,
+    )
 
 
 def check_model(model):

@@ -1,8 +1,8 @@
 """Rebuilds a model from its graph or its config, with changed layers."""
 
 import contextlib
+import dataclasses
 import inspect
-import types
 
 import keras
 from keras import ops
@@ -15,17 +15,38 @@ from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 
 
-def rebuild_model(model, plan=None):
-    """Rebuilds a graph model with replaced layers; both share nothing.
+@dataclasses.dataclass(kw_only=True)
+class Edits:
+    """Changes to a model's layers and calls.
+
+    Attributes:
+        layers: Dict from the ids of layers to the layers that replace them.
+        transfers: Dict from the same ids to objects with `values`, a dict from
+            the names of weights to arrays.
+        calls: Dict from the ids of nodes to the layers that are called in their
+            place, on the first input.
+        removed: Set of the ids of nodes that are left out: their output is
+            their first input.
+        before: Dict from the ids of nodes to layers that are called on their
+            first input before them.
+    """
+
+    layers: dict = dataclasses.field(default_factory=dict)
+    transfers: dict = dataclasses.field(default_factory=dict)
+    calls: dict = dataclasses.field(default_factory=dict)
+    removed: set = dataclasses.field(default_factory=set)
+    before: dict = dataclasses.field(default_factory=dict)
+
+
+def rebuild_model(model, edits=None):
+    """Rebuilds a graph model with changes; both share nothing.
 
     Args:
         model: The graph model; it is not changed.
-        plan: Its `Plan`. The plan's layers become layers of the new model.
+        edits: The `Edits`. Their layers become layers of the new model.
             None to copy the model.
     """
-    if plan is None:
-        plan = types.SimpleNamespace(layers={}, transfers={}, thresholds={})
-    walk = _GraphWalk(model, plan)
+    walk = _GraphWalk(model, edits or Edits())
     new = walk.model(model)
     walk.fill()
     walk.restore_trainable(model, new)
@@ -63,9 +84,9 @@ def rebuild_from_config(layer, edit_config=None, dtype_policy=None):
 class _GraphWalk:
     """Rebuilds graph models; shared layers and models are rebuilt once."""
 
-    def __init__(self, root, plan):
+    def __init__(self, root, edits):
         self.root = root
-        self.plan = plan
+        self.edits = edits
         # The old objects are kept as well, so that ids stay unique.
         self.rebuilt = {}
         self.variables = {}
@@ -84,7 +105,8 @@ class _GraphWalk:
             # It calls its layers itself; called twice, they lack an `output`.
             cls = type(model) if graph.keeps_class(model) else keras.Sequential
             layers = keras.tree.flatten(new_inputs)
-            layers += [self._operation(node) for node in graph.nodes(model)]
+            for node in graph.nodes(model):
+                layers += self._operations(node)
             return cls(layers, name=model.name)
         for node in graph.nodes(model):
             self._call(node, tensors)
@@ -97,7 +119,7 @@ class _GraphWalk:
     def fill(self):
         """Assigns the weights of every new layer."""
         for old, new in self.rebuilt.values():
-            transfer = self.plan.transfers.get(id(old))
+            transfer = self.edits.transfers.get(id(old))
             if transfer is not None:
                 weights.assign_weights(new, transfer.values)
             elif isinstance(old, keras.layers.Layer) and not (
@@ -134,13 +156,22 @@ class _GraphWalk:
 
     def _call(self, node, tensors):
         """Calls the new operation in place of the old one."""
+        if id(node) in self.edits.removed:
+            (output,) = graph.output_tensors(node)
+            tensors[id(output)] = tensors[id(graph.input_tensors(node)[0])]
+            return
         old, new = graph.operation(node), self._operation(node)
+        given = tensors
+        if id(node) in self.edits.before:
+            first = id(graph.input_tensors(node)[0])
+            prepared = self.edits.before[id(node)](tensors[first])
+            given = {**tensors, first: prepared}
         args, kwargs = keras.tree.map_structure(
-            self._copy_argument, graph.arguments(node, tensors)
+            self._copy_argument, graph.arguments(node, given)
         )
-        if id(node) in self.plan.thresholds:
+        if id(node) in self.edits.calls:
             results = new(tensors[id(graph.input_tensors(node)[0])])
-        elif id(old) in self.plan.layers:
+        elif id(old) in self.edits.layers:
             results = _call_with(new, old, args, kwargs)
         else:
             results = new(*args, **kwargs)
@@ -183,18 +214,25 @@ class _GraphWalk:
             name=variable.name,
         )
 
+    def _operations(self, node):
+        """Returns the layers in place of a layer of a Sequential model."""
+        if id(node) in self.edits.removed:
+            return []
+        before = self.edits.before.get(id(node))
+        return [*([] if before is None else [before]), self._operation(node)]
+
     def _operation(self, node):
         """Returns the new operation that a node of the old model calls."""
-        if id(node) in self.plan.thresholds:
-            return self.plan.thresholds[id(node)]
+        if id(node) in self.edits.calls:
+            return self.edits.calls[id(node)]
         old = graph.operation(node)
         if id(old) not in self.rebuilt:
             self.rebuilt[id(old)] = old, self._copy(old)
         return self.rebuilt[id(old)][1]
 
     def _copy(self, old):
-        if id(old) in self.plan.layers:
-            return self.plan.layers[id(old)]
+        if id(old) in self.edits.layers:
+            return self.edits.layers[id(old)]
         if graph.is_graph_model(old):
             return self.model(old)
         if not isinstance(old, keras.layers.Layer):

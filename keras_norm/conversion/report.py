@@ -45,6 +45,8 @@ class ConversionReport:
     notes: list = dataclasses.field(default_factory=list)
     comparisons: list = dataclasses.field(default_factory=list)
 
+    process = "conversion"
+
     @property
     def replaced(self):
         """Entries of the layers that were replaced."""

@@ -28,7 +28,7 @@ def print_report(report, console):
     lines = [f"weights {letter}: {text}" for text, letter in letters.items()]
     lines += [report.summary(), *report.notes]
     lines += [f"{e.path}: {e.note}" for e in report.entries if e.note]
-    lines += [_comparison(c, report) for c in report.comparisons]
+    lines += [describe_comparison(c, report) for c in report.comparisons]
     _print(console, table, lines)
 
 
@@ -143,7 +143,8 @@ def _activation(activation):
     return f"{activation.path}: {becomes}"
 
 
-def _comparison(comparison, report):
+def describe_comparison(comparison, report):
+    """Returns a line on the difference of two models' outputs."""
     # If the outputs are expected to change, a difference proves nothing.
     verb = "compared" if report.function == "changed" else "verified"
     samples = plural(comparison.num_samples, f"{comparison.inputs} sample")

@@ -78,7 +78,7 @@ def compare_outputs(source, converted, name, inputs):
         _finite_outputs(model, role, name, inputs)
         for model, role in (
             (source, "the model"),
-            (converted, "the converted model"),
+            (converted, "the new model"),
         )
     )
     largest = relative = 0.0
@@ -178,11 +178,11 @@ def _require_equivalence(source, report, comparison):
         wanted = f"{tolerance} of the largest output"
     if not passed:
         raise ConversionError(
-            f"The conversion of {report.model!r} is not numerically "
+            f"The {report.process} of {report.model!r} is not numerically "
             f"equivalent: on {comparison.inputs} inputs the outputs differ by "
             f"{comparison.largest:.3g}, {comparison.relative:.3g} of the "
-            f"largest output; expected at most {wanted}. The converted model "
-            "is discarded."
+            f"largest output; expected at most {wanted}. The result is "
+            "discarded."
         )
 
 

@@ -6,11 +6,12 @@ import io
 import json
 
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+import PIL.ImageOps
 import tensorflow as tf
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
+from matplotlib import font_manager
 
 from recipes.data import image_files
 from recipes.detection import coco_metric
@@ -20,26 +21,21 @@ from recipes.run_dir import metrics_log
 
 HEADINGS = {"evaluation": "Evaluation images", "train": "Training images"}
 NUM_IMAGES = 12
-# The page lists AP by class from this number of classes on.
-MIN_CLASSES = 2
-
+# Largest width and height of a picture in pixels.
+SIZE = (400, 520)
 # Blue and orange of equal brightness, which color-blind readers can tell apart,
 # with a dark outline for bright images.
-COLORS = {"annotation": "#4fc3ff", "detection": "#ffa31a"}
-# In points. Annotations are wider, so that they show on both sides of a
-# detection at the same place.
-LINE_WIDTHS = {"annotation": 2.2, "detection": 0.9}
-OUTLINE_COLOR, OUTLINE_WIDTH = "#101010", 0.5
-CROWD_DASHES = (0, (3, 2))
-TEXT_SIZE, TEXT_PAD = 6.5, 0.8
-# Width in inches and resolution: 1,600 pixels, about 1 MB for 12 photos.
-FIGURE_WIDTH, DPI = 10, 160
-TITLE_HEIGHT, LEGEND_HEIGHT, PAD = 0.2, 0.3, 0.04
-# Images with a larger ratio of height to width are drawn narrower.
-MAX_ASPECT = 1.3
-MAX_NAME_LENGTH = 14
+ANNOTATION, CROWD, DETECTION = "#4fc3ff", "#d58cff", "#ffa31a"
+OUTLINE = "#101010"
+# Detections with a lower score are not drawn.
+MIN_SCORE = 0.3
 # Score labels per image. More of them would hide the image.
 MAX_LABELS = 12
+MAX_NAME = 14
+LEGEND = (
+    f"Blue: annotated boxes; violet: annotated as a crowd. Orange: detections "
+    f"with a score of at least {MIN_SCORE}, labeled if there is room."
+)
 
 
 def render_page(config, data):
@@ -53,20 +49,25 @@ def render_page(config, data):
     for split, heading in HEADINGS.items():
         path = config.folder / PREDICTIONS[split]
         if path.exists():
-            examples = []
             with metrics_log.skip_if_damaged(path):
                 predictions = json.loads(path.read_bytes())
                 examples = select_images(
                     getattr(data.source, split), data.source, predictions
                 )
-            if examples:
-                columns = zip(*examples, strict=True)
-                image = to_html(*columns, data.source.class_names)
-                sections.append(f"<h2>{heading}</h2>\n{image}")
+                if examples:
+                    sections.append(f"<h2>{heading}</h2>\n<p>{LEGEND}</p>")
+                for example in examples:
+                    sections.append(_to_html(*example, data.source.class_names))
     path = config.folder / PER_CLASS
-    if path.exists() and data.num_classes >= MIN_CLASSES:
+    if path.exists() and data.num_classes > 1:
         with metrics_log.skip_if_damaged(path):
-            sections.append(_class_table(json.loads(path.read_bytes())))
+            known = json.loads(path.read_bytes())
+            known = {k: v for k, v in known.items() if v is not None}
+            rows = "".join(
+                f"<tr><td>{html.escape(name)}</td><td>{value:.1%}</td></tr>\n"
+                for name, value in sorted(known.items(), key=lambda x: -x[1])
+            )
+            sections.append(f"<h2>AP by class</h2>\n<table>\n{rows}</table>")
     return "\n".join(sections)
 
 
@@ -100,229 +101,85 @@ def select_images(split, source, predictions, count=NUM_IMAGES):
         size = example.get("size")
         if size is not None and image.shape[:2] != size.numpy().tolist():
             continue
-        found = _to_detections(annotations[i].image_id, source, predictions)
-        examples.append((image.numpy(), annotations[i], found))
+        image_id = annotations[i].image_id
+        found = [each for each in predictions if each["image_id"] == image_id]
+        boxes = np.array([each["bbox"] for each in found]).reshape(-1, 4)
+        left, top, width, height = boxes.T
+        labels = [source.category_ids.index(e["category_id"]) for e in found]
+        detections = coco_metric.Detections(
+            boxes=np.stack([top, left, top + height, left + width], axis=1),
+            scores=np.array([each["score"] for each in found]),
+            labels=np.array(labels, np.int64),
+        )
+        examples.append((image.numpy(), annotations[i], detections))
     return examples
 
 
-def _to_detections(image_id, source, predictions):
-    entries = [each for each in predictions if each["image_id"] == image_id]
-    boxes = np.array([each["bbox"] for each in entries], np.float64)
-    boxes = boxes.reshape(-1, 4)
-    scores = np.array([each["score"] for each in entries], np.float64)
-    scores = scores.reshape(-1)
-    if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
-        raise ValueError(f"a box or score of image {image_id} is not finite")
-    left, top, width, height = boxes.T
-    labels = [
-        source.category_ids.index(each["category_id"]) for each in entries
-    ]
-    return coco_metric.Detections(
-        boxes=np.stack([top, left, top + height, left + width], axis=1),
-        scores=scores,
-        labels=np.array(labels, np.int64),
-    )
+def draw(image, annotation, detections, class_names):
+    """Draws an image with its annotated boxes and detections.
 
-
-def _class_table(per_class):
-    """Returns an HTML table with the AP of each class, the best first."""
-    known = {k: v for k, v in per_class.items() if v is not None}
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{value:.1%}</td></tr>\n"
-        for name, value in sorted(known.items(), key=lambda item: -item[1])
-    )
-    return f"<h2>AP by class</h2>\n<table>\n{rows}</table>"
-
-
-def to_html(images, annotations, detections, class_names, **settings):
-    """Returns the figure of `draw` as a self-contained HTML `<img>`."""
-    figure = draw(images, annotations, detections, class_names, **settings)
-    file = io.BytesIO()
-    figure.savefig(file, format="jpeg", dpi=DPI, pil_kwargs={"quality": 85})
-    data = base64.b64encode(file.getvalue()).decode()
-    alt = f"{len(images)} images with annotated boxes and detections"
-    return (
-        f'<img src="data:image/jpeg;base64,{data}" alt="{alt}" '
-        f'style="width: 100%">'
-    )
-
-
-def draw(
-    images, annotations, detections, class_names, min_score=0.3, num_columns=4
-):
-    """Draws images with their annotated boxes and detections.
-
-    Labels show the scores of the best detections, up to `MAX_LABELS` per image,
-    unless they would overlap the label of a better one.
+    Labels show the scores of the best detections, unless they would overlap the
+    label of a better one.
 
     Args:
-        images: uint8 `(height, width, 3)` or `(height, width, 1)`, of any size.
-        annotations: The `Annotation` of each image.
-        detections: The `coco_metric.Detections` of each image.
+        image: uint8 `(height, width, 3)` or `(height, width, 1)`.
+        annotation: The `Annotation` of the image.
+        detections: The `coco_metric.Detections` of the image.
         class_names: Class name of each label. Labels show it if there are
             several classes.
-        min_score: Detections with a lower score are not drawn. The legend has
-            the number of those that are.
-        num_columns: Number of images per row.
 
     Returns:
-        A Matplotlib `Figure`.
-
-    Raises:
-        ValueError: if there are no images, or the lengths differ.
+        The picture, a `PIL.Image.Image`, and its caption.
     """
-    lengths = len(images), len(annotations), len(detections)
-    if not images or len(set(lengths)) != 1:
-        raise ValueError(
-            "At least one image is needed, and one annotation and one "
-            "`Detections` for each. Received: {} images, {} annotations, {} "
-            "detections.".format(*lengths)
-        )
-    figure, grid = _make_figure(images, num_columns)
-    orders = []
-    for axes, image, annotation, found in zip(
-        grid, images, annotations, detections, strict=True
-    ):
-        order = np.argsort(found.scores, kind="stable")
-        order = order[np.asarray(found.scores)[order] >= min_score]
-        _draw_image(axes, image, annotation, found.boxes[order])
-        orders.append(order[::-1])
-    num_drawn = sum(map(len, orders))
-    num_found = sum(len(found.scores) for found in detections)
-    has_crowd = any(np.any(each.is_crowd) for each in annotations)
-    _draw_legend(
-        figure, has_crowd, min_score, f"{num_drawn:,} of {num_found:,}"
-    )
-    # Labels are placed in the final layout.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes, found, order in zip(grid, detections, orders, strict=True):
-        _draw_labels(axes, found, order, class_names)
-    return figure
+    height, width, num_channels = image.shape
+    picture = PIL.Image.fromarray(np.repeat(image, 3 // num_channels, axis=-1))
+    picture = PIL.ImageOps.contain(picture, SIZE)
+    scale = np.tile([picture.height / height, picture.width / width], 2)
+    canvas = PIL.ImageDraw.Draw(picture)
 
+    def draw_box(box, color, line):
+        ymin, xmin, ymax, xmax = np.round(box * scale)
+        for grow, shade in ((line // 2 + 1, OUTLINE), (line // 2, color)):
+            corners = xmin - grow, ymin - grow, xmax + grow - 1, ymax + grow - 1
+            width = line + 2 * (shade == OUTLINE)
+            canvas.rectangle(corners, outline=shade, width=width)
 
-def _make_figure(images, num_columns):
-    """Returns a figure and the axes of each image."""
-    num_columns = min(num_columns, len(images))
-    aspects = [
-        min(each.shape[0] / each.shape[1], MAX_ASPECT) for each in images
-    ]
-    ratios = [
-        max(aspects[first : first + num_columns])
-        for first in range(0, len(images), num_columns)
-    ]
-    width = FIGURE_WIDTH / num_columns - 2 * PAD
-    height = sum(width * ratio + TITLE_HEIGHT + 2 * PAD for ratio in ratios)
-    size = (FIGURE_WIDTH, height + LEGEND_HEIGHT)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)  # Measures text.
-    figure.get_layout_engine().set(w_pad=PAD, h_pad=PAD, wspace=0, hspace=0)
-    grid = figure.subplots(
-        len(ratios), num_columns, height_ratios=ratios, squeeze=False
-    ).ravel()
-    for axes in grid:
-        axes.set_anchor("N")
-        axes.set_axis_off()
-    for axes in grid[len(images) :]:
-        axes.remove()
-    return figure, grid[: len(images)]
-
-
-def _draw_image(axes, image, annotation, detected_boxes):
-    """Draws an image with a title and its boxes."""
-    height, width, _ = image.shape
-    image = np.broadcast_to(image, (height, width, 3))
-    # Pixel edges lie at integers, as in the coordinates of boxes.
-    axes.imshow(image, extent=(0, width, height, 0), interpolation="auto")
     for box, crowd in zip(annotation.boxes, annotation.is_crowd, strict=True):
-        _draw_box(axes, box, "annotation", crowd)
-    for box in detected_boxes:
-        _draw_box(axes, box, "detection")
-    counts = len(annotation.boxes), len(detected_boxes)
-    axes.set_title(
-        f"image {annotation.image_id}: "
-        f"{counts[0]} box{'es' * (counts[0] != 1)}, "
-        f"{counts[1]} detection{'s' * (counts[1] != 1)}",
-        fontsize=7.5,
-        pad=3,
-    )
-
-
-def _draw_legend(figure, has_crowd, min_score, counts):
-    styles = {"annotated box": _line_style("annotation")}
-    if has_crowd:
-        styles["annotated as a crowd"] = _line_style("annotation", True)
-    text = (
-        f"detection with a score of at least {min_score:g} (labeled if there "
-        f"is room): {counts}"
-    )
-    styles[text] = _line_style("detection")
-    figure.legend(
-        handles=[
-            Rectangle((0, 0), 1, 1, fill=False, label=label, **style)
-            for label, style in styles.items()
-        ],
-        loc="outside upper center",
-        ncols=len(styles),
-        fontsize=8.5,
-        frameon=False,
-        borderaxespad=0.2,
-    )
-
-
-def _line_style(kind, is_dashed=False):
-    width = LINE_WIDTHS[kind] + OUTLINE_WIDTH
-    return {
-        "edgecolor": COLORS[kind],
-        "linewidth": LINE_WIDTHS[kind],
-        "linestyle": CROWD_DASHES if is_dashed else "-",
-        "path_effects": [withStroke(linewidth=width, foreground=OUTLINE_COLOR)],
-    }
-
-
-def _draw_box(axes, box, kind, is_dashed=False):
-    ymin, xmin, ymax, xmax = map(float, box)
-    size = xmax - xmin, ymax - ymin
-    style = _line_style(kind, is_dashed)
-    axes.add_patch(Rectangle((xmin, ymin), *size, fill=False, **style))
-
-
-def _draw_labels(axes, found, order, class_names):
-    """Writes scores above boxes in order, unless they would overlap."""
-    image_extent, occupied = axes.get_window_extent(), []
-    for i in order:
-        if len(occupied) == MAX_LABELS:
-            break
-        text = f"{found.scores[i]:.2f}"
+        draw_box(box, CROWD if crowd else ANNOTATION, 6)
+    best = np.argsort(-detections.scores, kind="stable")
+    best = best[detections.scores[best] >= MIN_SCORE]
+    for box in detections.boxes[best[::-1]]:
+        draw_box(box, DETECTION, 2)  # Within the wider line of an annotation.
+    font = PIL.ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
+    is_taken = np.zeros((picture.height, picture.width), bool)
+    for i in best[:MAX_LABELS]:
+        text = f"{detections.scores[i]:.2f}"
         if len(class_names) > 1:
-            name = class_names[found.labels[i]]
-            if len(name) > MAX_NAME_LENGTH:
-                name = name[: MAX_NAME_LENGTH - 1] + "…"
-            text = f"{name} {text}"
-        ymin, xmin, _, _ = map(float, found.boxes[i])
-        label = axes.annotate(
-            text,
-            (xmin, ymin),
-            (TEXT_PAD, TEXT_PAD),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=TEXT_SIZE,
-            bbox={
-                "boxstyle": f"square,pad={TEXT_PAD / TEXT_SIZE}",
-                "facecolor": COLORS["detection"],
-                "edgecolor": "none",
-            },
-            # A dollar sign would start a formula.
-            parse_math=False,
-        )
-        extent = label.get_window_extent()
-        # Keep the label inside the image: to the left, and below the edge.
-        x = TEXT_PAD - max(extent.x1 - image_extent.x1, 0) * 72 / DPI
-        is_inside = extent.y1 <= image_extent.y1
-        label.set_va("bottom" if is_inside else "top")
-        label.xyann = (x, TEXT_PAD if is_inside else -TEXT_PAD)
-        extent = label.get_window_extent().padded(TEXT_PAD * DPI / 72)
-        if extent.count_overlaps(occupied):
-            label.remove()
-        else:
-            occupied.append(extent)
+            text = f"{class_names[detections.labels[i]][:MAX_NAME]} {text}"
+        top, left = (detections.boxes[i] * scale)[:2].astype(int)
+        _, _, right, bottom = map(int, canvas.textbbox((3, 1), text, font))
+        left = max(min(left, picture.width - right - 3), 0)
+        top = max(top - bottom - 3, 0)
+        area = is_taken[top : top + bottom + 3, left : left + right + 3]
+        if not area.any():
+            area[:] = True
+            corners = left, top, left + right + 2, top + bottom + 2
+            canvas.rectangle(corners, fill=DETECTION)
+            canvas.text((left + 3, top + 1), text, OUTLINE, font)
+    return picture, (
+        f"image {annotation.image_id}: {len(annotation.boxes)} annotated, "
+        f"{len(best)} of {len(detections.scores)} detections"
+    )
+
+
+def _to_html(*example):
+    picture, caption = draw(*example)
+    file = io.BytesIO()
+    picture.save(file, format="jpeg", quality=85)
+    data = base64.b64encode(file.getvalue()).decode()
+    return (
+        '<figure style="display: inline-block; width: 23%; margin: 0.5%; '
+        f'vertical-align: top"><img src="data:image/jpeg;base64,{data}" '
+        f'alt="{caption}" style="max-width: 100%"><figcaption>{caption}'
+        "</figcaption></figure>"
+    )

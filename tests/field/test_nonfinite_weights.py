@@ -176,7 +176,7 @@ def test_nonfinite_results_raise_an_error(norm, value):
     converted, report = keras_norm.convert(model, norm)
     put(converted.get_layer("bn"), "beta", (0,), value)
     text = message(verify.verify_conversion, model, converted, report)
-    assert "the converted model 'network'" in text and "first in 'bn'" in text
+    assert "the new model 'network'" in text and "first in 'bn'" in text
 
 
 @pytest.mark.parametrize("place", [0, 1])
