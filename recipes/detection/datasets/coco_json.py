@@ -52,7 +52,6 @@ _AREA = (
 )
 # The check of each value of an entry, and its wording in an error.
 RULES = {
-    "categories": {"id": _INT64, "name": _STRING},
     "images": {
         "id": _INT64,
         "file_name": _STRING,
@@ -67,6 +66,7 @@ RULES = {
         "area": _AREA,
         "bbox": (_is_box, "four finite numbers: x, y, width and height"),
     },
+    "categories": {"id": _INT64, "name": _STRING},
 }
 
 
@@ -181,11 +181,11 @@ def _clip_box(path, entry, image):
     x, y, box_width, box_height = map(float, entry["bbox"])
     height, width = int(image["height"]), int(image["width"])
     right, bottom = x + box_width, y + box_height
-    outside = max(x - width, y - height, -right, -bottom) > TOLERANCE
-    if outside or box_width < 0 or box_height < 0:
-        problem = "whose width or height is negative"
-        if outside:
-            problem = f"which lies outside its {width}x{height} pixels"
+    negative = min(box_width, box_height) < 0
+    if negative or max(x - width, y - height, -right, -bottom) > TOLERANCE:
+        problem = f"which lies outside its {width}x{height} pixels"
+        if negative:
+            problem = "whose width or height is negative"
         raise RecipeError(
             f"{path}: annotation {entry['id']} of {image['file_name']} has the "
             f"box {entry['bbox']}, {problem}."
