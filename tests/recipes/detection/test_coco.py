@@ -309,6 +309,7 @@ def test_undecodable_image(tmp_path, caplog, where, on_bad_image):
         "on_bad_image": on_bad_image,
         # A bad training image needs no evaluation.
         "mode": "train" if where == "train2017" else "train_and_eval",
+        "num_replicas": 2 if where == "train2017" else 1,
     }
     if on_bad_image == "fail":
         with pytest.raises(RecipeError, match=f"In {images[1]}"):
