@@ -571,7 +571,7 @@ def test_worker_exits_after_another_one_was_interrupted(capsys):
         raise signals.Preempted(7, None)
     assert caught.value.code == 128 + signal.SIGTERM
     output = capsys.readouterr().out
-    assert "another worker was interrupted: saved after step 7; the" in output
+    assert "another worker was interrupted: saved after step 7; " in output
 
 
 def test_waiting_worker_says_so_and_can_be_ended(monkeypatch):
