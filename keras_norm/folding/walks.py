@@ -81,14 +81,14 @@ class BackwardWalk(Walk):
         links = self.links
         if links.is_output(value):
             raise NotFoldableError(
-                "the layer before it is also an output of its model"
+                "a layer before it is also an output of its model"
             )
         uses = links.inputs(consumer).count(value)
         others = [c for c in links.consumers(value) if c is not consumer]
         if others or uses > 1:
             other = (others or [consumer])[0]
             raise NotFoldableError(
-                f"the layer before it also feeds {other.describe()}"
+                f"a layer before it also feeds {other.describe()}"
             )
 
 

@@ -15,6 +15,9 @@ import tensorflow as tf
 from recipes.data.decode_errors import BadImages
 from recipes.errors import RecipeError
 
+# Duration of the measurement of the input alone.
+MEASURED_SECONDS = 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -182,7 +185,7 @@ def make_prediction_data(config, source, reader, bad_images, batch_size):
     )
 
 
-def measure_rate(data, seconds=1.0):
+def measure_rate(data):
     """Measures the images per second of the training input alone."""
     # Repeats the batches, because a short training may end too early.
     batches = iter(data.train(0).repeat())
@@ -190,7 +193,7 @@ def measure_rate(data, seconds=1.0):
     num_batches, start = 0, time.perf_counter()
     for _ in batches:
         num_batches += 1
-        if time.perf_counter() - start > seconds:
+        if time.perf_counter() - start > MEASURED_SECONDS:
             break
     elapsed = time.perf_counter() - start
     return num_batches * data.global_batch_size / elapsed

@@ -173,7 +173,7 @@ def check_names(cells):
     Raises:
         RecipeError: naming the run.
     """
-    command_line.set_environment()
+    command_line.configure_libraries()
     with keras_norm_cli.quiet_start():
         for cell in cells:
             try:

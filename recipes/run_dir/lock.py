@@ -12,6 +12,7 @@ from recipes.errors import RecipeError
 NAME = "lock"
 # A process that fails may remove a folder while another one creates it.
 MAX_TRIES = 100
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -36,8 +37,9 @@ def acquire_lock(folder, what, flag):
         lock = _acquire(folder, what, flag)
     except OSError as error:
         atomic_io.remove_empty(created)
+        advice = "Make room or choose" if error.errno in _FULL else "Choose"
         raise RecipeError(
-            f"cannot write to {folder}: {error.strerror}. Choose another "
+            f"cannot write to {folder}: {error.strerror}. {advice} another "
             f"--{flag}."
         ) from error
     try:
@@ -88,7 +90,7 @@ def _acquire(folder, what, flag):
                 f"--{flag}."
             ) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in _FULL:
                 # Do not leave an empty lock file on a full disk.
                 with contextlib.suppress(OSError):
                     path.unlink()

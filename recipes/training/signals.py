@@ -146,22 +146,41 @@ def describe_resumption(config):
 
 
 @contextlib.contextmanager
-def exit_at_once():
+def exit_at_once(handler=signal.SIG_DFL):
     """Lets Ctrl-C and SIGTERM end the process without running any Python code.
 
     Some functions of TensorFlow hold Python's lock while they wait, so that
     neither signal handlers nor threads run.
+
+    Args:
+        handler: Signal handler that ends the process, if Python code can run.
     """
     handlers = {}
     if threading.current_thread() is threading.main_thread():
         for number in _NAMES:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                handlers[number] = signal.signal(number, signal.SIG_DFL)
+                handlers[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number, before in handlers.items():
+            signal.signal(number, before)
+
+
+def exit_during_import(config):
+    """Lets Ctrl-C and SIGTERM end the process while libraries are imported.
+
+    An exception inside the import of a library in C++ can crash the process.
+
+    Args:
+        config: The config of the run.
+    """
+
+    def end(number, frame):
+        print(f"\nstopped; {describe_resumption(config)}", flush=True)
+        os._exit(_exit_status(number))
+
+    return exit_at_once(end)
 
 
 def _exit_status(number):

@@ -53,7 +53,11 @@ def list_tests(files):
 
 
 @pytest.mark.parametrize(("file", "name"), list_tests(FILES))
-@pytest.mark.parametrize("stock", [True, False], ids=["stock", "ours"])
+@pytest.mark.parametrize(
+    "stock",
+    [pytest.param(True, marks=pytest.mark.long), False],
+    ids=["stock", "ours"],
+)
 @pytest.mark.filterwarnings("default")
 def test_keras_test(file, name, stock):
     case = keras_suite.load(file, {} if stock else OURS)[name]

@@ -505,6 +505,43 @@ def test_second_ctrl_c_ends_the_process_at_once():
             started.kill()
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_signal_during_an_import_ends_the_process(tmp_path, number):
+    """An exception inside the import of a C++ library crashes it."""
+    (tmp_path / "tensorflow.py").write_text(
+        "import os, time\n"
+        "print('importing', flush=True)\n"
+        "try: time.sleep(60)\n"
+        "except BaseException: os.abort()\n"
+    )
+    code = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from absl import flags\n"
+        "from recipes import imagenet\n"
+        "imagenet.recipe_flags.define_flags('', imagenet.Config)\n"
+        "flags.FLAGS(['imagenet.py', '--workdir=no/run'])\n"
+        "imagenet.main(['imagenet.py'])\n"
+    )
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=process.ROOT,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, outside)
+    with started:
+        started.stdout.readline()
+        started.send_signal(number)
+        output, errors = started.communicate(timeout=60)
+    assert (started.returncode, errors) == (128 + number, "")
+    assert output == (
+        "\nstopped; no checkpoint was saved yet, the same command starts anew\n"
+    )
+
+
 def test_first_signal_counts_among_deferred_ones():
     with signals.DeferredInterrupts() as interrupts:
         assert not interrupts.requested
@@ -534,7 +571,7 @@ def test_worker_exits_after_another_one_was_interrupted(capsys):
         raise signals.Preempted(7, None)
     assert caught.value.code == 128 + signal.SIGTERM
     output = capsys.readouterr().out
-    assert "another worker was interrupted: saved after step 7; the" in output
+    assert "another worker was interrupted: saved after step 7; " in output
 
 
 def test_waiting_worker_says_so_and_can_be_ended(monkeypatch):

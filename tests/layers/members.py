@@ -124,3 +124,12 @@ each_member = pytest.mark.parametrize("name", MEMBERS)
 each_batch_member = pytest.mark.parametrize(
     "name", [name for name, member in MEMBERS.items() if member.uses_batch]
 )
+# Inference differs from training only in layers that use the batch.
+each_member_and_mode = pytest.mark.parametrize(
+    ("name", "training"),
+    [
+        (name, training)
+        for name, member in MEMBERS.items()
+        for training in ((False, True) if member.uses_batch else (True,))
+    ],
+)

@@ -16,11 +16,24 @@ from tests.backend_gradients import MODES
 from tests.backend_gradients import gradient_of_gradient
 from tests.backend_gradients import value_and_gradients
 from tests.layers.members import MEMBERS
-from tests.layers.members import each_member
+from tests.layers.members import each_member_and_mode
 from tests.layers.members import weights_of
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SHAPE = (2, 5, 7, 3)
+# Compiling takes a second, and others compile the same functions.
+SIMILAR = (
+    "frn",
+    "frn_no_affine",
+    "lfrn",
+    "gfrn_centered",
+    "tlu",
+    "tlu_capped",
+    "rbn_std",
+    "rbn_function",
+    "rbn_center_only",
+    "rbn_scale_only",
+)
 
 only_jax = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="a transformation of JAX"
@@ -33,7 +46,13 @@ def draw(shape=SHAPE, seed=0, dtype="float32"):
 
 
 @pytest.mark.skipif(len(MODES) == 1, reason="one mode is there")
-@each_member
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long if name in SIMILAR else ())
+        for name in MEMBERS
+    ],
+)
 def test_jit_eager_and_graph_agree(name):
     member = MEMBERS[name]
     # Longer than one block of the sums, and not a multiple of it.
@@ -54,8 +73,7 @@ def test_jit_eager_and_graph_agree(name):
                 assert_close(others[3][key], value)
 
 
-@each_member
-@pytest.mark.parametrize("training", [False, True])
+@each_member_and_mode
 def test_second_derivatives(name, training):
     member = MEMBERS[name]
     layer = member.build(SHAPE, dtype="float64")

@@ -33,23 +33,27 @@ def model_of(layer, shape):
     return model
 
 
+# Each shape with both weights, and without one or both of them in turn.
+SHAPES = [
+    ((6, 5), -1),
+    ((4, 7, 5), -1),
+    ((4, 5, 7), 1),
+    ((4, 9, 7, 16), -1),
+    ((4, 9, 7, 5), 3),
+    ((4, 5, 9, 7), 1),
+    ((4, 9, 5, 7), -2),
+    ((2, 3, 4, 6, 5), -1),
+    ((2, 5, 3, 4, 6), 1),
+]
+FEWER_WEIGHTS = [(False, True), (True, False), (False, False)]
+
+
 @each_layer
 @pytest.mark.parametrize(
-    ("shape", "axis"),
-    [
-        ((6, 5), -1),
-        ((4, 7, 5), -1),
-        ((4, 5, 7), 1),
-        ((4, 9, 7, 16), -1),
-        ((4, 9, 7, 5), 3),
-        ((4, 5, 9, 7), 1),
-        ((4, 9, 5, 7), -2),
-        ((2, 3, 4, 6, 5), -1),
-        ((2, 5, 3, 4, 6), 1),
-    ],
+    ("shape", "axis", "center", "scale"),
+    [(*each, True, True) for each in SHAPES]
+    + [(*each, *FEWER_WEIGHTS[i % 3]) for i, each in enumerate(SHAPES)],
 )
-@pytest.mark.parametrize("center", [False, True])
-@pytest.mark.parametrize("scale", [False, True])
 def test_inference_equals_keras_bit_by_bit(make, shape, axis, center, scale):
     kwargs = {"axis": axis, "center": center, "scale": scale, "epsilon": 1e-5}
     ours, theirs = (

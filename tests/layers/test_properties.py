@@ -14,7 +14,7 @@ NAMES = [name for name in MEMBERS if name != "rbn_function"]
 NUM_CHANNELS = 6  # 1, 2 and 3 groups divide them
 settings = hypothesis.settings(
     # JAX compiles every operation anew for every shape.
-    max_examples=4 if keras.backend.backend() == "jax" else 25,
+    max_examples=4 if keras.backend.backend() == "jax" else 15,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(hypothesis.HealthCheck),

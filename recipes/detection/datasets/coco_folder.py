@@ -22,6 +22,7 @@ from absl import logging
 from keras_norm.errors import printable
 from recipes.data import image_files
 from recipes.data import image_folder
+from recipes.data.ignored_files import join_names
 from recipes.detection.datasets import coco_json
 from recipes.detection.datasets import image_sizes
 from recipes.detection.datasets.annotations import Source
@@ -31,6 +32,13 @@ from recipes.errors import RecipeError
 # Name of an annotation file in a Roboflow export.
 ROBOFLOW = "_annotations.coco.json"
 EVAL_FOLDERS = ("valid", "val", "validation", "test")
+LAYOUTS = (
+    "annotations/instances_train*.json and annotations/instances_val*.json "
+    f"with the images in train*/ and val*/, or train/{ROBOFLOW} and valid/"
+    f"{ROBOFLOW} with the images next to them"
+)
+# Number of names in a message.
+NUM_LISTED = 8
 
 
 def open_folder(root, skips=False):
@@ -50,26 +58,27 @@ def open_folder(root, skips=False):
     """
     files = _find_files(root)
     contents = [coco_json.load(path) for path, _ in files]
-    train, evaluation = (content.categories for content in contents)
+    train, evaluation = (categories for categories, _, _ in contents)
     if train != evaluation:
         differing = sorted(train.items() ^ evaluation.items())
-        names = _join(f"{number} {name!r}" for number, name in differing)
+        names = [f"{number} {name!r}" for number, name in differing]
         raise RecipeError(
             f"{files[0][0]} and {files[1][0]} must have the same categories. "
-            f"They differ in {names}."
+            f"They differ in {join_names(names, NUM_LISTED)}."
         )
     splits, all_images = [], []
     list_folder = functools.cache(_list_folder)
-    for (path, folders), content in zip(files, contents, strict=True):
-        if all(np.all(each.is_crowd) for each in content.annotations):
+    for (path, folders), (_, names, annotations) in zip(
+        files, contents, strict=True
+    ):
+        if all(np.all(each.is_crowd) for each in annotations):
             raise RecipeError(
                 f"{path} has no box of a single object, which training and "
                 "evaluation need."
             )
-        folders = [*folders, root]
-        images = _find_images(path, folders, content.file_names, list_folder)
-        image_sizes.check_sizes(path, images, content.annotations, skips)
-        splits.append(_make_split(images, content.annotations))
+        images = _find_images(path, [*folders, root], names, list_folder)
+        image_sizes.check_sizes(path, images, annotations, skips)
+        splits.append(_make_split(images, annotations))
         all_images += images
     _warn_of_unread_images(root, all_images, list_folder)
     _warn_of_unread_splits(root, files)
@@ -86,7 +95,7 @@ def _find_files(root):
     if not root.is_dir():
         raise RecipeError(
             f"--dataset=folder:{root}: the folder does not exist. It must "
-            f"contain {_describe_layouts()}."
+            f"contain {LAYOUTS}."
         )
     files = [_find_coco_file(root, split) for split in ("train", "val")]
     if not any(files):
@@ -95,20 +104,13 @@ def _find_files(root):
             _find_roboflow_file(root, EVAL_FOLDERS),
         ]
     if not all(files):
-        found = _join(sorted(p.name for p in root.iterdir())) or "nothing"
+        names = sorted(path.name for path in root.iterdir())
+        found = join_names(names, NUM_LISTED) or "nothing"
         raise RecipeError(
-            f"--dataset=folder:{root} must contain {_describe_layouts()}. It "
+            f"--dataset=folder:{root} must contain {LAYOUTS}. It "
             f"contains: {found}."
         )
     return files
-
-
-def _describe_layouts():
-    return (
-        "annotations/instances_train*.json and annotations/instances_val*.json "
-        f"with the images in train*/ and val*/, or train/{ROBOFLOW} and valid/"
-        f"{ROBOFLOW} with the images next to them"
-    )
 
 
 def _find_coco_file(root, split):
@@ -158,10 +160,10 @@ def _find_images(path, folders, names, list_folder):
         if os.path.basename(image) not in list_folder(os.path.dirname(image))
     ]
     if missing:
-        more = len(missing) - 1
+        more = f" and {len(missing) - 1} more of {len(images)}"
         raise RecipeError(
             f"{path} lists images that do not exist: {missing[0]}"
-            + (f" and {more} more of {len(images)}." if more else ".")
+            f"{more * (len(missing) > 1)}."
         )
     return images
 
@@ -233,10 +235,3 @@ def _make_split(images, annotations):
         path=lambda i: images[i],
         annotations=lambda: annotations,
     )
-
-
-def _join(names, limit=8):
-    """Joins names with commas, up to a limit."""
-    names = list(names)
-    more = [f"and {len(names) - limit} more"] if len(names) > limit else []
-    return ", ".join(names[:limit] + more)

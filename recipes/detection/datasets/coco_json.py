@@ -2,10 +2,11 @@
 
 An invalid entry raises a one-line `RecipeError` that names the file and the
 entry. A box that was silently dropped or moved would only show in the score.
+`pycocotools.coco.COCO` validates nothing and silently keeps the last of two
+entries with the same id.
 """
 
 import collections
-import dataclasses
 import json
 import math
 
@@ -15,7 +16,6 @@ from absl import logging
 from recipes.detection.datasets.annotations import Annotation
 from recipes.errors import RecipeError
 
-LISTS = ("images", "annotations", "categories")
 # Unused by the detector, and by far the largest part of COCO's files.
 UNUSED_KEYS = ("segmentation", "keypoints", "caption")
 # Number of pixels by which a box may lie outside its image. Such a box is
@@ -25,68 +25,103 @@ MAX_INT64 = 2**63 - 1
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-@dataclasses.dataclass(frozen=True)
-class CocoFile:
-    """The content of an annotation file.
+def _is_number(value, low, high):
+    return type(value) in (int, float) and low <= value <= high
 
-    Attributes:
-        categories: Dict from category id to category name, sorted by id. A
-            label is a position in it.
-        file_names: File name of each image, as written in the file.
-        annotations: The `Annotation` of each image.
-    """
 
-    categories: dict
-    file_names: list
-    annotations: list
+def _is_integer(value, low=-math.inf, high=math.inf):
+    return _is_number(value, low, high) and value % 1 == 0
+
+
+def _is_box(value):
+    return (
+        type(value) is list
+        and len(value) == 4
+        and all(_is_number(x, -MAX_FLOAT32, MAX_FLOAT32) for x in value)
+    )
+
+
+_INTEGER = _is_integer, "an integer"
+_INT64 = lambda v: _is_integer(v, -(2**63), MAX_INT64), "an integer of 64 bits"
+_SIZE = lambda v: _is_integer(v, 1, MAX_INT64), "an integer of at least 1"
+_STRING = lambda v: type(v) is str, "a string"
+_CROWD = lambda v: v in (None, 0, 1), "0 or 1"
+_AREA = (
+    lambda v: v is None or _is_number(v, 0, MAX_FLOAT32),
+    "a finite number of at least 0",
+)
+# The check of each value of an entry, and its wording in an error.
+RULES = {
+    "images": {
+        "id": _INT64,
+        "file_name": _STRING,
+        "height": _SIZE,
+        "width": _SIZE,
+    },
+    "annotations": {
+        "id": _INTEGER,
+        "image_id": _INTEGER,
+        "category_id": _INTEGER,
+        "iscrowd": _CROWD,
+        "area": _AREA,
+        "bbox": (_is_box, "four finite numbers: x, y, width and height"),
+    },
+    "categories": {"id": _INT64, "name": _STRING},
+}
 
 
 def load(path):
     """Reads a file and validates it.
 
-    Entries are checked one by one in Python. `pycocotools.coco.COCO` validates
-    nothing and silently keeps the last of two entries with the same id.
-
     Args:
         path: Path of the JSON file.
 
     Returns:
-        A `CocoFile`.
+        `(categories, file_names, annotations)`: a dict from category id to
+        name, sorted by id, where the position is the label; the file name of
+        each image, as written in the file; and the `Annotation` of each image.
 
     Raises:
         RecipeError: if the file cannot be read or an entry is invalid.
     """
-    entries = _read_lists(path)
-    categories = _read_categories(path, entries["categories"])
-    images = _read_images(path, entries["images"])
+    content = _read_lists(path)
+    for name in RULES:
+        _check_entries(path, name, content[name])
+    names = {int(e["id"]): e["name"] for e in content["categories"]}
+    categories = dict(sorted(names.items()))
     labels = {key: label for label, key in enumerate(categories)}
+    images = {int(entry["id"]): entry for entry in content["images"]}
     objects = {image_id: [] for image_id in images}
-    _check_unique_ids(path, "annotations", entries["annotations"])
     empty = []
-    for entry in entries["annotations"]:
-        found = _read_object(path, entry, images, labels)
-        ymin, xmin, ymax, xmax = found[0]
-        if ymin < ymax and xmin < xmax:
-            objects[entry["image_id"]].append(found)
-        else:
+    for entry in content["annotations"]:
+        for key, known in (("image_id", images), ("category_id", labels)):
+            if entry[key] not in known:
+                text = f" The categories are {', '.join(map(str, labels))}."
+                raise RecipeError(
+                    f"{path}: annotation {entry['id']} has {key} {entry[key]}, "
+                    f"which the file does not list.{text * (known is labels)}"
+                )
+        box = _clip_box(path, entry, images[entry["image_id"]])
+        height, width = box[2] - box[0], box[3] - box[1]
+        if height <= 0 or width <= 0:
             empty.append(entry["id"])
+            continue
+        area = entry.get("area")
+        area = height * width if area is None else float(area)
+        label, is_crowd = labels[entry["category_id"]], entry.get("iscrowd")
+        objects[entry["image_id"]].append((box, label, bool(is_crowd), area))
     if empty:
         logging.warning(
             "%s: dropped %d of %d boxes that contain no pixel of their image. "
             "The first is annotation %d.",
             path,
             len(empty),
-            len(entries["annotations"]),
+            len(content["annotations"]),
             empty[0],
         )
-    return CocoFile(
-        categories=categories,
-        file_names=[entry["file_name"] for entry in images.values()],
-        annotations=[
-            _to_annotation(entry, objects[image_id])
-            for image_id, entry in images.items()
-        ],
-    )
+    file_names = [entry["file_name"] for entry in images.values()]
+    annotations = [_to_annotation(e, objects[i]) for i, e in images.items()]
+    return categories, file_names, annotations
 
 
 def _read_lists(path):
@@ -102,7 +137,7 @@ def _read_lists(path):
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is not a JSON file: {error}.") from error
     content = content if isinstance(content, dict) else {}
-    for name in LISTS:
+    for name in RULES:
         entries = content.get(name)
         if not isinstance(entries, list) or set(map(type, entries)) - {dict}:
             raise RecipeError(
@@ -120,128 +155,44 @@ def _drop_unused_keys(entry):
     return entry
 
 
-def _read_categories(path, entries):
-    """Returns a dict from category id to name, sorted by id."""
-    _check_unique_ids(path, "categories", entries, limit=MAX_INT64)
-    for i, entry in enumerate(entries):
-        if type(entry.get("name")) is not str:
-            raise _invalid(path, "categories", i, entry, "name", "a string")
-    names = {int(entry["id"]): entry["name"] for entry in entries}
-    return dict(sorted(names.items()))
-
-
-def _read_images(path, entries):
-    """Returns a dict from image id to entry."""
-    _check_unique_ids(path, "images", entries, limit=MAX_INT64)
-    for i, entry in enumerate(entries):
-        if type(entry.get("file_name")) is not str:
-            raise _invalid(path, "images", i, entry, "file_name", "a string")
-        for key in ("height", "width"):
-            side = entry.get(key)
-            if not (_is_integer(side) and 1 <= side <= MAX_INT64):
-                expected = "an integer of at least 1"
-                raise _invalid(path, "images", i, entry, key, expected)
-    return {int(entry["id"]): entry for entry in entries}
-
-
-def _check_unique_ids(path, name, entries, limit=math.inf):
-    """Raises an error unless all ids are distinct integers within a limit."""
-    for i, entry in enumerate(entries):
-        value = entry.get("id")
-        if not (_is_integer(value) and -limit <= value <= limit):
-            expected = "an integer" + " of 64 bits" * (limit < math.inf)
-            raise _invalid(path, name, i, entry, "id", expected)
+def _check_entries(path, name, entries):
+    """Checks the values of a list, and that its ids are distinct."""
+    for key, (is_valid, expected) in RULES[name].items():
+        for i, entry in enumerate(entries):
+            if not is_valid(entry.get(key)):
+                which = f"entry {i} of {name!r}, counted from 0,"
+                if key != "id":
+                    which = f"the entry of {name!r} with the id {entry['id']!r}"
+                received = repr(entry[key]) if key in entry else "no such key"
+                raise RecipeError(
+                    f"{path}: {which} must have {key!r}, {expected}. "
+                    f"Received: {received}."
+                )
     counts = collections.Counter(entry["id"] for entry in entries)
-    ((value, count),) = counts.most_common(1) or [(None, 0)]
-    if count > 1:
-        raise RecipeError(
-            f"{path}: the id {value} occurs {count} times in {name!r}."
-        )
-
-
-def _is_integer(value):
-    """Returns True for an int and for a float without a fraction."""
-    return type(value) is int or (type(value) is float and value.is_integer())
-
-
-def _invalid(path, name, i, entry, key, expected):
-    """Returns the error for an entry's value."""
-    which = f"entry {i} of {name!r}, counted from 0,"
-    if key != "id":
-        which = f"the entry of {name!r} with the id {entry['id']!r}"
-    received = repr(entry[key]) if key in entry else "no such key"
-    return RecipeError(
-        f"{path}: {which} must have {key!r}, {expected}. Received: {received}."
-    )
-
-
-def _read_object(path, entry, images, labels):
-    """Returns `(box, label, is_crowd, area)` of an annotation.
-
-    The box is `(ymin, xmin, ymax, xmax)`, clipped to the image.
-    """
-    for key, known in (("image_id", images), ("category_id", labels)):
-        value = entry.get(key)
-        if not _is_integer(value):
-            raise _invalid(path, "annotations", None, entry, key, "an integer")
-        if value not in known:
-            hint = f" The categories are {', '.join(map(str, labels))}."
+    for value, count in counts.most_common(1):
+        if count > 1:
             raise RecipeError(
-                f"{path}: annotation {entry['id']} has {key} {value}, which "
-                f"the file does not list.{hint * (known is labels)}"
+                f"{path}: the id {value} occurs {count} times in {name!r}."
             )
-    crowd = entry.get("iscrowd")
-    if crowd is not None and (
-        type(crowd) not in (int, float, bool) or crowd not in (0, 1)
-    ):
-        raise _invalid(path, "annotations", None, entry, "iscrowd", "0 or 1")
-    box = _clip_box(path, entry, images[entry["image_id"]])
-    area = entry.get("area")
-    if area is None:
-        area = (box[2] - box[0]) * (box[3] - box[1])
-    elif not (_is_finite(area) and area >= 0):
-        expected = "a finite number of at least 0"
-        raise _invalid(path, "annotations", None, entry, "area", expected)
-    return box, labels[entry["category_id"]], bool(crowd), float(area)
 
 
 def _clip_box(path, entry, image):
     """Returns `(ymin, xmin, ymax, xmax)` of an annotation within its image."""
-    box = entry.get("bbox")
+    x, y, box_width, box_height = map(float, entry["bbox"])
     height, width = int(image["height"]), int(image["width"])
-    if type(box) is not list or len(box) != 4 or not all(map(_is_finite, box)):
-        problem = "which is not four finite numbers: x, y, width and height"
-        raise _invalid_box(path, entry, image, problem)
-    x, y, box_width, box_height = map(float, box)
-    if box_width < 0 or box_height < 0:
-        problem = "whose width or height is negative"
-        raise _invalid_box(path, entry, image, problem)
     right, bottom = x + box_width, y + box_height
-    if (
-        max(x - width, y - height) > TOLERANCE
-        or min(right, bottom) < -TOLERANCE
-    ):
+    negative = min(box_width, box_height) < 0
+    if negative or max(x - width, y - height, -right, -bottom) > TOLERANCE:
         problem = f"which lies outside its {width}x{height} pixels"
-        raise _invalid_box(path, entry, image, problem)
-    return (
-        min(max(y, 0.0), height),
-        min(max(x, 0.0), width),
-        min(max(bottom, 0.0), height),
-        min(max(right, 0.0), width),
-    )
-
-
-def _invalid_box(path, entry, image, problem):
-    """Returns the error for an annotation's box."""
-    return RecipeError(
-        f"{path}: annotation {entry['id']} of {image['file_name']} has the box "
-        f"{entry.get('bbox')}, {problem}."
-    )
-
-
-def _is_finite(value):
-    """Returns True for a finite number that float32 can hold."""
-    return type(value) in (int, float) and abs(value) <= MAX_FLOAT32
+        if negative:
+            problem = "whose width or height is negative"
+        raise RecipeError(
+            f"{path}: annotation {entry['id']} of {image['file_name']} has the "
+            f"box {entry['bbox']}, {problem}."
+        )
+    left, right = (min(max(edge, 0.0), width) for edge in (x, right))
+    top, bottom = (min(max(edge, 0.0), height) for edge in (y, bottom))
+    return top, left, bottom, right
 
 
 def _to_annotation(image, objects):

@@ -1,17 +1,21 @@
 """Tests of recipes/coco.py on TFDS' coco/2017, from flags to the report."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 
+from recipes import coco
 from recipes.data import input_pipeline
 from recipes.detection.config import DetectionConfig
 from recipes.errors import RecipeError
 from tests.recipes.command_line import COCO
 from tests.recipes.command_line import finish
+from tests.recipes.command_line import parse_flags
 from tests.recipes.detection import coco_archive
 from tests.recipes.detection import small_detector
 from tests.recipes.small_runs import rows
@@ -21,6 +25,7 @@ NUM_TRAIN, NUM_VAL = 16, 7
 FLAGS = {
     **small_detector.TINY,
     "dataset": "coco/2017",
+    "head_depth": 1,
     "train_steps": 120,
     "eval_every_steps": 60,
     "log_every_steps": 20,
@@ -48,7 +53,6 @@ class Trained:
     flags: dict
     content: dict
     output: str
-    errors: str
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +65,10 @@ def trained(tmp_path_factory):
         "workdir": str(root / "run"),
         "init_model": small_detector.classifier(root / "start.keras", "frn"),
     }
-    code, output, errors = finish(
-        *small_detector.arguments(**flags), program=COCO
-    )
-    assert code == 0, errors
-    return Trained(root / "run", flags, contents["val2017"], output, errors)
+    config = parse_flags(DetectionConfig, *small_detector.arguments(**flags))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        coco.run(config)
+    return Trained(root / "run", flags, contents["val2017"], output.getvalue())
 
 
 def evaluated(trained, **flags):
@@ -105,7 +108,6 @@ def test_every_image_is_evaluated_once_and_predictions_match_coco(trained):
 
 
 def test_progress_output(trained):
-    assert trained.errors == ""
     lines = trained.output.splitlines()
     assert lines[0].startswith("devices: 1 CPU as 2 replicas")
     assert re.match(rf"\d+ training and {NUM_VAL} evaluation images", lines[1])
@@ -307,6 +309,7 @@ def test_undecodable_image(tmp_path, caplog, where, on_bad_image):
         "on_bad_image": on_bad_image,
         # A bad training image needs no evaluation.
         "mode": "train" if where == "train2017" else "train_and_eval",
+        "num_replicas": 2 if where == "train2017" else 1,
     }
     if on_bad_image == "fail":
         with pytest.raises(RecipeError, match=f"In {images[1]}"):

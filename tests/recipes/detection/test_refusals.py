@@ -41,6 +41,7 @@ def files(tmp_path_factory):
         dataset=dataset,
         init_model=start,
         mode="train",
+        num_replicas=1,
         train_steps=1,
     )
     return types.SimpleNamespace(root=root, dataset=dataset, start=start)
@@ -231,10 +232,13 @@ def nothing(content):
             ],
         ),
         (missing_image, ["lists images that do not exist", "gone.jpg"]),
-        (three_numbers, ["[1, 2, 3], which is not four finite numbers"]),
+        (
+            three_numbers,
+            ["'bbox', four finite numbers", "Received: [1, 2, 3]."],
+        ),
         (negative, ["whose width or height is negative"]),
         (outside, ["outside its 64x48 pixels"]),
-        (words, ["['a', 'b', 'c', 'd'], which is not four finite numbers"]),
+        (words, ["four finite numbers", "Received: ['a', 'b', 'c', 'd']."]),
         (other_size, ["should have 128x48 pixels, but", "has 64x48"]),
         (torn, ["is not a JSON file"]),
         (nothing, ["must contain 'images', a list of objects"]),
@@ -298,11 +302,13 @@ def test_error_is_printed_with_exit_code_1(monkeypatch, capsys):
     flags.DEFINE_integer("verbosity", 0, "", flag_values=values)
     values(["coco.py", "--model=no such model"])
     monkeypatch.setattr(flags, "FLAGS", values)
+    absl.logging.set_verbosity(absl.logging.INFO)
     monkeypatch.setattr(coco, "run", lambda config: fail("no such thing."))
     with pytest.raises(SystemExit) as caught:
         coco.main(["coco.py"])
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: no such thing.\n"
+    assert absl.logging.get_verbosity() == absl.logging.WARNING
     # Warnings of programs have no time, thread and source line.
     warning = logging.LogRecord("absl", logging.WARNING, "", 1, "x", (), None)
     formatted = absl.logging.get_absl_handler().format(warning)

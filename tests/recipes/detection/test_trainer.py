@@ -73,10 +73,10 @@ def alone(dataset, classifiers):
 @pytest.mark.parametrize(
     ("norm", "flags"),
     [
-        ("frn", {"num_replicas": 2}),
-        ("frn", {"num_replicas": 4}),
         ("frn", {"num_replicas": 2, "grad_accum_steps": 2}),
         ("frn", {"xla": True}),
+        pytest.param("frn", {"num_replicas": 2}, marks=pytest.mark.long),
+        pytest.param("frn", {"num_replicas": 4}, marks=pytest.mark.long),
         pytest.param("sync_bn", {"num_replicas": 2}, marks=pytest.mark.long),
     ],
 )
@@ -179,7 +179,10 @@ def model_file(dataset, classifiers, tmp_path_factory):
         dataset=dataset,
         norm="bn",
         init_model=classifiers["bn"],
+        head_depth=1,
+        num_replicas=1,
         train_steps=4,
+        mode="train",
     )
     return str(folder / "model.keras")
 

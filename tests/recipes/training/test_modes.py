@@ -116,24 +116,18 @@ def test_dry_run_describes_the_run_and_writes_nothing(tmp_path, capsys):
 
 @pytest.mark.parametrize("what", ["backbone", "norm"])
 def test_frozen_weights_do_not_change(tmp_path, what):
-    run(tmp_path / "free", train_steps=3, norm="bn")
-    run(tmp_path / "frozen", train_steps=3, norm="bn", freeze=what)
-    moved = {}
-    for name in ("free", "frozen"):
-        model = keras.saving.load_model(tmp_path / name / "model.keras")
-        moved[name] = {w.path: w.numpy() for w in model.weights}
+    run(tmp_path, train_steps=3, norm="bn", freeze=what, mode="train")
+    model = keras.saving.load_model(tmp_path / "model.keras")
     config = make_config(norm="bn")
     made = input_pipeline.make_data(config, TASK)
     start = runner.build_trainer(
         config, TASK, made, distribution.make_strategy(config)
     ).model
-    for weight, end in zip(
-        start.weights, moved["frozen"].values(), strict=True
-    ):
+    for weight, end in zip(start.weights, model.weights, strict=True):
         is_norm = "norm" in weight.path
         is_head = weight.path.startswith("logits")
         stays = is_norm if what == "norm" else not is_head
-        assert np.array_equal(weight.numpy(), end) == stays, weight.path
+        assert np.array_equal(weight, end) == stays, weight.path
 
 
 def test_freezing_everything_is_an_error():
@@ -239,7 +233,8 @@ def test_augmented_labels_train(tmp_path):
 )
 def test_optimizers_train(tmp_path, optimizer, learning_rate):
     flags = {"learning_rate": learning_rate, "schedule": "polynomial"}
-    run(tmp_path, **flags, optimizer=optimizer, train_steps=40, mode="train")
+    flags |= {"num_replicas": 1, "mode": "train"}
+    run(tmp_path, **flags, optimizer=optimizer, train_steps=40)
     found = losses(tmp_path)
     assert np.mean(found[-5:]) < 0.99 * np.mean(found[:5])
 

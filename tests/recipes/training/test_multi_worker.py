@@ -9,12 +9,14 @@ import time
 import numpy as np
 import pytest
 
+from recipes import imagenet
+from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.training import checkpoints
 from recipes.training import multi_worker as cluster_lib
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import cluster
-from tests.recipes.command_line import finish
+from tests.recipes.command_line import parse_flags
 from tests.recipes.command_line import start
 from tests.recipes.small_runs import rows
 
@@ -71,6 +73,10 @@ def require_same_run(ours, theirs):
         )
 
 
+def train_here(*flags):
+    imagenet.run(parse_flags(Config, *flags, "--virtual_replicas=2"))
+
+
 def test_run_resumes_like_one_process_after_a_worker_dies(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     flags = (*FLAGS, "--save_every_steps=8", f"--workdir={two}")
@@ -93,21 +99,20 @@ def test_run_resumes_like_one_process_after_a_worker_dies(tmp_path):
     assert codes == [0, 0], errors
     assert output.startswith("worker 0 of 2: waiting for 127.0.0.1:")
     assert "resuming after step" in output
-    code, _, errors = finish(
-        *FLAGS,
-        "--save_every_steps=8",
-        "--virtual_replicas=2",
-        f"--workdir={one}",
-    )
-    assert code == 0, errors
+    train_here(*FLAGS, "--save_every_steps=8", f"--workdir={one}")
     require_same_run(two, one)
 
-    # Two workers evaluate and export the checkpoint that two workers wrote.
-    mode = ("--mode=eval", "--checkpoint=best", f"--workdir={two}")
-    codes, _, errors = end(start_both(*FLAGS, "--save_every_steps=8", *mode))
+
+@pytest.mark.long
+def test_two_workers_evaluate_the_checkpoint_of_one_process(tmp_path):
+    flags = (*FLAGS, f"--workdir={tmp_path}")
+    train_here(*flags)
+    codes, _, errors = end(
+        start_both(*flags, "--mode=eval", "--checkpoint=best")
+    )
     assert codes == [0, 0], errors
-    found = json.loads((two / "eval.json").read_text())
-    best = json.loads((one / "summary.json").read_text())["best"]
+    found = json.loads((tmp_path / "eval.json").read_text())
+    best = json.loads((tmp_path / "summary.json").read_text())["best"]
     assert found["eval/loss"] == pytest.approx(best["eval/loss"], rel=1e-5)
     assert found["eval/examples"] == 360
 

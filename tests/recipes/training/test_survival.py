@@ -8,11 +8,14 @@ import time
 import numpy as np
 import pytest
 
+from recipes import imagenet
+from recipes.classification.config import Config
 from recipes.errors import RecipeError
 from recipes.run_dir import run_dir
 from recipes.training import checkpoints
 from tests.recipes.command_line import FAST
 from tests.recipes.command_line import finish
+from tests.recipes.command_line import parse_flags
 from tests.recipes.command_line import start
 from tests.recipes.compare_checkpoints import arrays
 from tests.recipes.compare_checkpoints import assert_equal_checkpoints
@@ -39,24 +42,29 @@ EVERYTHING = (
 
 
 @pytest.mark.parametrize(
-    "num_replicas", [pytest.param(1, marks=pytest.mark.long), 2]
+    ("num_replicas", "kills"),
+    [
+        (2, (8,)),
+        pytest.param(1, (8,), marks=pytest.mark.long),
+        pytest.param(2, (8, 20), marks=pytest.mark.long),
+    ],
 )
-def test_killed_run_resumes_bit_for_bit(tmp_path, num_replicas):
+def test_killed_run_resumes_bit_for_bit(tmp_path, capsys, num_replicas, kills):
+    """Kills a process, and resumes in this one."""
     flags = (*FAST, *EVERYTHING, f"--virtual_replicas={num_replicas}")
     # Keras files do not hold the random state of dropout.
     flags += (f"--init_model={tmp_path / 'start.keras'}",)
     network_with_dropout().save(tmp_path / "start.keras")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    code, _, errors = finish(*flags, f"--workdir={whole}")
-    assert code == 0, errors
-    for step in (8, 20):
+    for step in kills:
         with start(*flags, f"--workdir={parts}") as process:
             saves = parts / "checkpoints"
             wait_for(saves / f"step_{step:09d}.npz", process)
             process.kill()
-    code, output, errors = finish(*flags, f"--workdir={parts}")
-    assert code == 0, errors
-    assert "resuming after step" in output
+    for folder in (parts, whole):
+        imagenet.run(parse_flags(Config, *flags, f"--workdir={folder}"))
+        if folder == parts:
+            assert "resuming after step" in capsys.readouterr().out
     assert timeless(whole) == timeless(parts)
     assert len(timeless(parts)) == 32
     assert_equal_checkpoints(newest(whole), newest(parts))
@@ -233,12 +241,11 @@ def test_updates_that_are_not_finite_are_skipped_and_counted(tmp_path):
 
 def test_deterministic_runs_are_identical(tmp_path):
     flags = (*FAST, "--deterministic", "--train_steps=4", "--norm=rbn")
+    flags += ("--virtual_replicas=2",)
     folders = tmp_path / "first", tmp_path / "second"
-    for folder in folders:
-        code, _, errors = finish(
-            *flags, "--virtual_replicas=2", f"--workdir={folder}"
-        )
-        assert code == 0, errors
+    code, _, errors = finish(*flags, f"--workdir={folders[0]}")
+    assert (code, errors) == (0, "")
+    imagenet.run(parse_flags(Config, *flags, f"--workdir={folders[1]}"))
     assert timeless(folders[0]) == timeless(folders[1])
     assert_equal_checkpoints(*map(newest, folders))
 

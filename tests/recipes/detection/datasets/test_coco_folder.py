@@ -145,17 +145,17 @@ def changed(*path, value):
         (
             changed("annotations", 1, "bbox", value=[1, 2, 3]),
             (
-                r"annotation 6 of 30.jpg has the box \[1, 2, 3\], which is not "
-                "four finite numbers"
+                "the id 6 must have 'bbox', four finite numbers: x, y, width "
+                r"and height. Received: \[1, 2, 3\]."
             ),
         ),
         (
             changed("annotations", 1, "bbox", value=[1, 2, 3, "4"]),
-            "which is not four finite numbers",
+            "must have 'bbox', four finite numbers",
         ),
         (
             changed("annotations", 1, "bbox", value=[1, 2, 3, float("nan")]),
-            "which is not four finite numbers",
+            "must have 'bbox', four finite numbers",
         ),
         (
             changed("annotations", 1, "bbox", value=[9, 2, -3, 4]),
