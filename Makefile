@@ -31,7 +31,7 @@ help:
 	@echo "make test-oldest    run these tests with the oldest supported Keras and TensorFlow"
 	@echo "make bench          measure the speed of the layers and of other implementations"
 	@echo "make bench-recipes  measure training steps, the loop and the input; estimate communication cost"
-	@echo "make measure        measure the tables of the documentation again, 45 min"
+	@echo "make measure        measure the tables of the documentation again, 75 min"
 	@echo "make evidence       train the runs behind docs/results.md and write it again, about 2 h"
 	@echo "make lint           check format and style"
 	@echo "make format         format the code"
@@ -87,6 +87,8 @@ measure: $(VENV)/ready
 	$(RUN) benchmarks/train_step.py --json=docs/measured/steps_resnet50v2.json
 	$(RUN) benchmarks/train_step.py --model=resnet20_cifar --image_size=32 --global_batch_size=64 --num_rounds=15 --json=docs/measured/steps_resnet20.json
 	$(RUN) benchmarks/replicas.py --json=docs/measured/replicas.json
+	$(RUN) benchmarks/inference.py --json=docs/measured/inference.json
+	$(RUN) benchmarks/recalibration.py --json=docs/measured/recalibration.json
 	$(RUN) benchmarks/demos.py --json=docs/measured/demos.json
 	$(RUN) benchmarks/tables.py
 

@@ -31,11 +31,15 @@ def prepare(data_dir):
         with deepforest_photos.open_wheel() as wheel:
             for name, count in tree_patches.write(wheel, folder).items():
                 print(f"{count:6,} {name}")
-    if not (folder / "fashion_mnist").exists():
-        _prepare_fashion_mnist(folder)
+    prepare_fashion_mnist(folder)
 
 
-def _prepare_fashion_mnist(folder):
+def prepare_fashion_mnist(data_dir):
+    """Downloads Fashion-MNIST to a folder that does not contain it yet."""
+    folder = pathlib.Path(data_dir)
+    if (folder / "fashion_mnist").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     import tensorflow_datasets as tfds
 
     print("downloading Fashion-MNIST")

@@ -173,6 +173,26 @@ def _steps(content, norms):
         yield [text, f"{base:,.0f} ms", *shares]
 
 
+def inference(content):
+    """Time of inference relative to Keras' batch norm."""
+    contenders = list(dict.fromkeys(r["contender"] for r in content["rows"]))
+    texts = [f"`{c}`" if c.islower() else c for c in contenders[1:]]
+    engines = {"litert": "LiteRT", "predict": "`predict`"}
+    times = {}
+    for row in content["rows"]:
+        key = (
+            f"{row['network']}, {row['image_size']} px, "
+            f"{engines[row['engine']]}, batch {row['batch_size']}"
+        )
+        times.setdefault(key, {})[row["contender"]] = row["milliseconds"]
+    rows = []
+    for key in sorted(times, key=lambda key: "predict" in key):
+        base, *others = (times[key][c] for c in contenders)
+        ratios = [f"{value / base:.2f}" for value in others]
+        rows.append([key, f"{base:.1f} ms", *ratios])
+    return markdown(["", "Keras' BN", *texts], rows)
+
+
 def demos(content):
     """Demo commands with their accuracy and time."""
     rows = []
@@ -183,6 +203,48 @@ def demos(content):
             [f"`{row['command']}`", row["outcome"], f"{minutes}{seconds} s"]
         )
     return markdown(["command", "test score", "time"], rows)
+
+
+def restored(content):
+    """Accuracy before and after start values are recalibrated."""
+    texts = {"trained": "of training", "start": "start values"}
+    rows = [
+        [
+            texts.get(row["statistics"], f'`method="{row["statistics"]}"`'),
+            f"{row['images']:,}" if "images" in row else "",
+            f"{100 * row['accuracy']:.2f}%",
+        ]
+        for row in content["restored"]
+    ]
+    return markdown(["moving statistics", "images", "accuracy"], rows)
+
+
+def adapted(content):
+    """Accuracy on corrupted images before and after adaptation."""
+    pairs = [
+        (number, prior)
+        for number in content["num_images"]
+        for prior in (0, content["prior"])
+    ]
+    heads = [
+        "corruption",
+        "before",
+        *(
+            f"{number} images" + (f", prior={prior}" if prior else "")
+            for number, prior in pairs
+        ),
+    ]
+    rows = [
+        [
+            row["corruption"],
+            *(
+                f"{100 * row[key]:.2f}%"
+                for key in ("before", *(f"{n}/{p}" for n, p in pairs))
+            ),
+        ]
+        for row in content["adapted"]
+    ]
+    return markdown(heads, rows)
 
 
 def markdown(heads, rows, num_text_columns=1):
@@ -200,6 +262,9 @@ TABLES = {
     "memory": (memory, ["layers"], "docs/speed.md"),
     "backends": (backends, ["layers", "backends"], "docs/speed.md"),
     "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
+    "restored": (restored, ["recalibration"], "docs/recalibration.md"),
+    "adapted": (adapted, ["recalibration"], "docs/recalibration.md"),
+    "inference": (inference, ["inference"], "docs/folding.md"),
     "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }
 

@@ -1,4 +1,4 @@
-"""Commands of the program keras-norm; `keras_norm_cli` has its arguments."""
+"""Commands of the program keras-norm, whose arguments are in cli_arguments."""
 
 import dataclasses
 import importlib
@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from keras_norm.conversion import plan
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
@@ -23,6 +24,10 @@ from keras_norm.errors import printable
 from keras_norm.folding.fold import fold
 from keras_norm.folding.fold import plan_folding
 from keras_norm.folding.fold import uses_package
+from keras_norm.recalibration.data import DEFAULT_BATCH_SIZE
+from keras_norm.recalibration.image_files import ImageBatches
+from keras_norm.recalibration.image_files import spread_evenly
+from keras_norm.recalibration.recalibrate import recalibrate
 from keras_norm.saving import load
 
 
@@ -30,7 +35,7 @@ def main(options):
     """Runs a command; returns the exit code.
 
     Args:
-        options: The parsed arguments of `keras_norm_cli`.
+        options: The parsed arguments of `keras_norm.cli_arguments`.
     """
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
@@ -118,7 +123,81 @@ def _fold(options):
         _print_written(options.out, is_needed=uses_package(folded))
 
 
-COMMANDS = {"inspect": _inspect, "convert": _convert, "fold": _fold}
+def _recalibrate(options):
+    load.check_target(options.out, options.overwrite)
+    if not os.path.exists(options.data):
+        raise ConversionError(
+            f"--data does not exist. Received: --data {options.data}"
+        )
+    is_folder = os.path.isdir(options.data)
+    arrays = None if is_folder else _read_inputs(options.data, "--data")
+    model = _load(options)
+    if is_folder:
+        plan.require_graph(model)
+        batch_size = None
+        data = ImageBatches(
+            options.data,
+            model,
+            options.pixels,
+            options.image_size,
+            options.num_images,
+            options.batch_size or DEFAULT_BATCH_SIZE,
+        )
+    else:
+        batch_size = options.batch_size
+        data = _select_examples(arrays, options)
+    new, report = recalibrate(
+        model,
+        data,
+        method=options.method,
+        prior=options.prior,
+        include=options.include,
+        batch_size=batch_size,
+    )
+    with _status(f"writing {options.out}"):
+        load.save_model(new, options.out, options.overwrite)
+    if options.json:
+        print(report.to_json())
+    else:
+        report.print(_console())
+    _print_written(options.out, is_needed=uses_package(new))
+
+
+def _select_examples(arrays, options):
+    """Returns the arrays of `--array`, with `--num-images` examples."""
+    for flag, value in (
+        ("--pixels", options.pixels),
+        ("--image-size", options.image_size),
+    ):
+        if value is not None:
+            raise ConversionError(
+                f"{flag} is for a folder of images; arrays are used as they "
+                f"are. Received: {flag} {value}, --data {options.data}"
+            )
+    if options.array is not None:
+        names = arrays if isinstance(arrays, dict) else {}
+        if options.array not in names:
+            raise ConversionError(
+                f"--data has no array {options.array!r}. "
+                f"Received: an .npz file with {', '.join(names) or 'none'}"
+            )
+        arrays = arrays[options.array]
+
+    def select(array):
+        indices = spread_evenly(len(array), options.num_images)
+        return array if len(indices) == len(array) else array[list(indices)]
+
+    if isinstance(arrays, dict):
+        return {name: select(array) for name, array in arrays.items()}
+    return select(arrays)
+
+
+COMMANDS = {
+    "inspect": _inspect,
+    "convert": _convert,
+    "fold": _fold,
+    "recalibrate": _recalibrate,
+}
 
 
 def _check_files(options):
@@ -156,7 +235,7 @@ def _load(options, require_built=True):
     return model
 
 
-def _read_inputs(path):
+def _read_inputs(path, flag="--inputs"):
     expected = (
         OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile
     )  # fmt: skip
@@ -172,7 +251,7 @@ def _read_inputs(path):
                 return {name: arrays[name] for name in arrays.files}
     except expected as error:
         raise ConversionError(
-            "--inputs must be an .npy or .npz file of inputs: "
+            f"{flag} must be an .npy or .npz file of inputs: "
             f"{one_line(error)}. Received: {path}"
         ) from error
 

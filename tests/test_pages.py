@@ -165,7 +165,10 @@ def get_known_flags():
     }
     known |= {f"no{name}" for name in known}
     known |= {"help", "helpfull"}
-    programs = [ROOT / "keras_norm_cli.py", *ROOT.glob("benchmarks/*.py")]
+    programs = [
+        ROOT / "keras_norm/cli_arguments.py",
+        *ROOT.glob("benchmarks/*.py"),
+    ]
     programs += ROOT.glob("recipes/**/*.py")
     for path in programs:
         # Flags in the source, and dataclass fields that become flags.

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_norm import variables
+from keras_norm.conversion import graph
 from keras_norm.conversion.rebuild import Edits
 from keras_norm.conversion.rebuild import rebuild_from_config
 from keras_norm.folding import linear_layers
@@ -21,14 +22,17 @@ class _Weights:
 
 def make_edits(planner):
     """Returns `(edits, notes)`: the `Edits` of a plan, and remarks on them."""
-    edits, dropped = Edits(), []
+    edits, dropped, identities = Edits(), [], {}
     names = {call.operation.name for call in planner.links.calls}
     for call in planner.removed:
-        if call.is_output:
-            # The output keeps its name.
-            edits.calls[id(call.node)] = keras.layers.Identity(
-                name=call.operation.name, dtype=call.operation.dtype_policy
-            )
+        if call.is_output or _casts(call):
+            # The output keeps its name and its dtype.
+            norm = call.operation
+            if id(norm) not in identities:
+                identities[id(norm)] = keras.layers.Identity(
+                    name=norm.name, dtype=norm.dtype_policy
+                )
+            edits.calls[id(call.node)] = identities[id(norm)]
         else:
             edits.removed.add(id(call.node))
     for key, linear in planner.linear.items():
@@ -48,15 +52,17 @@ def make_edits(planner):
         kept = {v.name: variables.read_copy(v) for v in layer.variables}
         edits.transfers[key] = _Weights({**kept, **values})
     for call, value in planner.paddings.items():
-        if value.any():
-            layer = call.operation
-            edits.calls[id(call.node)] = _make_padding(
-                _unique(layer.name, names - {layer.name}, names),
-                layer,
-                layer.padding,
-                call.input_shapes[0],
-                value,
-            )
+        if not value.any():
+            continue
+        layer = call.operation
+        is_shared = len(planner.links.calls_of(layer)) > 1
+        edits.calls[id(call.node)] = _make_padding(
+            _unique(layer.name, names) if is_shared else layer.name,
+            layer,
+            layer.padding,
+            call.input_shapes[0],
+            value,
+        )
     notes = []
     if dropped:
         notes.append(
@@ -96,7 +102,7 @@ def _pad_before(edits, linear, calls, names):
         if not any(map(any, widths)):
             continue
         if widths not in made:
-            name = _unique(f"{linear.layer.name}_padding", names, names)
+            name = _unique(f"{linear.layer.name}_padding", names)
             made[widths] = _make_padding(
                 name, linear.layer, widths, shape, linear.padding
             )
@@ -117,9 +123,21 @@ def _make_padding(name, layer, widths, shape, value):
     return padding
 
 
-def _unique(name, taken, names):
-    """Returns a name that is not taken, and adds it to the names."""
-    candidates = [name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))]
-    chosen = next(c for c in candidates if c not in taken)
+def _casts(call):
+    """Returns True if a call changes the dtype of its input."""
+    dtypes = {
+        keras.backend.standardize_dtype(tensor.dtype)
+        for tensor in (
+            graph.input_tensors(call.node)[0],
+            *graph.output_tensors(call.node),
+        )
+    }
+    return len(dtypes) > 1
+
+
+def _unique(name, names):
+    """Returns a name that is not among the names, and adds it to them."""
+    candidates = [name, *(f"{name}_{i}" for i in range(1, len(names) + 2))]
+    chosen = next(c for c in candidates if c not in names)
     names.add(chosen)
     return chosen

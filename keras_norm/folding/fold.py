@@ -162,7 +162,8 @@ def _check_reachable(found, selected):
     listed = "; ".join(f"{item.path} ({item.reason})" for item in chosen[:5])
     raise ConversionError(
         "No functional graph leads to the batch normalization to fold: "
-        f"{listed}. Fold the model that contains it as a layer of its graph."
+        f"{listed}. Fold the inner model or layer by itself, or build it into "
+        "the graph."
     )
 
 

@@ -8,6 +8,7 @@ from keras_norm import functional
 from keras_norm import moments
 from keras_norm import rematerialization
 from keras_norm import step_scope
+from keras_norm.layers._checks import check_choice
 from keras_norm.layers._checks import check_number
 from keras_norm.layers._moving_moments import MovingMomentsLayer
 
@@ -29,6 +30,7 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         renorm=False,
         renorm_clipping=None,
         renorm_momentum=0.99,
+        variance_correction=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -38,6 +40,9 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         self.renorm_clipping = _check_clipping(renorm_clipping)
         self.renorm_momentum = check_number(
             "renorm_momentum", renorm_momentum, low=0, high=1
+        )
+        self.variance_correction = check_choice(
+            "variance_correction", variance_correction, (False, True)
         )
         self._forward_training = False
 
@@ -112,26 +117,32 @@ class BatchStatisticsLayer(MovingMomentsLayer):
         """Updates the moving moments, weighting replica moments by counts."""
         if rematerialization.is_recomputing():
             return
-        both = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
+        values = [ops.stop_gradient(mean), ops.stop_gradient(variance)]
+        if self.variance_correction:
+            # A single value has the variance 0 either way.
+            unbiased = values[1] * (count / ops.maximum(count - 1.0, 1.0))
+            values.append(unbiased)
         averaged = self.synchronized or step_scope.step_averages_state()
         if distribution.count_replicas() > 1 and not averaged:
             count, *sums = distribution.all_reduce_sum(
-                [count, *[count * m for m in both]]
+                [count, *[count * value for value in values]]
             )
-            both = [s / ops.maximum(count, 1.0) for s in sums]
+            values = [s / ops.maximum(count, 1.0) for s in sums]
         # A batch without valid values changes nothing.
         moves = ops.where(count > 0, 1.0, 0.0)
-        mean, variance = (ops.reshape(m, (-1,)) for m in both)
+        mean, variance, *unbiased = (ops.reshape(v, (-1,)) for v in values)
+        stored = unbiased[0] if unbiased else variance
         moves = ops.cast(ops.reshape(moves, (-1,)), mean.dtype)
         rate = moves * (1.0 - self.momentum)
         _move(self.moving_mean, mean, rate)
         if not self.renorm:
-            _move(self.moving_variance, variance, rate)
+            _move(self.moving_variance, stored, rate)
             return
-        stddev = ops.sqrt(variance + self.epsilon)
         renorm_rate = moves * (1.0 - self.renorm_momentum)
         _move(self.renorm_mean, mean, renorm_rate)
+        stddev = ops.sqrt(variance + self.epsilon)
         _move(self.renorm_stddev, stddev, renorm_rate)
+        stddev = ops.sqrt(stored + self.epsilon)
         stddev = _move(self.moving_stddev, stddev, rate)
         moved = ops.relu(ops.square(stddev) - self.epsilon)
         self.moving_variance.assign(moved)

@@ -12,7 +12,8 @@ class BatchNormalization(BatchStatisticsLayer):
     """Batch normalization with the same statistics on every replica.
 
     A drop-in replacement for `keras.layers.BatchNormalization`: the same
-    arguments, weights and numbers on one device. It differs as follows: under
+    arguments, weights and numbers on one device, and `variance_correction`.
+    It differs as follows: under
     `tf.distribute` the moving statistics agree on every replica, with or
     without `synchronized`, so a saved model is the model that was evaluated;
     masks work together with `synchronized` and on any axis; an empty
@@ -51,6 +52,12 @@ class BatchNormalization(BatchStatisticsLayer):
         renorm_momentum: Float in [0, 1], of the moments that renormalize.
         synchronized: Whether to compute moments over the global batch.
             Defaults to False.
+        variance_correction: Whether `moving_variance` follows the unbiased
+            variance, `variance * N / (N - 1)`, with the number `N` of values
+            behind a channel's moments: of the batch or, if synchronized, of the
+            global batch, without masked positions. With a single value it is 0
+            either way. Outputs of training do not change. Defaults to False, as
+            in Keras.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -114,6 +121,7 @@ class BatchNormalization(BatchStatisticsLayer):
         renorm_clipping=None,
         renorm_momentum=0.99,
         synchronized=False,
+        variance_correction=False,
         **kwargs,
     ):
         super().__init__(
@@ -130,6 +138,7 @@ class BatchNormalization(BatchStatisticsLayer):
             renorm_clipping=renorm_clipping,
             renorm_momentum=renorm_momentum,
             synchronized=synchronized,
+            variance_correction=variance_correction,
             **kwargs,
         )
 
@@ -150,4 +159,6 @@ class BatchNormalization(BatchStatisticsLayer):
         return self._transform(x, center, factor, offset)
 
     def get_config(self):
-        return {**super().get_config(), **self._renorm_config()}
+        config = {**super().get_config(), **self._renorm_config()}
+        config["variance_correction"] = self.variance_correction
+        return config

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 from rich.console import Console
 from rich.progress import Progress
 
@@ -10,8 +11,6 @@ from keras_norm.errors import printable
 from keras_norm.recalibration.activation_cache import ActivationCache
 from keras_norm.recalibration.activation_cache import DataSource
 from keras_norm.recalibration.layer_moments import LayerMoments
-from keras_norm.recalibration.program import inference
-from keras_norm.recalibration.program import last_uses
 
 
 class Passes:
@@ -27,14 +26,14 @@ class Passes:
         batches: The `Batches` of the data.
         upstream: Dict from keys to the layers that they depend on.
         paths: Dict from the ids of layers to their paths.
-        name: Name of the model.
+        name: Name of the model, for the progress bar; None for none.
 
     Attributes:
         num_passes: Number of passes so far.
         num_examples: Number of examples in a pass, None before the first one.
     """
 
-    def __init__(self, program, batches, upstream, paths, name):
+    def __init__(self, program, batches, upstream, paths, name=None):
         self.program = program
         self.upstream = upstream
         self.paths = paths
@@ -64,12 +63,12 @@ class Passes:
         wanted = {key for call in calls for key in call.reads}
         steps = self.program.steps_between(self._available(), wanted)
         keep = self._keys_to_keep(steps, finished, later)
-        unused = last_uses(steps, wanted | keep)
+        last_uses = _last_uses(steps, wanted | keep)
 
         def run(values):
             for step in steps:
                 step.run(values)
-                for key in unused.get(step, ()):
+                for key in last_uses.get(step, ()):
                     del values[key]
             for call in calls:
                 self._observe(call, values, moments[id(call.operation)])
@@ -94,7 +93,7 @@ class Passes:
         calls = [s for s in self.program.steps if id(s.operation) in moments]
         wanted = {key for call in calls for key in call.writes}
         steps = self.program.steps_between(self._available(), wanted)
-        unused = last_uses(steps, set())
+        last_uses = _last_uses(steps, set())
 
         def run(values):
             for step in steps:
@@ -105,7 +104,7 @@ class Passes:
                     # Undone at the end of the batch.
                     found.assign_for_batch()
                 step.run(values)
-                for key in unused.get(step, ()):
+                for key in last_uses.get(step, ()):
                     del values[key]
 
         self._run(run, ActivationCache(()))
@@ -134,7 +133,7 @@ class Passes:
             for number, (size, values) in enumerate(self._source):
                 values.update(self.program.constants)
                 num_examples += size
-                with inference():
+                with _inference():
                     run(values)
                 if cache.add(size, values, total):
                     self._source.release(number)
@@ -158,6 +157,9 @@ class Passes:
     @contextlib.contextmanager
     def _progress(self):
         """Shows a progress bar on a terminal; yields `advance()`."""
+        if self.name is None:
+            yield lambda: None
+            return
         console = Console(stderr=True)
         text = f"recalibrating {printable(self.name)}, pass {self.num_passes}"
         with Progress(
@@ -165,3 +167,25 @@ class Passes:
         ) as progress:
             task = progress.add_task(text, total=self._batches.num_batches)
             yield lambda: progress.advance(task)
+
+
+def _last_uses(steps, wanted):
+    """Returns a dict from steps to the keys that nothing uses after them."""
+    last = {key: step for step in steps for key in (*step.reads, *step.writes)}
+    uses = {}
+    for key, step in last.items():
+        if key not in wanted:
+            uses.setdefault(step, []).append(key)
+    return uses
+
+
+@contextlib.contextmanager
+def _inference():
+    """Discards all changes of state and computes no gradients."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keras.StatelessScope())
+        if keras.backend.backend() == "torch":
+            import torch
+
+            stack.enter_context(torch.no_grad())
+        yield

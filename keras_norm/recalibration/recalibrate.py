@@ -138,7 +138,7 @@ def recalibrate(
     plan_lib.require_graph(model)
     found, selected = _find(model, include)
     batches = make_batches(model, data, batch_size)
-    new, _ = rebuild_model(model)
+    new = rebuild_model(model)
     # The new model has the same layers in the same order.
     pairs = list(zip(found, find_statistics(new), strict=True))
     report = recalibrate_in_place(
@@ -156,7 +156,9 @@ def recalibrate(
     return new, report
 
 
-def recalibrate_in_place(model, found, batches, method, prior):
+def recalibrate_in_place(
+    model, found, batches, method, prior, shows_progress=True
+):
     """Recomputes statistics of layers of a model, which is changed.
 
     Args:
@@ -164,6 +166,7 @@ def recalibrate_in_place(model, found, batches, method, prior):
         found: List of the `FoundLayer`s to recalibrate, in the graph.
         batches: The `Batches` of the data.
         method, prior: As in `recalibrate`.
+        shows_progress: Whether to show a progress bar on a terminal.
 
     Returns:
         The `RecalibrationReport`, without the layers that are kept.
@@ -177,7 +180,8 @@ def recalibrate_in_place(model, found, batches, method, prior):
             layer_moments.check_moments(*old[id(layer)], paths[id(layer)])
     program = Program(model)
     stages, upstream = make_stages(program, layers)
-    passes = Passes(program, batches, upstream, paths, model.name)
+    name = model.name if shows_progress else None
+    passes = Passes(program, batches, upstream, paths, name)
     update = _Update(old, paths, prior)
     if method == "batch":
         moments = passes.run_batch_mode(layers)

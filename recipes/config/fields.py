@@ -285,6 +285,18 @@ class OptimizerSettings:
         "export.",
         on_resume=MAY_CHANGE,
     )
+    recalibrate: bool = setting(
+        False,
+        "Recompute the moving statistics of batch normalization after "
+        "training, before the last evaluation and export, from "
+        "--recalibrate_images training images without augmentation.",
+    )
+    recalibrate_images: int = setting(
+        1000,
+        "Number of training images for --recalibrate, spread evenly over the "
+        "training images.",
+        low=1,
+    )
     nan_policy: str = setting(
         "stop",
         "How to handle a loss or gradient that is not finite: stop training, "

@@ -39,6 +39,8 @@ class Data:
             order; together they contain the examples of the global batches.
         evaluation: `f(context=None, split="evaluation")` returns evaluation
             batches that contain every example of the split once.
+        training_sample: `f(num_examples)` returns evaluation batches of that
+            many training examples, at most all, spread evenly over the split.
         num_train: Number of training examples.
         num_eval: Number of evaluation examples.
         num_classes: Number of classes.
@@ -55,6 +57,7 @@ class Data:
 
     train: Callable
     evaluation: Callable
+    training_sample: Callable
     num_train: int
     num_eval: int
     num_classes: int
@@ -134,9 +137,16 @@ def make_data(config, task):
             reader, getattr(source, split), eval_batch_size, context
         )
 
+    def training_sample(num_examples):
+        reader = task.evaluation_examples(config, source, bad_images)
+        return _eval_batches(
+            reader, source.train, eval_batch_size, None, num_examples
+        )
+
     return Data(
         train=train,
         evaluation=evaluation,
+        training_sample=training_sample,
         num_train=num_train,
         num_eval=num_eval,
         num_classes=source.num_classes,
@@ -170,6 +180,7 @@ def make_prediction_data(config, source, reader, bad_images, batch_size):
     return Data(
         train=None,
         evaluation=evaluation,
+        training_sample=None,
         num_train=0,
         num_eval=num_examples,
         num_classes=source.num_classes,
@@ -272,14 +283,15 @@ def _read_shuffled(reader, split, config, steps_per_epoch):
     return read
 
 
-def _read_in_order(reader, split, batch_size):
+def _read_in_order(reader, split, batch_size, num_examples):
     """Returns `f(step, i)`, which reads example `i` of an evaluation batch."""
     seed = tf.zeros(2, tf.int64)
 
     def read(step, i):
-        index = step * batch_size + i
+        position = step * batch_size + i
+        index = position * split.num_examples // num_examples
         return tf.cond(
-            index < split.num_examples,
+            position < num_examples,
             lambda: reader.read(split, index, seed),
             reader.padding,
         )
@@ -299,10 +311,12 @@ def _train_batches(read, mix, steps, shard):
     return without_autotune(batches.prefetch(tf.data.AUTOTUNE))
 
 
-def _eval_batches(reader, split, batch_size, context):
+def _eval_batches(reader, split, batch_size, context, num_examples=None):
+    """Returns batches of all examples, or of some that are spread evenly."""
     shard = _make_shard(batch_size, context)
-    num_batches = -(-split.num_examples // batch_size)
-    read = _read_in_order(reader, split, batch_size)
+    num_examples = min(num_examples or split.num_examples, split.num_examples)
+    num_batches = -(-num_examples // batch_size)
+    read = _read_in_order(reader, split, batch_size, num_examples)
     examples = _read_examples(read, (0, num_batches), shard)
     batches = examples.batch(shard.replica_batch_size, drop_remainder=True)
     return without_autotune(batches.prefetch(tf.data.AUTOTUNE))

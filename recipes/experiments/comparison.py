@@ -27,13 +27,13 @@ def get_program(runs):
     """
     programs = {program.config: program for program in PROGRAMS.values()}
     folders = {programs[run.config_class]: run.folder for run in runs}
-    if len(folders) > 1:
-        examples = [f"{p.name}.py ({path})" for p, path in folders.items()]
+    program, *others = folders
+    if others:
         raise RecipeError(
-            "runs of different programs have no metric in common: "
-            f"{', '.join(examples)}. Compare them separately."
+            "runs of different programs have no metric in common. Compare them "
+            f"separately. Received: {', '.join(map(str, folders.values()))}"
         )
-    return next(iter(folders))
+    return program
 
 
 def write_comparison(runs, folder, faults=()):

@@ -15,13 +15,7 @@ from recipes.experiments import results
 from recipes.experiments import scheduler
 from recipes.run_dir import lock
 
-PACKAGES = (
-    "keras_norm",
-    "keras",
-    "tensorflow",
-    "tensorflow_datasets",
-    "numpy",
-)
+PACKAGES = "keras_norm keras tensorflow tensorflow_datasets numpy".split()
 
 
 def run_sweep(cells, folder, shares, command, x=None):
@@ -87,12 +81,8 @@ def write_results(folder, jobs, command, x=None):
     content = collect(jobs, command, x)
     table = results.make_table(content["runs"], x)
     groups = {}
-    for (row, column), job in zip(
-        table.frame[["row", "column"]].itertuples(index=False),
-        jobs,
-        strict=True,
-    ):
-        label = row
+    keys = zip(table.frame["row"], table.frame["column"], strict=True)
+    for (label, column), job in zip(keys, jobs, strict=True):
         if table.x is not None:
             label += f" {grid.format_flag(table.x, column)}"
         run = job.load_run()

@@ -121,7 +121,7 @@ def _figure(panel, metrics_log):
     """Returns the curves of a panel as SVG text."""
     label, factor, keys = panel
     figure = Figure(figsize=(5, 3.2))
-    figure.subplots_adjust(left=0.15, right=0.98, bottom=0.15, top=0.98)
+    figure.subplots_adjust(left=0.18, right=0.98, bottom=0.15, top=0.92)
     axes = figure.subplots()
     for split, key in keys.items():
         steps, values = metrics_log.series(key)

@@ -31,6 +31,8 @@ class TrainingLoop:
         seconds: Training time before that step.
         on_start: `f()` is called after the first step, before anything is
             written to the workdir.
+        on_end: `f()` is called after the last step, before its evaluation and
+            checkpoint.
         input_rate: Images per second of the input pipeline alone.
     """
 
@@ -46,6 +48,7 @@ class TrainingLoop:
         step,
         seconds,
         on_start=lambda: None,
+        on_end=lambda: None,
         input_rate=math.inf,
     ):
         self.config = config
@@ -59,6 +62,7 @@ class TrainingLoop:
         self.step = step
         self.seconds_before = seconds
         self.on_start = on_start
+        self.on_end = on_end
         self.input_rate = input_rate
         self.learning_rate = learning_rate.make_schedule(
             config, data.num_steps, data.steps_per_epoch
@@ -126,6 +130,8 @@ class TrainingLoop:
             metrics = self._training_metrics(logs)
             self._log(metrics)
             progress.show(metrics)
+        if self.schedule.is_last(step):
+            self.on_end()
         if self.schedule.evaluates_after(step):
             progress.show(self.evaluate())
         if self.schedule.ends_epoch(step):

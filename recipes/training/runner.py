@@ -29,6 +29,7 @@ from recipes.training import learning_rate as learning_rate_lib
 from recipes.training import multi_worker
 from recipes.training import optimizers
 from recipes.training import predict as predict_lib
+from recipes.training import recalibration
 from recipes.training import signals
 from recipes.training.checkpoints import CheckpointManager
 from recipes.training.checkpoints import TrainingState
@@ -141,6 +142,7 @@ def build_trainer(config, task, data, strategy):
     keras.config.set_dtype_policy(config.precision)
     with strategy.scope():
         model = task.build_model(config, data)
+        recalibration.check_model(config, model)
         freeze.freeze(model, config.freeze, task.head_layers)
         pads = not config.drop_remainder or config.on_bad_image == "skip"
         try:
@@ -185,6 +187,10 @@ def train(session):
         run_dir.write_config(config)
         metrics_log.reopen()
 
+    def on_end():
+        if config.recalibrate:
+            recalibration.recalibrate(config, data, trainer, session.strategy)
+
     def save(step, seconds):
         if session.is_chief:
             metadata = {
@@ -213,6 +219,7 @@ def train(session):
         step,
         seconds,
         on_start,
+        on_end,
     )
     summary = _summarize_setup(session)
     if step < data.num_steps:

@@ -302,6 +302,12 @@ def test_shared_norm_with_own_convolutions_folds():
     assert len(report.folded[0].into) == 2
 
 
+def test_shared_norm_whose_calls_are_outputs_folds():
+    x, norm = keras.Input((8, 9, 3)), BatchNorm(name="norm")
+    model = keras.Model(x, [norm(conv()(x)), norm(conv()(x))])
+    check_fold(randomize(model), ["backward"])
+
+
 def test_shared_pair_forward_at_two_sizes():
     x, norm, shared = keras.Input((8, 9, 4)), BatchNorm(), conv(strides=2)
     small = layers.AveragePooling2D(2, 1)(x)
@@ -309,6 +315,18 @@ def test_shared_pair_forward_at_two_sizes():
     z = [layers.GlobalMaxPooling2D()(y) for y in ys]
     model = randomize(keras.Model(x, layers.Add()(z)))
     _, report = check_fold(model, ["forward"])
+    assert report.num_paddings == 2
+
+
+def test_shared_zero_padding_with_and_without_a_norm():
+    x, pad = keras.Input((8, 9, 4)), layers.ZeroPadding2D(name="pad")
+    z = [
+        layers.Conv2D(4, 3)(pad(BatchNorm()(layers.ReLU()(x)))),
+        layers.Conv2D(4, 3)(pad(BatchNorm()(layers.ReLU()(x)))),
+        layers.Conv2D(4, 3)(pad(x)),
+    ]
+    model = randomize(keras.Model(x, layers.Add()(z)))
+    _, report = check_fold(model, ["forward", "forward"])
     assert report.num_paddings == 2
 
 

@@ -15,6 +15,7 @@ from tests.folding.models import batch
 from tests.folding.models import chain
 from tests.folding.models import check_fold
 from tests.folding.models import outputs
+from tests.folding.models import randomize
 from tests.folding.models import relative_difference
 
 BatchNorm = layers.BatchNormalization
@@ -172,6 +173,26 @@ def test_half_precision(policy):
     np.testing.assert_array_equal(
         folded_kernel, product.astype(folded_kernel.dtype)
     )
+
+
+def test_norm_of_another_dtype_than_its_convolution():
+    """Outputs and sums keep the dtype that the norm gave them."""
+    x = keras.Input((4,))
+    y = layers.Dense(3, dtype="mixed_bfloat16")(x)
+    y = BatchNorm(dtype="float32", name="bn")(y)
+    z = layers.Dense(3)(x)
+    model = randomize(keras.Model(x, [keras.ops.add(y, z), y]))
+    folded, report = fold(model)
+    assert len(report.folded) == 1
+    assert [t.dtype for t in folded.outputs] == ["float32", "float32"]
+
+
+def test_quantized_layers_keep_the_norm():
+    dense = layers.Dense(3)
+    model = chain((4,), dense, BatchNorm(), dtype="float32")
+    dense.quantize("int8")
+    _, report = fold(model, verify=False)
+    assert "quantized" in report.kept[0].reason
 
 
 def test_factors_out_of_the_range_of_float16_stay():

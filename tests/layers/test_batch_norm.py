@@ -92,6 +92,7 @@ def test_renorm_equals_keras_on_one_device(shape, clipping):
 def test_its_arguments_are_those_of_keras():
     theirs = keras.layers.BatchNormalization().get_config()
     ours = BatchNormalization().get_config()
+    assert ours.pop("variance_correction") is False
     assert set(ours) == set(theirs)
     for key in set(ours) - {"name"}:
         assert ours[key] == theirs[key], key
@@ -149,3 +150,42 @@ def test_a_seeded_initializer_starts_renorm_at_the_moving_moments():
     )
     layer.build((None, 4))
     assert_array_equal(layer.moving_mean, layer.renorm_mean)
+
+
+@pytest.mark.parametrize("renorm", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_variance_correction_stores_the_unbiased_variance(renorm, masked):
+    layer = BatchNormalization(
+        momentum=0.0, variance_correction=True, renorm=renorm
+    )
+    plain = BatchNormalization(momentum=0.0, renorm=renorm)
+    x, mask = draw((5, 3, 2)), None
+    values = x.reshape(-1, 2).astype("float64")
+    if masked:
+        mask = np.arange(3) < np.array([[1], [3], [2], [1], [1]])
+        values = x[mask].astype("float64")
+    y = layer(x, training=True, mask=mask)
+    assert_array_equal(y, plain(x, training=True, mask=mask))
+    expected = values.var(0, ddof=1)
+    assert_allclose(layer.moving_variance, expected, rtol=1e-5)
+    assert_allclose(plain.moving_variance, values.var(0), rtol=1e-5)
+    assert_allclose(layer.moving_mean, values.mean(0), rtol=1e-5)
+    if renorm:
+        # The reference of training follows the variance of training.
+        assert_array_equal(layer.renorm_stddev, plain.renorm_stddev)
+    config = layer.get_config()
+    assert config["variance_correction"] is True
+    assert BatchNormalization.from_config(config).get_config() == config
+    del config["variance_correction"]
+    assert not BatchNormalization.from_config(config).variance_correction
+
+
+def test_variance_correction_of_single_values_is_finite():
+    layer = BatchNormalization(momentum=0.0, variance_correction=True)
+    layer(draw((1, 4)), training=True)
+    assert_array_equal(to_numpy(layer.moving_variance), np.zeros(4))
+
+
+def test_variance_correction_is_a_boolean():
+    with pytest.raises(ValueError, match="variance_correction='yes'"):
+        BatchNormalization(variance_correction="yes")

@@ -80,7 +80,9 @@ def residual_network():
     )
     x = keras.ops.relu(left + right)
     x = LAYERS.GlobalAveragePooling2D()(x)
-    x = LAYERS.BatchNormalization(name="dense", scale=False)(LAYERS.Dense(6)(x))
+    x = LAYERS.BatchNormalization(name="pooled", scale=False)(
+        LAYERS.Dense(6)(x)
+    )
     return keras.Model(inputs, LAYERS.Dense(2)(x), name="network")
 
 
@@ -89,11 +91,11 @@ def test_every_layer_gets_moments_of_its_inference_input(generator):
     before = model.get_weights()
     x = generator.normal(size=(37, 9, 7, 3))
     new, report = keras_norm.recalibrate(model, x)
-    for name in ("stem", "left", "right", "dense"):
+    for name in ("stem", "left", "right", "pooled"):
         layer = new.get_layer(name)
         assert_moments(layer, moments(inference_inputs(new, layer, x)))
     paths = {entry.path for entry in report.recalibrated}
-    assert paths == {"stem", "left", "right", "dense"}
+    assert paths == {"stem", "left", "right", "pooled"}
     # The two branches share a pass, and the old model stays as it is.
     assert report.num_passes == 3
     assert report.num_examples == 37
@@ -358,7 +360,7 @@ def test_eval_norm_mixes_so_that_it_evaluates_as_it_trains(generator):
 def test_include_keeps_the_other_statistics(generator):
     model = draw_weights(residual_network(), generator)
     x = generator.normal(size=(8, 9, 7, 3))
-    new, report = keras_norm.recalibrate(model, x, include=["left", "dense"])
+    new, report = keras_norm.recalibrate(model, x, include=["left", "pooled"])
     assert {entry.path for entry in report.kept} == {"stem", "right"}
     for name in ("stem", "right"):
         for got, old in zip(
@@ -367,7 +369,7 @@ def test_include_keeps_the_other_statistics(generator):
             strict=True,
         ):
             np.testing.assert_array_equal(got, old)
-    layer = new.get_layer("dense")
+    layer = new.get_layer("pooled")
     assert_moments(layer, moments(inference_inputs(new, layer, x)))
 
 
@@ -376,7 +378,7 @@ def test_half_precision_model(generator):
     model = draw_weights(residual_network(), generator)
     x = generator.normal(size=(8, 9, 7, 3))
     new, _ = keras_norm.recalibrate(model, x)
-    for name in ("stem", "dense"):
+    for name in ("stem", "pooled"):
         layer = new.get_layer(name)
         inputs = inference_inputs(new, layer, x).astype("float32")
         assert_moments(layer, moments(inputs), 1e-4)

@@ -12,6 +12,7 @@ from recipes import imagenet
 from recipes.classification.config import Config
 from recipes.data import input_pipeline
 from recipes.errors import RecipeError
+from recipes.run_dir import html_report
 from recipes.training import distribution
 from recipes.training import runner
 from tests import tfds_archives
@@ -43,6 +44,8 @@ def test_run_writes_all_files(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert f"{summary['last']['eval/accuracy']:.2%}" in page
     assert page.count("<svg") == 5  # Four panels and the confusion matrix.
+    for color in html_report.COLORS.values():
+        assert page.count(f"stroke: {color}") >= 2
     assert keras.__version__ in page and "global_batch_size" in page
     assert not re.search(r"(src|href)=\"(?!#|data:)", page)
     changed, unchanged = page.split("<details>")
@@ -134,7 +137,10 @@ def test_indivisible_batch_is_an_error(tmp_path):
     ("arguments", "message"),
     [
         (["--norn=frn"], "Did you mean: norm"),
-        ([*FAST, "--norm=frm"], "error: --norm: Unknown norm. Did you mean"),
+        (
+            [*FAST, "--norm=frm"],
+            "error: unknown --norm 'frm'. Did you mean 'frn'?",
+        ),
         (["--preset=digits", "extra"], "error: unexpected argument 'extra'"),
     ],
 )

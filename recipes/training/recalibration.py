@@ -1,0 +1,93 @@
+"""`--recalibrate`: moving statistics from training images, after training.
+
+They are computed from a fixed sample of training images, preprocessed as for
+evaluation, on every worker alike. So the result depends neither on the replicas
+nor on where a run was interrupted.
+"""
+
+import time
+
+from keras_norm import variables as variables_lib
+from keras_norm.conversion import graph
+from keras_norm.errors import ConversionError
+from keras_norm.recalibration.data import make_batches
+from keras_norm.recalibration.recalibrate import find_statistics
+from keras_norm.recalibration.recalibrate import recalibrate_in_place
+from recipes.errors import RecipeError
+
+
+def check_model(config, model):
+    """Raises a `RecipeError` if `--recalibrate` does not fit the model."""
+    if not config.recalibrate:
+        return
+    found = find_statistics(model) if graph.is_graph_model(model) else []
+    outside = [item.path for item in found if item.node is None]
+    if not found or outside:
+        reason = (
+            f"{outside[0]} is outside the graph of the model"
+            if outside
+            else "no layer of the model has moving statistics"
+        )
+        raise RecipeError(
+            f"--recalibrate: {reason}. Leave it out, or choose --norm=bn, "
+            f"sync_bn, brn, eval_norm or rbn. Received: norm={config.norm}"
+        )
+
+
+def recalibrate(config, data, trainer, strategy):
+    """Recomputes the statistics of the weights and of their averages.
+
+    Args:
+        config: The config of the run.
+        data: Its `Data`.
+        trainer: Its `Trainer`.
+        strategy: Its `tf.distribute.Strategy`.
+
+    Raises:
+        RecipeError: if the images or activations are not usable.
+    """
+    started = time.perf_counter()
+    model, averages = trainer.model, trainer.averages
+    found = find_statistics(model)
+    dataset = data.training_sample(config.recalibrate_images)
+
+    def read():
+        for images, _, weights in dataset:
+            # The last batch is padded with images of weight 0.
+            yield images.numpy()[weights.numpy() > 0]
+
+    try:
+        batches = make_batches(model, (x for x in read() if len(x)))
+        with strategy.scope():
+            report = _recompute(model, found, batches)
+            if averages.variables:
+                with averages.swapped_in():
+                    _recompute(model, found, batches)
+                    values = _read(found)
+                for average, variable in zip(
+                    averages.averages, averages.variables, strict=True
+                ):
+                    if id(variable) in values:
+                        variables_lib.assign_copy(average, values[id(variable)])
+    except ConversionError as error:
+        raise RecipeError(f"--recalibrate: {error}") from error
+    print(
+        f"recalibrated {len(found)} layers with {report.num_examples:,} "
+        f"training images in {time.perf_counter() - started:.0f} s"
+    )
+
+
+def _recompute(model, found, batches):
+    # The training loop has a progress bar of its own.
+    return recalibrate_in_place(
+        model, found, batches, "exact", 0.0, shows_progress=False
+    )
+
+
+def _read(found):
+    """Returns a dict from the ids of statistics to their values."""
+    return {
+        id(variable): variables_lib.read_copy(variable)
+        for item in found
+        for variable in item.layer.non_trainable_variables
+    }
