@@ -45,14 +45,14 @@ def run_grids(grids, folder, data_dir, num_jobs):
         Dict from a name to a list of `scheduler.Job`, each done or failed.
     """
     from benchmarks import evidence_grids
-    from recipes.experiments import resources
+    from recipes.experiments import gpu_assignment
     from recipes.experiments import run_sweep
 
     jobs = {}
     for name, grid in grids.items():
         print(f"{name}:", flush=True)
         cells = evidence_grids.make_cells(grid, folder / name, data_dir)
-        shares = resources.make_shares(
+        shares = gpu_assignment.make_shares(
             num_jobs if grid.program != "coco" else 1
         )
         jobs[name] = run_sweep.run_sweep(

@@ -117,15 +117,15 @@ def format_help():
 
 def run(values):
     """Runs the sweep of the flags and returns its failed jobs."""
+    from recipes.experiments import gpu_assignment
     from recipes.experiments import grid
-    from recipes.experiments import resources
 
     if not values.out:
         raise errors.RecipeError(
             "--out needs the name of a folder. Received: out=''"
         )
     program = PROGRAMS[values.program]
-    shares = resources.make_shares(values.jobs)
+    shares = gpu_assignment.make_shares(values.jobs)
     folder = pathlib.Path(values.out).expanduser()
     cells = grid.make_cells(
         program,

@@ -80,7 +80,7 @@ class RunConfig:
     @property
     def trains(self):
         """True if `--mode` trains."""
-        return self.mode in ("train", "train_and_eval")
+        return trains(self.mode)
 
     @property
     def takes_whole_model(self):
@@ -110,6 +110,11 @@ def get_preset(config_class, name):
     if name not in config_class.PRESETS:
         raise unknown_name_error("preset", name, config_class.PRESETS)
     return {"preset": name, **config_class.PRESETS[name]}
+
+
+def trains(mode):
+    """Returns True if a `--mode` trains; None is the default mode."""
+    return mode in (None, "train", "train_and_eval")
 
 
 def make_config(config_class, settings, preset=None):

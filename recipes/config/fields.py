@@ -151,6 +151,7 @@ class DataSettings:
         "from the one they were annotated in. skip gives them weight 0. Their "
         "names are reported in both cases.",
         choices=("fail", "skip"),
+        on_resume=MAY_CHANGE,
     )
 
 

@@ -54,15 +54,19 @@ def render_page(config, data):
                 examples = select_images(
                     getattr(data.source, split), data.source, predictions
                 )
-                if examples:
-                    sections.append(f"<h2>{heading}</h2>\n<p>{LEGEND}</p>")
-                for example in examples:
-                    sections.append(_to_html(*example, data.source.class_names))
+                pictures = [
+                    _to_html(*example, data.source.class_names)
+                    for example in examples
+                ]
+                if pictures:
+                    legend = f"<h2>{heading}</h2>\n<p>{LEGEND}</p>"
+                    sections += [legend, *pictures]
     path = config.folder / PER_CLASS
     if path.exists() and data.num_classes > 1:
         with metrics_log.skip_if_damaged(path):
             known = json.loads(path.read_bytes())
             known = {k: v for k, v in known.items() if v is not None}
+            _check_finite(list(known.values()))
             rows = "".join(
                 f"<tr><td>{html.escape(name)}</td><td>{value:.1%}</td></tr>\n"
                 for name, value in sorted(known.items(), key=lambda x: -x[1])
@@ -86,6 +90,9 @@ def select_images(split, source, predictions, count=NUM_IMAGES):
     Returns:
         List of `(image, annotation, detections)`: uint8 `(height, width, 3)`,
         an `Annotation` and `coco_metric.Detections`.
+
+    Raises:
+        TypeError, ValueError, KeyError: for predictions that are damaged.
     """
     annotations = split.annotations()
     indices = [i for i, each in enumerate(annotations) if len(each.boxes)]
@@ -103,16 +110,24 @@ def select_images(split, source, predictions, count=NUM_IMAGES):
             continue
         image_id = annotations[i].image_id
         found = [each for each in predictions if each["image_id"] == image_id]
-        boxes = np.array([each["bbox"] for each in found]).reshape(-1, 4)
+        boxes = _check_finite([each["bbox"] for each in found]).reshape(-1, 4)
         left, top, width, height = boxes.T
         labels = [source.category_ids.index(e["category_id"]) for e in found]
         detections = coco_metric.Detections(
             boxes=np.stack([top, left, top + height, left + width], axis=1),
-            scores=np.array([each["score"] for each in found]),
+            scores=_check_finite([each["score"] for each in found]),
             labels=np.array(labels, np.int64),
         )
         examples.append((image.numpy(), annotations[i], detections))
     return examples
+
+
+def _check_finite(values):
+    """Returns a list of numbers as an array; raises an error for others."""
+    array = np.array(values, np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError("a value is not finite")
+    return array
 
 
 def draw(image, annotation, detections, class_names):
@@ -145,11 +160,11 @@ def draw(image, annotation, detections, class_names):
             canvas.rectangle(corners, outline=shade, width=width)
 
     for box, crowd in zip(annotation.boxes, annotation.is_crowd, strict=True):
-        draw_box(box, CROWD if crowd else ANNOTATION, 6)
+        draw_box(box, CROWD if crowd else ANNOTATION, 8)
     best = np.argsort(-detections.scores, kind="stable")
     best = best[detections.scores[best] >= MIN_SCORE]
     for box in detections.boxes[best[::-1]]:
-        draw_box(box, DETECTION, 2)  # Within the wider line of an annotation.
+        draw_box(box, DETECTION, 4)  # Within the wider line of an annotation.
     font = PIL.ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
     is_taken = np.zeros((picture.height, picture.width), bool)
     for i in best[:MAX_LABELS]:

@@ -8,9 +8,9 @@ import re
 
 from recipes import atomic_io
 from recipes.errors import RecipeError
+from recipes.experiments import gpu_assignment
 from recipes.experiments import grid
 from recipes.experiments import plots
-from recipes.experiments import resources
 from recipes.experiments import results
 from recipes.experiments import scheduler
 from recipes.run_dir import lock
@@ -24,7 +24,7 @@ def run_sweep(cells, folder, shares, command, x=None):
     Args:
         cells: List of `grid.Cell`.
         folder: Path of the sweep.
-        shares: List of `resources.Share`, one for each concurrent run.
+        shares: List of `gpu_assignment.Share`, one for each concurrent run.
         command: The sweep's command, for the results.
         x: Name of the setting along the x axis, or None.
 
@@ -136,7 +136,7 @@ def collect(jobs, command, x=None):
             "python": platform.python_version(),
             **{name: _find_version(name) for name in PACKAGES},
         },
-        "machine": f"{len(resources.find_cores())} cores, {name}",
+        "machine": f"{len(gpu_assignment.find_cores())} cores, {name}",
         "runs": [_collect_run(job, x) for job in jobs],
     }
 

@@ -86,7 +86,7 @@ def run_jobs(jobs, shares, on_end):
 
     Args:
         jobs: List of `Job`.
-        shares: List of `resources.Share`.
+        shares: List of `gpu_assignment.Share`.
         on_end: `f(job)` is called after each job.
 
     Raises:

@@ -12,6 +12,7 @@ import tempfile
 from recipes import atomic_io
 from recipes.config.base import get_preset
 from recipes.config.base import make_config
+from recipes.config.base import trains
 from recipes.config.setting import MAY_CHANGE
 from recipes.config.setting import MAY_EXTEND
 from recipes.config.setting import PER_COMMAND
@@ -31,7 +32,9 @@ def resolve_config(config_class, settings):
     """Returns the config of a command.
 
     A command that names a workdir and changes nothing else but the length of
-    training resumes the run in that workdir with its stored settings.
+    training resumes the run in that workdir with its stored settings. So does a
+    command that does not train: an evaluation, prediction or export is one of
+    the run in the workdir.
 
     Args:
         config_class: The config class of the program.
@@ -45,7 +48,9 @@ def resolve_config(config_class, settings):
     changeable = fields_by_resume_rule(
         config_class, MAY_CHANGE, MAY_EXTEND, PER_COMMAND
     )
-    if workdir is not None and set(settings) <= set(changeable):
+    resumes = set(settings) <= set(changeable)
+    uses_run = "preset" not in settings and not trains(settings.get("mode"))
+    if workdir is not None and (resumes or uses_run):
         stored = stored_settings(workdir, config_class)
         config = make_config(config_class, settings, stored)
         if not stored and config.trains:

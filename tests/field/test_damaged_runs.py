@@ -122,7 +122,8 @@ def test_damaged_predictions_are_left_out(boxes, tmp_path, caplog, content):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff", DEEP, b"[1]", b'{"a": "x"}', b'{"a": [1]}']
+    "content",
+    [b"", b"\xff", DEEP, b"[1]", b'{"a": "x"}', b'{"a": [1]}', b'{"a": NaN}'],
 )
 def test_damaged_ap_by_class_is_left_out(boxes, tmp_path, caplog, content):
     path = tmp_path / "per_class.json"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import keras
 import numpy as np
@@ -307,3 +308,30 @@ def test_detector_predicts_boxes_in_pixels(tmp_path):
     with (tmp_path / "run" / "predict.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(e["objects"]) for e in content["predictions"])
+
+
+@pytest.mark.parametrize("mode", ["train_and_eval", "predict", "eval"])
+def test_undecodable_images_can_be_skipped_from_now_on(own, tmp_path, mode):
+    run = tmp_path / "run"
+    shutil.copytree(own / "run", run)
+    config = json.loads((run / "config.json").read_text())
+    config["on_bad_image"] = "fail"
+    (run / "config.json").write_text(json.dumps(config))
+    images = own / "set" / "train" / "cat"
+    arguments = [f"--images={images}"] if mode == "predict" else []
+    run_command(
+        f"--workdir={run}",
+        f"--mode={mode}",
+        "--on_bad_image=skip",
+        *arguments,
+    )
+
+
+def test_evaluation_with_another_network_names_it_alone(own):
+    with pytest.raises(RecipeError) as caught:
+        run_command(
+            f"--workdir={own / 'run'}", "--mode=eval", "--model=resnet20_cifar"
+        )
+    assert "model is 'resnet2_cifar' there and 'resnet20_cifar' now. " in str(
+        caught.value
+    )

@@ -184,7 +184,7 @@ import hashlib
 import tensorflow as tf
 tf.config.experimental.enable_op_determinism()
 import numpy as np
-from tests.gradient import value_and_gradients
+from tests.backend_gradients import value_and_gradients
 from tests.layers.members import MEMBERS
 digest = hashlib.sha256()
 x, u = np.random.default_rng(0).normal(size=(2, 4, 9, 5, 3)).astype("float32")

@@ -448,3 +448,13 @@ def test_one_line_errors(generator):
         with pytest.raises(keras_norm.ConversionError, match=message) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+def test_variance_correction_divides_by_one_less():
+    norm = keras_norm.BatchNormalization(variance_correction=True)
+    model = keras.Sequential([keras.Input((2,)), norm])
+    x = np.random.default_rng(0).normal(size=(5, 2))
+    new, _ = keras_norm.recalibrate(model, x)
+    np.testing.assert_allclose(
+        new.layers[-1].moving_variance, x.var(axis=0, ddof=1), rtol=1e-6
+    )

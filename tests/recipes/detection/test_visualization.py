@@ -72,7 +72,7 @@ def test_boxes_are_drawn_at_their_coordinates(kind, value):
     lines = np.flatnonzero(has_color(pixels, kind)[100])
     for edge in (100, 300):
         assert {edge - 1, edge} <= set(lines)
-    assert np.abs(lines[:, None] - [100, 300]).min(axis=1).max() <= 3
+    assert np.abs(lines[:, None] - [100, 300]).min(axis=1).max() <= 4
     # The dark outline separates the line from a bright image.
     beside = pixels[100, [lines.min() - 1, lines.max() + 1]]
     assert has_color(beside, OUTLINE).all()

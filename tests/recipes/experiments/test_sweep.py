@@ -18,7 +18,7 @@ from recipes.experiments import launcher
 from recipes.experiments import plots
 from recipes.experiments import run_sweep
 from recipes.experiments import scheduler
-from recipes.experiments.resources import Share
+from recipes.experiments.gpu_assignment import Share
 from recipes.run_dir import lock as lock_lib
 from recipes.training.signals import DeferredInterrupts
 from tests.recipes.command_line import FAST
@@ -482,7 +482,7 @@ def test_sweeps_and_their_help_do_not_import_tensorflow():
         "assert all(f'--{name}\\n' in text for name in sweep.OWN_FLAGS); "
         "assert 'Examples' in text and '--norm\\n' not in text; "
         "assert not {'pandas', 'matplotlib'} & set(sys.modules); "
-        "from recipes.experiments import run_sweep, resources, grid; "
+        "from recipes.experiments import gpu_assignment, grid, run_sweep; "
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -149,7 +149,7 @@ def test_default_workdir_contains_file_and_norm():
     [
         ({"convert_to": "frn"}, "--convert_to converts the model of"),
         ({"init_model": "nix.keras"}, "'nix.keras' does not exist"),
-        ({"init_model": "M", "convert_to": "frm"}, "--convert_to: .*'frn'"),
+        ({"init_model": "M", "convert_to": "frm"}, "--convert_to 'frm'.*'frn'"),
         ({"init_model": "M", "image_size": 9}, r"of \(8, 8, 1\).*image_size"),
         ({"init_model": "M", "precision": "mixed_bfloat16"}, "in float32"),
         ({"init_model": "NONE", "convert_to": "frn"}, "no batch norm"),

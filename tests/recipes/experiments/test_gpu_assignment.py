@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from recipes.errors import RecipeError
-from recipes.experiments import resources
-from recipes.experiments.resources import Share
+from recipes.experiments import gpu_assignment
+from recipes.experiments.gpu_assignment import Share
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def cores(monkeypatch):
 
 def make_shares(num_jobs, monkeypatch, visible):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    return resources.make_shares(num_jobs)
+    return gpu_assignment.make_shares(num_jobs)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_visible_gpus_are_divided_evenly(monkeypatch, num_jobs, text, expected):
 def test_concurrent_runs_without_gpus_have_their_own_cores(monkeypatch, text):
     shares = make_shares(2, monkeypatch, text)
     assert shares == [Share({}, (1, 3), 0), Share({}, (5, 7), 0)]
-    assert resources.make_shares(1) == [Share({}, (), 0)]
+    assert gpu_assignment.make_shares(1) == [Share({}, (), 0)]
 
 
 def test_gpus_are_detected_by_their_device_files(monkeypatch):
@@ -53,7 +53,8 @@ def test_gpus_are_detected_by_their_device_files(monkeypatch):
     monkeypatch.setattr(
         pathlib.Path, "glob", lambda self, _: [self / name for name in names]
     )
-    found = [list(s.environment.values()) for s in resources.make_shares(3)]
+    shares = gpu_assignment.make_shares(3)
+    found = [list(s.environment.values()) for s in shares]
     assert found == [["0"], ["2"], ["10"]]
 
 
