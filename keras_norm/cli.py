@@ -97,7 +97,7 @@ def _convert(options):
     if options.json:
         print(report.to_json())
     else:
-        report_table.print_report(report, _console())
+        report.print(_console())
     if not options.plan:
         _print_written(options.out)
 

@@ -20,8 +20,36 @@ FUNCTIONS = {
 }
 
 
+class LayerReport:
+    """Base of reports with an entry for each layer.
+
+    Subclasses are dataclasses with `entries`, and define `to_dict()` and
+    `print(console)`.
+    """
+
+    @property
+    def kept(self):
+        """Entries of the layers that stay as they are."""
+        return [e for e in self.entries if e.action == KEPT]
+
+    @property
+    def unreachable(self):
+        """Entries of the layers outside the functional graph."""
+        return [e for e in self.entries if e.action == UNREACHABLE]
+
+    def to_json(self):
+        """Returns the report as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def __str__(self):
+        console = Console(file=io.StringIO(), width=120)
+        self.print(console)
+        lines = console.file.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+
 @dataclasses.dataclass
-class ConversionReport:
+class ConversionReport(LayerReport):
     """Lists every batch normalization of a model and the changes to it.
 
     `str(report)` is a table, and `report.to_json()` holds the same for
@@ -53,16 +81,6 @@ class ConversionReport:
     def replaced(self):
         """Entries of the layers that were replaced."""
         return [e for e in self.entries if e.action == REPLACED]
-
-    @property
-    def kept(self):
-        """Entries of the layers that `include` or `exclude` left out."""
-        return [e for e in self.entries if e.action == KEPT]
-
-    @property
-    def unreachable(self):
-        """Entries of the layers outside the functional graph."""
-        return [e for e in self.entries if e.action == UNREACHABLE]
 
     @property
     def function(self):
@@ -99,12 +117,6 @@ class ConversionReport:
             "function": self.function,
         }
 
-    def to_json(self):
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def __str__(self):
-        console = Console(file=io.StringIO(), width=120)
+    def print(self, console):
+        """Prints the table and the remarks to a rich console."""
         report_table.print_report(self, console)
-        lines = console.file.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines)

@@ -1,15 +1,10 @@
 """Report of a folding, as a table or as JSON."""
 
 import dataclasses
-import io
-import json
-
-from rich.console import Console
 
 from keras_norm.conversion import report_table
-from keras_norm.conversion.entries import KEPT
-from keras_norm.conversion.entries import UNREACHABLE
 from keras_norm.conversion.entries import plural
+from keras_norm.conversion.report import LayerReport
 
 FOLDED = "folded"
 
@@ -40,7 +35,7 @@ class FoldEntry:
 
 
 @dataclasses.dataclass
-class FoldReport:
+class FoldReport(LayerReport):
     """Lists every batch normalization of a model that was folded or stays.
 
     The model that comes with it is folded: it computes the same at inference,
@@ -70,16 +65,6 @@ class FoldReport:
         """Entries of the layers that were folded."""
         return [e for e in self.entries if e.action == FOLDED]
 
-    @property
-    def kept(self):
-        """Entries of the layers that stay in the graph."""
-        return [e for e in self.entries if e.action == KEPT]
-
-    @property
-    def unreachable(self):
-        """Entries of the layers outside the functional graph, which stay."""
-        return [e for e in self.entries if e.action == UNREACHABLE]
-
     def summary(self):
         """Returns one line with the number of folded layers."""
         total = plural(len(self.entries), "batch normalization")
@@ -100,10 +85,6 @@ class FoldReport:
             "num_unreachable": len(self.unreachable),
         }
 
-    def to_json(self):
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def print(self, console):
         """Prints the table and the remarks to a rich console."""
         rows = []
@@ -120,9 +101,3 @@ class FoldReport:
         report_table.print_table(
             console, ("batch normalization", "folded", "into"), rows, lines
         )
-
-    def __str__(self):
-        console = Console(file=io.StringIO(), width=120)
-        self.print(console)
-        lines = console.file.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines)

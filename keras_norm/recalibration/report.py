@@ -1,14 +1,10 @@
 """Report of a recalibration, as a table or as JSON."""
 
 import dataclasses
-import io
-import json
-
-from rich.console import Console
 
 from keras_norm.conversion import report_table
-from keras_norm.conversion.entries import KEPT
 from keras_norm.conversion.entries import plural
+from keras_norm.conversion.report import LayerReport
 
 RECALIBRATED = "recalibrated"
 
@@ -47,7 +43,7 @@ class StatisticsEntry:
 
 
 @dataclasses.dataclass
-class RecalibrationReport:
+class RecalibrationReport(LayerReport):
     """Lists every layer with moving statistics and their change.
 
     `str(report)` is a table, and `report.to_json()` holds the same for
@@ -78,11 +74,6 @@ class RecalibrationReport:
         """Entries of the layers whose statistics were recomputed."""
         return [e for e in self.entries if e.action == RECALIBRATED]
 
-    @property
-    def kept(self):
-        """Entries of the layers that `include` left out."""
-        return [e for e in self.entries if e.action == KEPT]
-
     def summary(self):
         """Returns one line with the number of layers, examples and passes."""
         counts = [f"{len(self.recalibrated)} recalibrated"]
@@ -104,10 +95,6 @@ class RecalibrationReport:
             "num_kept": len(self.kept),
         }
 
-    def to_json(self):
-        """Returns the report as JSON text."""
-        return json.dumps(self.to_dict(), indent=2)
-
     def print(self, console):
         """Prints the table and the remarks to a rich console."""
         rows = [
@@ -123,12 +110,6 @@ class RecalibrationReport:
             if e.mean_mix is not None
         ]
         report_table.print_table(console, columns, rows, lines)
-
-    def __str__(self):
-        console = Console(file=io.StringIO(), width=120)
-        self.print(console)
-        lines = console.file.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines)
 
 
 def _cells(entry):
