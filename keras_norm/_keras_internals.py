@@ -1,6 +1,6 @@
 """Private names of Keras, TensorFlow and torch that layers depend on.
 
-Layers cannot import `keras_norm.conversion.graph`, which has the private names
+Layers cannot import `keras_norm.graphs.graph`, which has the private names
 that a conversion depends on: conversion imports layers.
 `tests/test_keras_internals.py` asserts that every name still exists.
 """

@@ -18,15 +18,15 @@ from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.inspect_model import inspect_model
+from keras_norm.data.batches import DEFAULT_BATCH_SIZE
+from keras_norm.data.image_files import ImageBatches
+from keras_norm.data.image_files import spread_evenly
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
 from keras_norm.folding.fold import fold
 from keras_norm.folding.fold import plan_folding
 from keras_norm.folding.fold import uses_package
-from keras_norm.recalibration.data import DEFAULT_BATCH_SIZE
-from keras_norm.recalibration.image_files import ImageBatches
-from keras_norm.recalibration.image_files import spread_evenly
 from keras_norm.recalibration.recalibrate import recalibrate
 from keras_norm.saving import load
 

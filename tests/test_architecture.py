@@ -30,7 +30,7 @@ ENTRY_POINTS = {"imagenet", "coco", "sweep", "compare"}
 # The modules that may use private names of Keras and TensorFlow.
 INTERNALS = {
     "keras_norm/_keras_internals.py",
-    "keras_norm/conversion/graph.py",
+    "keras_norm/graphs/graph.py",
     "keras_norm/training/tf_internals.py",
     "keras_norm/saving/keras_internals.py",
     "recipes/tf_internals.py",

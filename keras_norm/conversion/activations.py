@@ -5,9 +5,9 @@ import dataclasses
 import math
 
 from keras_norm.conversion import entries
-from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.errors import ConversionError
+from keras_norm.graphs import graph
 from keras_norm.layers.tlu import TLU
 
 POLICIES = ("auto", "keep", "tlu")

@@ -3,8 +3,8 @@
 import dataclasses
 
 from keras_norm import _keras_internals
-from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ import keras
 from keras_norm.conversion import activations
 from keras_norm.conversion import entries
 from keras_norm.conversion import find_layers
-from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import plan
 from keras_norm.conversion.report import ConversionReport
+from keras_norm.graphs import graph
 from keras_norm.layers.tlu import TLU
 from keras_norm.norm_layers import is_norm_layer
 

@@ -9,7 +9,6 @@ import keras
 
 from keras_norm.conversion import activations
 from keras_norm.conversion import entries
-from keras_norm.conversion import graph
 from keras_norm.conversion import invalid_weights
 from keras_norm.conversion import layer_predicates
 from keras_norm.conversion import new_layer
@@ -20,6 +19,7 @@ from keras_norm.conversion.report import ConversionReport
 from keras_norm.conversion.select_layers import select_layers
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(kw_only=True)

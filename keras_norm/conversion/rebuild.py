@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_norm import _keras_internals
 from keras_norm import variables
-from keras_norm.conversion import graph
 from keras_norm.conversion import weights
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(kw_only=True)

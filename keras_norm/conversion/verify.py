@@ -8,11 +8,11 @@ import numpy as np
 from keras import ops
 
 from keras_norm import _keras_internals
-from keras_norm.conversion import graph
 from keras_norm.conversion import invalid_weights
 from keras_norm.conversion.entries import Comparison
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
+from keras_norm.graphs import graph
 
 # Sizes to try for unknown heights, widths and lengths.
 SIZES = (32, 64, 96, 128, 224, 331)

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from keras_norm import variables
-from keras_norm.conversion import graph
 from keras_norm.conversion.rebuild import Edits
 from keras_norm.conversion.rebuild import rebuild_from_config
 from keras_norm.folding import linear_layers
+from keras_norm.graphs import graph
 from keras_norm.layers.constant_padding import ConstantPadding
 
 

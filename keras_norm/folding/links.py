@@ -6,7 +6,7 @@ import inspect
 
 import keras
 
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

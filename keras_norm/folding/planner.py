@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 
-from keras_norm.conversion import graph
 from keras_norm.folding import linear_layers
 from keras_norm.folding import passages
 from keras_norm.folding.affine import NotFoldableError
@@ -13,6 +12,7 @@ from keras_norm.folding.walks import BackwardWalk
 from keras_norm.folding.walks import ForwardWalk
 from keras_norm.folding.walks import norm_affine
 from keras_norm.folding.walks import same_for_all
+from keras_norm.graphs import graph
 
 
 class Planner:

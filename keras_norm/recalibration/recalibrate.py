@@ -12,12 +12,12 @@ from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion.find_layers import find_layers
 from keras_norm.conversion.rebuild import rebuild_model
 from keras_norm.conversion.select_layers import select_layers
+from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
+from keras_norm.graphs.program import Program
 from keras_norm.recalibration import layer_moments
-from keras_norm.recalibration.data import make_batches
 from keras_norm.recalibration.mixing import estimate_mixing
 from keras_norm.recalibration.passes import Passes
-from keras_norm.recalibration.program import Program
 from keras_norm.recalibration.report import RECALIBRATED
 from keras_norm.recalibration.report import RecalibrationReport
 from keras_norm.recalibration.report import StatisticsEntry

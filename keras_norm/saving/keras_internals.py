@@ -1,6 +1,6 @@
 """Private names of Keras that loading needs, seen in Keras 3.8 to 3.15.
 
-They are here and not in `conversion/graph.py`, because loading does not import
+They are here and not in `graphs/graph.py`, because loading does not import
 the conversion.
 
 * `get_symbol_from_name` is the first lookup of every version of Keras 3.

@@ -12,9 +12,9 @@ with epy.lazy_imports():
 
     import keras_norm
     from keras_norm import errors
-    from keras_norm.conversion import graph
     from keras_norm.conversion import rebuild
     from keras_norm.conversion import weights
+    from keras_norm.graphs import graph
     from recipes.models import blocks
     from recipes.models import norms
 

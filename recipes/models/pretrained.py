@@ -4,7 +4,7 @@ import keras
 
 import keras_norm
 from keras_norm import variables
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 from keras_norm.saving import load as load_lib
 from recipes.errors import RecipeError
 from recipes.models import classifiers

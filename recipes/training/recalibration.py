@@ -8,9 +8,9 @@ nor on where a run was interrupted.
 import time
 
 from keras_norm import variables as variables_lib
-from keras_norm.conversion import graph
+from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
-from keras_norm.recalibration.data import make_batches
+from keras_norm.graphs import graph
 from keras_norm.recalibration.recalibrate import find_statistics
 from keras_norm.recalibration.recalibrate import recalibrate_in_place
 from recipes.errors import RecipeError

@@ -7,8 +7,8 @@ from keras import layers
 from keras import ops
 
 import keras_norm
-from keras_norm.conversion import graph
 from keras_norm.conversion import layer_predicates
+from keras_norm.graphs import graph
 from tests.conversion import small_models
 
 

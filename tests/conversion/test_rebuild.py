@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_norm
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 from tests.assertions import to_numpy
 from tests.conversion import small_models
 

@@ -5,7 +5,7 @@ import numpy as np
 
 import keras_norm
 from keras_norm import fold
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 
 # On JAX and PyTorch, Keras' batch normalization computes in float32.
 TOLERANCE = 1e-11 if keras.backend.backend() == "tensorflow" else 1e-5

@@ -1,11 +1,11 @@
-"""Keras' private names in `keras_norm.conversion.graph` still exist."""
+"""Keras' private names in `keras_norm.graphs.graph` still exist."""
 
 import keras
 import numpy as np
 from keras import layers
 
 from keras_norm import _keras_internals
-from keras_norm.conversion import graph
+from keras_norm.graphs import graph
 
 
 def branched():

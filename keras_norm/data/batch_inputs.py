@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
+from keras_norm.graphs import graph
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_norm.conversion import graph
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
+from keras_norm.graphs import graph
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _COLOR_MODES = {1: "grayscale", 3: "rgb", 4: "rgba"}

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
-from keras_norm.conversion import graph
+from keras_norm.data import batch_inputs
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
-from keras_norm.recalibration import batch_inputs
+from keras_norm.graphs import graph
 
 DEFAULT_BATCH_SIZE = 32
 # Limit of the batches of an iterator, which is read only once.

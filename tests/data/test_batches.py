@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_norm
-from keras_norm.recalibration import data as data_lib
+from keras_norm.data import batches as data_lib
 
 BACKEND = keras.backend.backend()
 X = np.random.default_rng(0).normal(2.0, size=(23, 5, 3)).astype("float32")

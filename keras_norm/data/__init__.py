@@ -1,0 +1,1 @@
+"""Batches of inputs from arrays, datasets, folders of images and files."""

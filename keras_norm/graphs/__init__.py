@@ -1,0 +1,1 @@
+"""The graph of a Keras model: its nodes, and the list of its calls."""
