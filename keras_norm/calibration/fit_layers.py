@@ -17,12 +17,11 @@ from keras_norm.calibration.linear_fit import refit_linear
 from keras_norm.calibration.linear_layers import is_refittable
 from keras_norm.calibration.norm_fit import NormFitter
 from keras_norm.calibration.norm_fit import to_rows
-from keras_norm.conversion import rebuild
-from keras_norm.conversion import weights
-from keras_norm.recalibration.program import Program
-from keras_norm.recalibration.program import inference
-from keras_norm.recalibration.program import last_uses
-from keras_norm.recalibration.program import num_bytes
+from keras_norm.graphs import graph
+from keras_norm.graphs.program import Program
+from keras_norm.graphs.program import inference
+from keras_norm.graphs.program import last_uses
+from keras_norm.graphs.program import num_bytes
 
 REFITS = ("none", "affine", "next", "all")
 # Standard deviations from the moving means at which examples are not like
@@ -147,13 +146,13 @@ class LayerFitting:
             return lambda args, kwargs: new(*args, **kwargs)
 
         def call(args, kwargs):
-            args, kwargs = rebuild.accepted_arguments(new, old, args, kwargs)
+            args, kwargs = graph.accepted_arguments(new, old, args, kwargs)
             return new(*args, **kwargs)
 
         return call
 
     def _is_equivalent(self, old):
-        return self.plan.transfers[id(old)].function != weights.CHANGED
+        return self.plan.transfers[id(old)].is_equivalent
 
     def _is_refitted(self, old):
         if self.options.refit not in ("next", "all") or not is_refittable(old):
@@ -176,7 +175,7 @@ class LayerFitting:
                 new, self._paths[key], self.options.epsilon_ratio
             )
         calls = [
-            rebuild.accepted_arguments(new, old, *each.new_arguments(step))
+            graph.accepted_arguments(new, old, *each.new_arguments(step))
             for each in values
         ]
         self._fitters[key].add_call(calls, targets, axis)

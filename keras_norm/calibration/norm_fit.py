@@ -8,8 +8,8 @@ from keras import ops
 from keras_norm import _keras_internals
 from keras_norm import variables
 from keras_norm.calibration.channel_fit import ChannelFit
+from keras_norm.graphs.program import inference
 from keras_norm.layers.frn import FRN
-from keras_norm.recalibration.program import inference
 
 # Epsilon of FRN on maps of one value, relative to their mean square: a small
 # one makes the layer sign(x).

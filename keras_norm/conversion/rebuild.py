@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import inspect
 
 import keras
 from keras import ops
@@ -176,7 +175,7 @@ class _GraphWalk:
         if id(node) in self.edits.calls:
             results = new(tensors[id(graph.input_tensors(node)[0])])
         elif id(old) in self.edits.layers:
-            args, kwargs = accepted_arguments(new, old, args, kwargs)
+            args, kwargs = graph.accepted_arguments(new, old, args, kwargs)
             results = new(*args, **kwargs)
         else:
             results = new(*args, **kwargs)
@@ -261,18 +260,6 @@ def _default_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def accepted_arguments(new, old, args, kwargs):
-    """Returns the arguments of a layer's call that another layer accepts.
-
-    Returns:
-        `(args, kwargs)`; `args` holds the inputs alone.
-    """
-    given = inspect.signature(old.call).bind(*args, **kwargs).arguments
-    inputs = given.pop("inputs")
-    parameters = inspect.signature(new.call).parameters
-    return (inputs,), {k: v for k, v in given.items() if k in parameters}
 
 
 def _copy_layer(layer):

@@ -1,6 +1,6 @@
 """Values that a pass starts from: the data, or activations that were kept."""
 
-from keras_norm.recalibration.program import num_bytes
+from keras_norm.graphs.program import num_bytes
 
 # Limit of the activations that are kept between two passes.
 MAX_BYTES = 2**30

@@ -7,11 +7,11 @@ from rich.progress import Progress
 
 from keras_norm.errors import ConversionError
 from keras_norm.errors import printable
+from keras_norm.graphs.program import inference
+from keras_norm.graphs.program import last_uses
 from keras_norm.recalibration.activation_cache import ActivationCache
 from keras_norm.recalibration.activation_cache import DataSource
 from keras_norm.recalibration.layer_moments import LayerMoments
-from keras_norm.recalibration.program import inference
-from keras_norm.recalibration.program import last_uses
 
 
 class Passes:
