@@ -138,7 +138,7 @@ def recalibrate(
     plan_lib.require_graph(model)
     found, selected = _find(model, include)
     batches = make_batches(model, data, batch_size)
-    new = rebuild_model(model)
+    new, _ = rebuild_model(model)
     # The new model has the same layers in the same order.
     pairs = list(zip(found, find_statistics(new), strict=True))
     report = recalibrate_in_place(
