@@ -166,5 +166,7 @@ class Passes:
         with Progress(
             console=console, transient=True, disable=not console.is_terminal
         ) as progress:
-            task = progress.add_task(text, total=self._batches.num_batches)
-            yield lambda: progress.advance(task)
+            task = progress.add_task(text, total=None)
+            yield lambda: progress.update(
+                task, advance=1, total=self._batches.num_batches
+            )
