@@ -9,7 +9,7 @@ LAYERS := tests/layers tests/test_registry.py tests/test_fused_sums.py \
 	tests/field/test_inputs.py tests/field/test_remat.py \
 	tests/field/test_group_counts.py tests/field/test_keras_suite.py \
 	tests/field/test_keras_masks.py
-CONVERSION := tests/graphs tests/data tests/conversion tests/folding tests/recalibration \
+CONVERSION := tests/graphs tests/data tests/conversion tests/calibration tests/folding tests/recalibration \
 	tests/field/test_masks.py \
 	tests/field/test_nonfinite_weights.py tests/field/test_shared_arrays.py \
 	tests/saving/test_hostile_files.py tests/field/test_command.py \

@@ -1,5 +1,6 @@
 """Converts a model to another norm: plan, rebuild, verify, report."""
 
+from keras_norm.calibration import calibrate as calibrate_lib
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion.rebuild import rebuild_model
@@ -18,6 +19,9 @@ def convert(
     verify=False,
     inputs=None,
     fresh=False,
+    data=None,
+    refit="all",
+    epsilon_ratio=0.0,
     **kwargs,
 ):
     """Replaces the batch normalization of a model by another normalization.
@@ -71,6 +75,20 @@ def convert(
         fresh: If True, the converted model is for training from scratch: the
             new layers are newly initialized, with the norm's own momentum and
             epsilon.
+        data: Unlabeled examples, 256 or so, preprocessed as in training: an
+            array, or arrays in the structure of the model's inputs. The
+            converted model is fitted to the outputs of the model's layers on
+            them, front to back; no layer is trained. An eighth of the examples
+            is held out, and the report tells how far both models agree on it.
+        refit: What is fitted to `data`: `"affine"`, gamma and beta of the new
+            norms by least squares; `"next"`, also the convolutions and dense
+            layers between them by ridge regression; `"all"`, also the layers
+            behind the last norm; `"none"`, nothing.
+        epsilon_ratio: Float, for FRN with `data`: a learned epsilon per channel
+            starts at this multiple of the mean square of the channel's input.
+            The larger it is, the more the layer is the fixed affine map that
+            batch normalization is at inference: a scaling of the input by `s`
+            scales the output by about `s^(r / (1 + r))`. 0 is the paper's FRN.
         **kwargs: Arguments of every new layer, such as `epsilon` or `groups`.
 
     Returns:
@@ -109,11 +127,19 @@ def convert(
         after the addition.
     """
     plan_lib.check_model(model)
+    if data is not None:
+        calibrate_lib.check_options(refit, epsilon_ratio)
+        if epsilon_ratio and norm == "frn":
+            kwargs = {"learned_epsilon": "channel", **kwargs}
     norm = new_layer.standardize_norm(norm, kwargs)
     plan = plan_lib.make_plan(model, norm, include, exclude, activation, fresh)
     if strict and plan.report.unreachable:
         raise ConversionError(_unreachable_message(plan.report))
-    converted = rebuild_model(model, plan)
+    converted, operations = rebuild_model(model, plan)
+    if data is not None:
+        plan.report.calibration = calibrate_lib.calibrate(
+            model, converted, plan, operations, data, refit, epsilon_ratio
+        )
     if verify or inputs is not None:
         verify_conversion(model, converted, plan.report, inputs, plan.invalid)
     return converted, plan.report

@@ -28,10 +28,13 @@ class Plan(Edits):
 
     Attributes:
         report: The `ConversionReport`.
+        found: List of the batch normalizations, one for each entry of the
+            report.
         invalid: List of the model's `InvalidWeight`.
     """
 
     report: ConversionReport
+    found: list
     invalid: list
 
 
@@ -94,6 +97,7 @@ def make_plan(model, norm, include, exclude, policy, initialize):
         transfers=transfers,
         calls=thresholds,
         report=report,
+        found=[item.layer for item in found],
         invalid=invalid,
     )
 

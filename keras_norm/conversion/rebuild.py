@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import inspect
 
 import keras
 from keras import ops
@@ -45,12 +44,16 @@ def rebuild_model(model, edits=None):
         model: The graph model; it is not changed.
         edits: The `Edits`. Their layers become layers of the new model.
             None to copy the model.
+
+    Returns:
+        `(new model, operations)`: a dict from the ids of the old operations to
+        `(old, new)`.
     """
     walk = _GraphWalk(model, edits or Edits())
     new = walk.model(model)
     walk.fill()
     walk.restore_trainable(model, new)
-    return new
+    return new, walk.rebuilt
 
 
 def rebuild_from_config(layer, edit_config=None, dtype_policy=None):
@@ -172,7 +175,8 @@ class _GraphWalk:
         if id(node) in self.edits.calls:
             results = new(tensors[id(graph.input_tensors(node)[0])])
         elif id(old) in self.edits.layers:
-            results = _call_with(new, old, args, kwargs)
+            args, kwargs = graph.accepted_arguments(new, old, args, kwargs)
+            results = new(*args, **kwargs)
         else:
             results = new(*args, **kwargs)
         flat = keras.tree.flatten(results)
@@ -256,15 +260,6 @@ def _default_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _call_with(new, old, args, kwargs):
-    """Calls a layer with the arguments of another layer that it accepts."""
-    given = inspect.signature(old.call).bind(*args, **kwargs).arguments
-    inputs = given.pop("inputs")
-    parameters = inspect.signature(new.call).parameters
-    known = {k: v for k, v in given.items() if k in parameters}
-    return new(inputs, **known)
 
 
 def _copy_layer(layer):

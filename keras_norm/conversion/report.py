@@ -63,6 +63,7 @@ class ConversionReport(LayerReport):
         num_relus_kept: Number of ReLU calls, capped or not, that are kept.
         notes: List of remarks on the model as a whole.
         comparisons: List of `Comparison`; empty without `verify=True`.
+        calibration: `CalibrationResult`; None without `data`.
     """
 
     model: str
@@ -72,6 +73,7 @@ class ConversionReport(LayerReport):
     num_relus_kept: int = 0
     notes: list = dataclasses.field(default_factory=list)
     comparisons: list = dataclasses.field(default_factory=list)
+    calibration: object = None
 
     process = "conversion"
 

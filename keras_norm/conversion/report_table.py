@@ -29,6 +29,8 @@ def print_report(report, console):
     lines += [report.summary(), *report.notes]
     lines += [f"{e.path}: {e.note}" for e in report.entries if e.note]
     lines += [describe_comparison(c, report) for c in report.comparisons]
+    if report.calibration is not None:
+        lines += _describe_calibration(report.calibration)
     _print(console, table, lines)
 
 
@@ -141,6 +143,19 @@ def _letter(number):
 def _activation(activation):
     becomes = activation.becomes or f"{activation.was}, kept"
     return f"{activation.path}: {becomes}"
+
+
+def _describe_calibration(result):
+    """Returns lines on a calibration: the fit of every norm, and the result."""
+    lines = [
+        f"{fit.path}: {max(fit.explained_before, 0):.1%} of the variance "
+        f"explained with copied weights, {max(fit.explained_after, 0):.1%} "
+        "calibrated"
+        + ("" if not fit.epsilon_ratio else f", epsilon {fit.epsilon_ratio:g}x")
+        for fit in result.layers
+    ]
+    lines.append(result.summary())
+    return lines + [f"warning: {text}" for text in result.warnings]
 
 
 def describe_comparison(comparison, report):

@@ -40,6 +40,11 @@ class Transfer:
     dropped: tuple
     function: str
 
+    @property
+    def is_equivalent(self):
+        """True if the new layer gives the same outputs, up to rounding."""
+        return self.function != CHANGED
+
 
 def plan_transfer(batch_norm, layer):
     """Plans the weights of a new layer; both layers are built.

@@ -91,7 +91,7 @@ def fold(model, *, include=None, exclude=None, verify=True, inputs=None):
     edits, notes = make_edits(planner)
     report.notes += notes
     report.num_paddings = _count_paddings(edits)
-    folded = rebuild_model(model, edits)
+    folded, _ = rebuild_model(model, edits)
     if verify or inputs is not None:
         verify_conversion(model, folded, report, inputs, invalid=[])
     return folded, report

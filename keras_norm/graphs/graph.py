@@ -10,6 +10,8 @@ The private names of Keras that this file uses were seen in Keras 3.8 to 3.15:
 `_flatten_layers`, and `Lambda._output_shape`.
 """
 
+import inspect
+
 import keras
 from keras.src.models.functional import Functional as _Functional
 
@@ -108,6 +110,18 @@ def arguments(node, tensors=None):
     if tensors is None:
         tensors = {id(x): x for x in node.input_tensors}
     return node.arguments.fill_in(tensors)
+
+
+def accepted_arguments(new, old, args, kwargs):
+    """Returns the arguments of a layer's call that another layer accepts.
+
+    Returns:
+        `(args, kwargs)`; `args` holds the inputs alone.
+    """
+    given = inspect.signature(old.call).bind(*args, **kwargs).arguments
+    inputs = given.pop("inputs")
+    parameters = inspect.signature(new.call).parameters
+    return (inputs,), {k: v for k, v in given.items() if k in parameters}
 
 
 def producing_node(tensor):

@@ -167,14 +167,16 @@ class FRN(AffineChannelLayer):
         )
         self.learned_epsilon = None
         self.tau = None
+        self.sees_single_values = None
 
     def build(self, input_shape):
         self._build_axes(input_shape, max_rank=5)
         check_divides(self.groups, self._num_channels)
         self._joins_channels = self.groups is not None
+        self.sees_single_values = self._has_single_values(input_shape)
         learns_epsilon = self._learns_epsilon
         if learns_epsilon == "auto":
-            learns_epsilon = self._has_single_values(input_shape)
+            learns_epsilon = self.sees_single_values
         elif not learns_epsilon:
             self._check_planes(input_shape)
         self._build_affine()
@@ -226,6 +228,18 @@ class FRN(AffineChannelLayer):
         if self.groups is not None:
             square = moments.group_mean(square, self.groups)
         return None, square
+
+    def mean_square(self, inputs, mask=None):
+        """Returns `nu2` of each example and channel, a float64 array `(N, C)`.
+
+        Args:
+            inputs: Tensor, as in a call.
+            mask: As in a call.
+        """
+        x = self._widen(inputs)
+        _, square = self._moments(x, self._valid(x, mask))
+        square = ops.convert_to_numpy(ops.stop_gradient(square))
+        return square.reshape(len(square), -1).astype("float64")
 
     def get_config(self):
         config = super().get_config()

@@ -1,9 +1,6 @@
 """Values that a pass starts from: the data, or activations that were kept."""
 
-import math
-
-import keras
-import numpy as np
+from keras_norm.graphs.program import num_bytes
 
 # Limit of the activations that are kept between two passes.
 MAX_BYTES = 2**30
@@ -68,7 +65,7 @@ class ActivationCache:
             return False
         kept = {key: values[key] for key in self.keys}
         self._batches.append((size, kept))
-        self._num_bytes += sum(map(_num_bytes, kept.values()))
+        self._num_bytes += sum(map(num_bytes, kept.values()))
         self._num_examples += size
         total = max(num_examples or 0, self._num_examples)
         if self._num_bytes * total > MAX_BYTES * self._num_examples:
@@ -79,12 +76,3 @@ class ActivationCache:
         """Frees the activations of a batch that has been used."""
         self._batches[number] = None
         self.is_complete = False
-
-
-def _num_bytes(value):
-    if value is None:
-        return 0
-    dtype = keras.backend.standardize_dtype(value.dtype)
-    # NumPy has no bfloat16.
-    width = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
-    return math.prod(value.shape) * width

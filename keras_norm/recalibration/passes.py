@@ -2,12 +2,13 @@
 
 import contextlib
 
-import keras
 from rich.console import Console
 from rich.progress import Progress
 
 from keras_norm.errors import ConversionError
 from keras_norm.errors import printable
+from keras_norm.graphs.program import inference
+from keras_norm.graphs.program import last_uses
 from keras_norm.recalibration.activation_cache import ActivationCache
 from keras_norm.recalibration.activation_cache import DataSource
 from keras_norm.recalibration.layer_moments import LayerMoments
@@ -63,12 +64,12 @@ class Passes:
         wanted = {key for call in calls for key in call.reads}
         steps = self.program.steps_between(self._available(), wanted)
         keep = self._keys_to_keep(steps, finished, later)
-        last_uses = _last_uses(steps, wanted | keep)
+        unused = last_uses(steps, wanted | keep)
 
         def run(values):
             for step in steps:
                 step.run(values)
-                for key in last_uses.get(step, ()):
+                for key in unused.get(step, ()):
                     del values[key]
             for call in calls:
                 self._observe(call, values, moments[id(call.operation)])
@@ -93,7 +94,7 @@ class Passes:
         calls = [s for s in self.program.steps if id(s.operation) in moments]
         wanted = {key for call in calls for key in call.writes}
         steps = self.program.steps_between(self._available(), wanted)
-        last_uses = _last_uses(steps, set())
+        unused = last_uses(steps, set())
 
         def run(values):
             for step in steps:
@@ -104,7 +105,7 @@ class Passes:
                     # Undone at the end of the batch.
                     found.assign_for_batch()
                 step.run(values)
-                for key in last_uses.get(step, ()):
+                for key in unused.get(step, ()):
                     del values[key]
 
         self._run(run, ActivationCache(()))
@@ -133,7 +134,7 @@ class Passes:
             for number, (size, values) in enumerate(self._source):
                 values.update(self.program.constants)
                 num_examples += size
-                with _inference():
+                with inference():
                     run(values)
                 if cache.add(size, values, total):
                     self._source.release(number)
@@ -165,27 +166,7 @@ class Passes:
         with Progress(
             console=console, transient=True, disable=not console.is_terminal
         ) as progress:
-            task = progress.add_task(text, total=self._batches.num_batches)
-            yield lambda: progress.advance(task)
-
-
-def _last_uses(steps, wanted):
-    """Returns a dict from steps to the keys that nothing uses after them."""
-    last = {key: step for step in steps for key in (*step.reads, *step.writes)}
-    uses = {}
-    for key, step in last.items():
-        if key not in wanted:
-            uses.setdefault(step, []).append(key)
-    return uses
-
-
-@contextlib.contextmanager
-def _inference():
-    """Discards all changes of state and computes no gradients."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(keras.StatelessScope())
-        if keras.backend.backend() == "torch":
-            import torch
-
-            stack.enter_context(torch.no_grad())
-        yield
+            task = progress.add_task(text, total=None)
+            yield lambda: progress.update(
+                task, advance=1, total=self._batches.num_batches
+            )

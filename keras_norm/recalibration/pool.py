@@ -92,7 +92,7 @@ def pool(models, counts, *, average_weights=False):
             "moving statistics to pool."
         )
     plan_lib.require_graph(models[0])
-    pooled = rebuild_model(models[0])
+    pooled, _ = rebuild_model(models[0])
     for layer, group in zip(_layers(pooled), layers, strict=True):
         if layer_moments.has_statistics(group[0]):
             _pool_layer(layer, group, weights)

@@ -1,0 +1,1 @@
+"""Conversion that keeps the accuracy: fits new norms to unlabeled examples."""
