@@ -11,36 +11,32 @@ EXAMPLES = """\
 examples:
   # list the batch normalization of a model and the activations behind it
   keras-norm inspect model.keras
-  # show the changes without writing a file
-  keras-norm convert model.keras --to frn --plan
+  # write the file of Keras 2 for this Keras, with the same outputs
+  keras-norm upgrade old.h5 new.keras --verify
   # RBN is numerically equivalent until it is trained: verify this
   keras-norm convert model.keras calibrated.keras --to rbn --verify
   # group normalization everywhere except in the stem
   keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
 
-fold: batch normalization moves into the weights of the convolution or dense
-layer before it or behind it. The outputs at inference stay the same, which is
-verified on random inputs, and inference is faster. Training goes on with the
-unfolded model.
+fold: batch normalization moves into the weights of the layer before it or
+behind it. The outputs at inference stay the same, which is verified on random
+inputs. Training goes on with the unfolded model.
   # write a model for inference without batch normalization
   keras-norm fold model.keras folded.keras
-  # list the layers that stay and the reasons without writing a file
+  # list the changes and the layers that stay without writing a file
   keras-norm fold model.keras --plan
 
-recalibrate: moving statistics are computed anew from data without labels, layer
-by layer, as they occur at inference. Use it after averaging weights, and to
-adapt a model to images of another domain. Compare the accuracy before and
-after: not every change of the images can be compensated.
+recalibrate: moving statistics are computed anew from data without labels. Use
+it after averaging weights, and to adapt a model to images of another domain.
   # statistics of the arrays in a file
   keras-norm recalibrate model.keras out.keras --data images.npz
-  # of 500 images in a folder, with pixels as the model was trained with
-  keras-norm recalibrate model.keras out.keras --data photos --pixels tf \\
-      --num-images 500
+  # of images in a folder, with pixels as the model was trained with
+  keras-norm recalibrate model.keras out.keras --data photos --pixels tf
   # few images: the old statistics count as if they came from 64 images
   keras-norm recalibrate model.keras out.keras --data x.npy --prior 64
 
-pool: the moving statistics of several copies of a model are combined by the law
-of total variance, such as those of federated clients or averaged checkpoints.
+pool: the moving statistics of several copies of a model are combined, such as
+those of federated clients or averaged checkpoints.
   # copies of the same weights, with statistics of 1000 and of 3000 examples
   keras-norm pool a.keras b.keras out.keras --counts 1000,3000
   # federated averaging: all other weights are averaged too
@@ -50,9 +46,8 @@ of total variance, such as those of federated clients or averaged checkpoints.
 # keras.applications.imagenet_utils.preprocess_input.
 PIXELS = ("0..255", "0..1", "tf", "caffe", "torch")
 MODEL = (
-    "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
-    "applications:NAME for a model of keras.applications, such as "
-    "applications:ResNet50"
+    "the model: a .keras or .h5 file, also of Keras 2, or applications:NAME "
+    "for a model of keras.applications, such as applications:ResNet50"
 )
 PATTERNS = (
     "a layer's name or path, with the wildcards * and ?; the name of a nested "
@@ -71,8 +66,8 @@ def parse(arguments, norms, version):
     parser = argparse.ArgumentParser(
         prog="keras-norm",
         description="Lists the batch normalization of a Keras model, converts "
-        "it to another normalization, folds it for inference, or recomputes "
-        "or pools its moving statistics.",
+        "it to another normalization, folds it for inference, recomputes "
+        "or pools its moving statistics, or upgrades the file of an old Keras.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -90,6 +85,7 @@ def parse(arguments, norms, version):
     _define_fold(commands)
     _define_recalibrate(commands)
     _define_pool(commands)
+    _define_upgrade(commands)
     return parser.parse_args(arguments)
 
 
@@ -256,9 +252,8 @@ def _define_pool(commands):
     command = commands.add_parser(
         "pool",
         help="combine the moving statistics of several copies of a model",
-        description="Writes a new model with the moving statistics of all "
-        "copies, as if they had been computed from all their examples "
-        "together. The old files are not changed.",
+        description="Writes a new model with the moving statistics of the "
+        "examples of all copies. The old files are not changed.",
     )
     command.add_argument(
         "models",
@@ -277,8 +272,26 @@ def _define_pool(commands):
     command.add_argument(
         "--average-weights",
         action="store_true",
-        help="average all other weights too, with the same counts; they must "
-        "be equal otherwise",
+        help="average the other weights too; they must be equal otherwise",
+    )
+    _define_overwrite(command)
+    _define_common(command)
+
+
+def _define_upgrade(commands):
+    command = commands.add_parser(
+        "upgrade",
+        help="write a model of an older Keras, such as Keras 2, for this Keras",
+        description="Writes a model of an older Keras for this Keras, with "
+        "the same outputs. What this Keras would read differently is "
+        "translated, or is an error. The old file is not changed.",
+    )
+    command.add_argument("model", metavar="OLD", help=MODEL)
+    command.add_argument("out", metavar="NEW", help="the .keras file to write")
+    command.add_argument(
+        "--verify",
+        action="store_true",
+        help="check on random inputs that the new file has the same outputs",
     )
     _define_overwrite(command)
     _define_common(command)
@@ -327,8 +340,7 @@ def _define_selection(command, verb):
         "--exclude",
         metavar="PATTERN",
         action="append",
-        help="keep the batch normalization that matches PATTERN, "
-        "in the same form as for --include; repeatable",
+        help="keep the batch normalization that matches PATTERN; repeatable",
     )
 
 
@@ -351,6 +363,11 @@ def _define_common(command):
         default=[],
         help="import a Python module that registers custom layers before the "
         "model is loaded; repeatable",
+    )
+    command.add_argument(
+        "--builder",
+        metavar="MODULE:FUNCTION",
+        help="function that returns the model, for a file with weights only",
     )
     command.add_argument(
         "--unsafe",
