@@ -63,6 +63,21 @@ def norm_name(norm):
     return getattr(norm, "name", None) or getattr(norm, "__name__", "custom")
 
 
+def with_learned_epsilon(norm):
+    """Returns FRN with a learned epsilon per channel in place of a fixed one.
+
+    Returns:
+        A `keras_norm.Norm`, or None if the norm is not FRN or learns epsilon
+        already.
+    """
+    is_frn = getattr(norm, "name", None) == "frn"
+    if not is_frn or norm.kwargs.get("learned_epsilon") not in (
+        None, False, "auto"
+    ):  # fmt: skip
+        return None
+    return registry.get(norm, learned_epsilon="channel")
+
+
 def make_layer(batch_norm, norm, initialize=False):
     """Creates the layer that replaces a batch normalization, not built yet.
 
