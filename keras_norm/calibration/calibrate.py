@@ -27,7 +27,7 @@ RIDGE_STRENGTH = (1e-2, 1e-1)
 # Limit of the activations of both models that are in memory at once.
 MAX_BYTES = 2**32
 # Limit of the examples that layers are fitted to: more improve nothing.
-MAX_FITTED = 512
+MAX_FITTED = 256
 # Share of the examples that no layer is fitted to.
 HELD_OUT = 1 / 8
 BATCH_SIZE = 32
@@ -86,7 +86,7 @@ class Conversion:
     operations: dict
 
 
-def calibrate(model, conversion, data, settings, make_annealed=None):
+def calibrate(model, conversion, data, settings, make_trained=None):
     """Fits a converted model to the original model, without labels.
 
     Args:
@@ -94,9 +94,9 @@ def calibrate(model, conversion, data, settings, make_annealed=None):
         conversion: The `Conversion`.
         data: As in `keras_norm.convert`.
         settings: The `Settings`.
-        make_annealed: Function that returns the same conversion with a learned
-            epsilon per channel, if FRN's epsilon is fixed; distillation trains
-            this one.
+        make_trained: Function that returns another such `Conversion`, of FRN
+            with a learned epsilon, which is lowered while it is distilled. None
+            to distill `conversion` itself.
 
     Returns:
         `CalibrationResult`.
@@ -108,25 +108,14 @@ def calibrate(model, conversion, data, settings, make_annealed=None):
     start = time.monotonic()
     arrays, notes = _read_examples(model, data)
     fitted, held_out = _split(arrays)
-    trained = conversion
-    if settings.distill_steps and make_annealed is not None:
-        trained = make_annealed()
-    fitting = LayerFitting(model, trained.plan, trained.operations)
+    fitting = LayerFitting(model, conversion.plan, conversion.operations)
     used, memory_notes = _limit_memory(fitting.program, fitted)
     fits = fitting.run(_batches(used), _options(settings, _length(used)))
     distillation = None
     if settings.distill_steps:
-        distillation = distill(
-            model,
-            trained.model,
-            fitted,
-            held_out,
-            int(settings.distill_steps),
-            int(settings.distill_batch_size),
-            fitting.annealed,
+        distillation = _distill(
+            model, conversion, make_trained, (used, fitted, held_out), settings
         )
-    if trained is not conversion:
-        _copy_weights(trained, conversion, fitting.annealed)
     return result_lib.CalibrationResult(
         num_read=_length(arrays),
         num_fitted=_length(used),
@@ -144,12 +133,37 @@ def calibrate(model, conversion, data, settings, make_annealed=None):
     )
 
 
-def _options(settings, num_examples):
+def _distill(model, conversion, make_trained, examples, settings):
+    """Distills a calibrated model; returns the `DistillationResult`."""
+    used, fitted, held_out = examples
+    trained, annealed = conversion, []
+    if make_trained is not None:
+        trained = make_trained()
+        fitting = LayerFitting(model, trained.plan, trained.operations)
+        options = _options(settings, _length(used), FIRST_RATIO)
+        fitting.run(_batches(used), options)
+        annealed = fitting.annealed
+    result = distill(
+        model,
+        trained.model,
+        conversion.model,
+        fitted,
+        held_out,
+        int(settings.distill_steps),
+        int(settings.distill_batch_size),
+        annealed,
+    )
+    if trained is not conversion and result.best_step:
+        _copy_weights(trained, conversion, annealed)
+    return result
+
+
+def _options(settings, num_examples, first_ratio=0.0):
     strength = 256 * RIDGE_STRENGTH[0] / num_examples
     return Options(
         settings.refit,
         float(settings.epsilon_ratio),
-        FIRST_RATIO if settings.distill_steps else 0.0,
+        first_ratio,
         float(np.clip(strength, *RIDGE_STRENGTH)),
     )
 

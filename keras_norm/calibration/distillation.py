@@ -38,7 +38,8 @@ class DistillationResult:
         steps: Number of steps.
         batch_size: Number of examples in a batch.
         best_step: Step whose weights the model has: those with the smallest
-            loss on held-out examples since epsilon is final.
+            loss on held-out examples since epsilon is final; 0 if the
+            calibrated weights are better.
         loss_before: Loss on the held-out examples before the first step: the
             mean squared difference of the outputs relative to their variance.
         loss_after: The same at `best_step`.
@@ -60,12 +61,16 @@ class DistillationResult:
         )
 
 
-def distill(teacher, student, fitted, held_out, steps, batch_size, annealed):
+def distill(
+    teacher, student, calibrated, fitted, held_out, steps, batch_size, annealed
+):
     """Trains a converted model, whose weights are changed.
 
     Args:
         teacher: The original model.
         student: The converted model.
+        calibrated: The converted model that the result must be better than; it
+            may be `student`.
         fitted: List of arrays, the examples to train on.
         held_out: List of arrays, the examples that choose the best weights.
         steps: Number of steps.
@@ -76,22 +81,20 @@ def distill(teacher, student, fitted, held_out, steps, batch_size, annealed):
         `DistillationResult`.
 
     Raises:
-        ConversionError: if the loss becomes NaN or infinite.
+        ConversionError: if the outputs of `calibrated` are not finite.
     """
     start = time.monotonic()
     held_out = _take(held_out, slice(0, MAX_MEASURED))
     loss = OutputLoss(teacher, fitted)
     expected = loss.compute(teacher, held_out)
 
-    def measure():
-        found = loss.compute(student, held_out)
+    def measure(model):
+        found = loss.compute(model, held_out)
         return float(keras.ops.convert_to_numpy(loss(expected, found)))
 
     schedule = EpsilonSchedule(annealed)
-    before = measure()
-    best = _BestWeights(student)
-    if not schedule.layers:
-        best.update(0, before)
+    before = measure(calibrated)
+    best = _BestWeights(student, before)
     parts = _parts(len(loss.targets[0]), steps, batch_size)
     text = f"distilling {student.name}, {steps} steps"
     with schedule.frozen(), show_progress(text, len(parts)) as advance:
@@ -102,7 +105,7 @@ def distill(teacher, student, fitted, held_out, steps, batch_size, annealed):
             trained.train(_take(fitted, indices), _take(loss.targets, indices))
             done += len(indices) // batch_size
             if is_final:
-                best.update(done, measure())
+                best.update(done, measure(student))
             advance()
     best.restore()
     return DistillationResult(
@@ -119,7 +122,7 @@ class _StudentModel(keras.Model):
     """The converted model in inference mode, with a loss on its outputs."""
 
     def __init__(self, model, loss, steps, batch_size):
-        super().__init__()
+        super().__init__(name="student")
         self.model = model
         self.output_loss = loss
         self.batch_size = batch_size
@@ -141,7 +144,10 @@ class _StudentModel(keras.Model):
     def call(self, inputs):
         return self.output_loss.undo(self.model(inputs, training=False))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, **_):
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        del x, sample_weight, training
         return self.output_loss(keras.tree.flatten(y), y_pred)
 
     def train(self, arrays, targets):
@@ -157,31 +163,36 @@ class _StudentModel(keras.Model):
 class _BestWeights:
     """The weights with the smallest loss so far.
 
+    Args:
+        model: The model that is trained.
+        loss: The loss to beat.
+
     Attributes:
-        step: Step of these weights, or None.
+        step: Step of these weights; 0 for those of the start.
         loss: Their loss.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, loss):
+        if not math.isfinite(loss):
+            raise ConversionError(
+                "The outputs of the calibrated model are not finite on the "
+                "held-out examples: it cannot be distilled."
+            )
         self._variables = model.variables
-        self._values = None
-        self.step = None
-        self.loss = math.inf
+        self._values = self._read()
+        self.step, self.loss = 0, loss
 
     def update(self, step, loss):
         if loss < self.loss:
-            self._values = [variables.read_copy(v) for v in self._variables]
+            self._values = self._read()
             self.step, self.loss = step, loss
 
     def restore(self):
-        if self.step is None:
-            raise ConversionError(
-                "Distillation diverged: the outputs of the converted model are "
-                "not finite on the held-out examples. Convert without "
-                "`distill_steps`, or with a larger `epsilon_ratio`."
-            )
         for variable, value in zip(self._variables, self._values, strict=True):
             variables.assign_copy(variable, value)
+
+    def _read(self):
+        return [variables.read_copy(v) for v in self._variables]
 
 
 def _parts(num_examples, steps, batch_size):

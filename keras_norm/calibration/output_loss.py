@@ -97,12 +97,11 @@ def _undo_function(tensor):
 
 def _last_activation(tensor):
     """Returns the name of the activation that computes an output, or None."""
-    node = graph.producing_node(tensor)
+    node, position = graph.producing_node(tensor)
     operation = None if node is None else graph.operation(node)
     if operation is None:
         return None
     if graph.is_graph_model(operation):
-        position = [id(x) for x in graph.output_tensors(node)].index(id(tensor))
         return _last_activation(graph.flat_outputs(operation)[position])
     activation = getattr(operation, "activation", None)
     name = getattr(activation, "__name__", None)

@@ -1,5 +1,7 @@
 """Converts a model to another norm: plan, rebuild, verify, report."""
 
+import functools
+
 from keras_norm.calibration.calibrate import Conversion
 from keras_norm.calibration.calibrate import Settings
 from keras_norm.calibration.calibrate import calibrate
@@ -160,7 +162,7 @@ def convert(
             conversion,
             data,
             settings,
-            None if learning is None else lambda: make(learning),
+            None if learning is None else functools.partial(make, learning),
         )
     if verify or inputs is not None:
         verify_conversion(model, converted, plan.report, inputs, plan.invalid)

@@ -64,17 +64,15 @@ def norm_name(norm):
 
 
 def with_learned_epsilon(norm):
-    """Returns FRN with a learned epsilon per channel in place of a fixed one.
+    """Returns FRN with a learned epsilon, per channel unless it has one.
 
     Returns:
-        A `keras_norm.Norm`, or None if the norm is not FRN or learns epsilon
-        already.
+        A `keras_norm.Norm`, or None if the norm is not FRN.
     """
-    is_frn = getattr(norm, "name", None) == "frn"
-    if not is_frn or norm.kwargs.get("learned_epsilon") not in (
-        None, False, "auto"
-    ):  # fmt: skip
+    if getattr(norm, "name", None) != "frn":
         return None
+    if norm.kwargs.get("learned_epsilon") in (True, "channel"):
+        return norm
     return registry.get(norm, learned_epsilon="channel")
 
 
