@@ -17,6 +17,7 @@ from keras_norm.conversion import plan
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
+from keras_norm.conversion.entries import plural
 from keras_norm.conversion.inspect_model import inspect_model
 from keras_norm.data.batches import DEFAULT_BATCH_SIZE
 from keras_norm.data.image_files import ImageBatches
@@ -27,6 +28,8 @@ from keras_norm.errors import printable
 from keras_norm.folding.fold import fold
 from keras_norm.folding.fold import plan_folding
 from keras_norm.folding.fold import uses_package
+from keras_norm.recalibration.pool import pool
+from keras_norm.recalibration.recalibrate import find_statistics
 from keras_norm.recalibration.recalibrate import recalibrate
 from keras_norm.saving import load
 
@@ -192,11 +195,36 @@ def _select_examples(arrays, options):
     return select(arrays)
 
 
+def _pool(options):
+    load.check_target(options.out, options.overwrite)
+    models = [_load(options, path=path) for path in options.models]
+    with _status(f"pooling {len(models)} models"):
+        pooled = pool(
+            models, options.counts, average_weights=options.average_weights
+        )
+        load.save_model(pooled, options.out, options.overwrite)
+    layers = [item.path for item in find_statistics(pooled)]
+    if options.json:
+        fields = "models", "counts", "average_weights"
+        report = {name: getattr(options, name) for name in fields}
+        print(json.dumps({"model": pooled.name, **report, "layers": layers}))
+    else:
+        _console().print(
+            Text(
+                f"{printable(pooled.name)}: moving statistics of "
+                f"{plural(len(layers), 'layer')} pooled from "
+                f"{plural(len(models), 'model')}."
+            )
+        )
+    _print_written(options.out, is_needed=uses_package(pooled))
+
+
 COMMANDS = {
     "inspect": _inspect,
     "convert": _convert,
     "fold": _fold,
     "recalibrate": _recalibrate,
+    "pool": _pool,
 }
 
 
@@ -221,10 +249,11 @@ def _print_written(path, is_needed=True):
     _print_message(f"wrote {path}: {advice}")
 
 
-def _load(options, require_built=True):
-    with _status(f"loading {options.model}"):
+def _load(options, require_built=True, path=None):
+    path = path or options.model
+    with _status(f"loading {path}"):
         model, notes = load.load_model(
-            options.model,
+            path,
             options.unsafe,
             options.weights,
             options.modules,

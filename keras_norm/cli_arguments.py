@@ -38,6 +38,13 @@ after: not every change of the images can be compensated.
       --num-images 500
   # few images: the old statistics count as if they came from 64 images
   keras-norm recalibrate model.keras out.keras --data x.npy --prior 64
+
+pool: the moving statistics of several copies of a model are combined by the law
+of total variance, such as those of federated clients or averaged checkpoints.
+  # copies of the same weights, with statistics of 1000 and of 3000 examples
+  keras-norm pool a.keras b.keras out.keras --counts 1000,3000
+  # federated averaging: all other weights are averaged too
+  keras-norm pool a.keras b.keras out.keras --counts 1,1 --average-weights
 """
 # Scales of the pixels of image files; the last three are the modes of
 # keras.applications.imagenet_utils.preprocess_input.
@@ -65,7 +72,7 @@ def parse(arguments, norms, version):
         prog="keras-norm",
         description="Lists the batch normalization of a Keras model, converts "
         "it to another normalization, folds it for inference, or recomputes "
-        "its moving statistics.",
+        "or pools its moving statistics.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,6 +89,7 @@ def parse(arguments, norms, version):
     _define_convert(commands, norms)
     _define_fold(commands)
     _define_recalibrate(commands)
+    _define_pool(commands)
     return parser.parse_args(arguments)
 
 
@@ -240,11 +248,39 @@ def _define_recalibrate(commands):
         type=int,
         help="examples in a batch (default: 32)",
     )
-    command.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the file OUT if it exists",
+    _define_overwrite(command)
+    _define_common(command)
+
+
+def _define_pool(commands):
+    command = commands.add_parser(
+        "pool",
+        help="combine the moving statistics of several copies of a model",
+        description="Writes a new model with the moving statistics of all "
+        "copies, as if they had been computed from all their examples "
+        "together. The old files are not changed.",
     )
+    command.add_argument(
+        "models",
+        metavar="IN",
+        nargs="+",
+        help="a copy of the model: a .keras file or a legacy .h5 file",
+    )
+    command.add_argument("out", metavar="OUT", help="the .keras file to write")
+    command.add_argument(
+        "--counts",
+        metavar="N,N",
+        required=True,
+        type=_counts,
+        help="number of examples behind each copy, in the order of the copies",
+    )
+    command.add_argument(
+        "--average-weights",
+        action="store_true",
+        help="average all other weights too, with the same counts; they must "
+        "be equal otherwise",
+    )
+    _define_overwrite(command)
     _define_common(command)
 
 
@@ -268,6 +304,10 @@ def _define_files(command):
         help="also verify on the inputs in this file: an .npy file with an "
         "array, or an .npz file with an array for each input name",
     )
+    _define_overwrite(command)
+
+
+def _define_overwrite(command):
     command.add_argument(
         "--overwrite",
         action="store_true",
@@ -331,3 +371,13 @@ def _argument(text):
         return key, json.loads(value)
     except json.JSONDecodeError:
         return key, value
+
+
+def _counts(text):
+    """Parses numbers that are separated by commas."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of numbers such as 1000,3000"
+        ) from error

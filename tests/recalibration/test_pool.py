@@ -1,10 +1,14 @@
 """Tests of `keras_norm.pool`."""
 
+import json
+import os
+
 import keras
 import numpy as np
 import pytest
 
 import keras_norm
+import keras_norm_cli
 
 LAYERS = keras.layers
 
@@ -128,3 +132,79 @@ def test_one_line_errors():
         with pytest.raises(keras_norm.ConversionError, match=message) as error:
             keras_norm.pool(models, counts)
         assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Files of two copies with statistics of two classes."""
+    monkeypatch.chdir(tmp_path)
+    halves = two_classes(np.random.default_rng(0))
+    parts = [keras_norm.recalibrate(network(), half)[0] for half in halves]
+    for part, name in zip(parts, ("a.keras", "b.keras"), strict=True):
+        part.save(name)
+    return parts
+
+
+def run(capfd, *arguments):
+    code = keras_norm_cli.main(["pool", *arguments])
+    output, errors = capfd.readouterr()
+    return code, output, errors
+
+
+def test_command_writes_the_pooled_model(copies, capfd):
+    command = "a.keras", "b.keras", "out.keras", "--counts=30,50"
+    code, output, errors = run(capfd, *command)
+    assert code == 0
+    assert errors == (
+        "wrote out.keras: keras.saving.load_model('out.keras') loads it\n"
+    )
+    assert "statistics of 1 layer pooled from 2 models" in output
+    written = keras.saving.load_model("out.keras")
+    expected = keras_norm.pool(copies, [30, 50])
+    for got, wanted in zip(
+        written.get_weights(), expected.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
+    code, output, _ = run(capfd, *command, "--json", "--overwrite")
+    assert json.loads(output)["counts"] == [30, 50]
+    assert json.loads(output)["layers"] == ["input_norm"]
+
+
+def test_command_averages_weights_on_request(copies, capfd):
+    copies[1].get_layer("conv").bias.assign(np.full(4, 8.0, "float32"))
+    copies[1].save("b.keras")
+    command = "a.keras", "b.keras", "out.keras", "--counts=3,1"
+    code, _, errors = run(capfd, *command)
+    assert code == 1 and "conv/bias" in errors
+    assert run(capfd, *command, "--average-weights")[0] == 0
+    bias = keras.saving.load_model("out.keras").get_layer("conv").bias
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(bias), 2.0)
+
+
+def test_command_prints_one_line_errors(copies, capfd):
+    other = [keras.Input((6, 5, 3)), LAYERS.BatchNormalization()]
+    keras.Sequential(other).save("other.keras")
+    plain = keras.Sequential([keras.Input((3,)), LAYERS.Dense(2)], name="plain")
+    plain.save("plain.keras")
+    files = sorted(os.listdir())
+    for names, counts, message in (
+        ("a.keras b.keras out.keras", "30", "2 models, counts=[30.0]"),
+        ("a.keras b.keras out.keras", "0,0", "at least one above 0"),
+        ("a.keras b.keras out.keras", "1,inf", "counts"),
+        ("a.keras other.keras out.keras", "1,1", "the same layers"),
+        ("plain.keras plain.keras out.keras", "1,1", "no batch normalization"),
+        ("a.keras nothing.keras out.keras", "1,1", "nothing.keras"),
+        ("a.keras b.keras", "1,1", "'b.keras' exists"),
+        ("a.keras b.keras out.h5", "1,1", "does not end in .keras"),
+    ):
+        code, output, errors = run(capfd, *names.split(), f"--counts={counts}")
+        assert code == 1 and output == "", names
+        assert errors.startswith("error: ") and errors.count("\n") == 1
+        assert message in errors
+    assert sorted(os.listdir()) == files
+
+
+def test_command_needs_numbers(capfd):
+    with pytest.raises(SystemExit):
+        run(capfd, "a.keras", "b.keras", "out.keras", "--counts=1,many")
+    assert "'1,many' is not a list of numbers" in capfd.readouterr().err
