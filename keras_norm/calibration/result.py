@@ -55,6 +55,11 @@ class CalibrationResult:
     warnings: list
     notes: list
 
+    def describe(self):
+        """Returns lines: the result, remarks, and warnings."""
+        warnings = [f"warning: {text}" for text in self.warnings]
+        return [self.summary(), *self.notes, *warnings]
+
     def summary(self):
         """Returns one line on the agreement of the models."""
         parts = []
