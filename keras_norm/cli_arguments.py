@@ -17,6 +17,9 @@ examples:
   keras-norm convert model.keras calibrated.keras --to rbn --verify
   # group normalization everywhere except in the stem
   keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
+  # keep the accuracy: fit the new layers to 256 images without labels
+  keras-norm convert model.keras out.keras --to frn --data photos --pixels tf \\
+      --num-images 256
 
 fold: batch normalization moves into the weights of the convolution or dense
 layer before it or behind it. The outputs at inference stay the same, which is
@@ -152,7 +155,44 @@ def _define_convert(commands, norms):
         help="keep batch normalization outside the functional graph, such as "
         "inside wrappers and composite layers, instead of raising an error",
     )
+    _define_calibration(command)
     _define_common(command)
+
+
+def _define_calibration(command):
+    _define_data(command, "fit the converted model to")
+    command.add_argument(
+        "--refit",
+        choices=("all", "next", "affine", "none"),
+        default="all",
+        help="parts that are fitted to --data: affine, gamma and beta of the "
+        "new norms; next, also the linear layers between them; all, also those "
+        "behind the last norm (default: all)",
+    )
+    command.add_argument(
+        "--epsilon-ratio",
+        metavar="R",
+        type=float,
+        default=0.0,
+        help="learned epsilon of frn relative to the mean square of a channel "
+        "on --data; the larger, the closer to batch normalization "
+        "(default: 0, the fixed epsilon of the paper)",
+    )
+    command.add_argument(
+        "--distill-steps",
+        metavar="N",
+        type=int,
+        default=0,
+        help="train for N steps towards the outputs of the old model on --data "
+        "(default: 0)",
+    )
+    command.add_argument(
+        "--distill-batch-size",
+        metavar="N",
+        type=int,
+        default=32,
+        help="examples in a batch of such a step (default: 32)",
+    )
 
 
 def _define_fold(commands):
@@ -186,40 +226,7 @@ def _define_recalibrate(commands):
     )
     command.add_argument("model", metavar="IN", help=MODEL)
     command.add_argument("out", metavar="OUT", help="the .keras file to write")
-    command.add_argument(
-        "--data",
-        metavar="PATH",
-        required=True,
-        help="an .npy file with an array, an .npz file with an array for each "
-        "input name, or a folder of images, which is searched recursively",
-    )
-    command.add_argument(
-        "--array",
-        metavar="NAME",
-        help="take this array from an .npz file that has others, such as "
-        "x_train",
-    )
-    command.add_argument(
-        "--pixels",
-        choices=PIXELS,
-        help="range of the pixels that the model was trained with, required "
-        "for a folder: 0..255, also for models that rescale images themselves; "
-        "0..1; or a mode of keras.applications, of which tf is -1..1, as in "
-        "the recipes",
-    )
-    command.add_argument(
-        "--image-size",
-        metavar="N",
-        type=int,
-        help="height and width of the images (default: those of the model's "
-        "input); images are resized and their center is cropped",
-    )
-    command.add_argument(
-        "--num-images",
-        metavar="N",
-        type=int,
-        help="use N examples, spread evenly over the data (default: all)",
-    )
+    _define_data(command, "recalibrate", required=True)
     command.add_argument(
         "--method",
         choices=("exact", "batch"),
@@ -241,12 +248,6 @@ def _define_recalibrate(commands):
         action="append",
         help=f"recalibrate only the layers that match PATTERN: {PATTERNS}; "
         "repeatable",
-    )
-    command.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=int,
-        help="examples in a batch (default: 32)",
     )
     _define_overwrite(command)
     _define_common(command)
@@ -282,6 +283,51 @@ def _define_pool(commands):
     )
     _define_overwrite(command)
     _define_common(command)
+
+
+def _define_data(command, verb, required=False):
+    """Defines the examples that a command reads."""
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        required=required,
+        help=f"{verb} the examples in PATH, without labels: an .npy file with "
+        "an array, an .npz file with an array for each input name, or a folder "
+        "of images, which is searched recursively",
+    )
+    command.add_argument(
+        "--array",
+        metavar="NAME",
+        help="take this array from an .npz file that has others, such as "
+        "x_train",
+    )
+    command.add_argument(
+        "--pixels",
+        choices=PIXELS,
+        help="range of the pixels that the model was trained with, required "
+        "for a folder: 0..255, also for models that rescale images themselves; "
+        "0..1; or a mode of keras.applications, of which tf is -1..1, as in "
+        "the recipes",
+    )
+    command.add_argument(
+        "--image-size",
+        metavar="N",
+        type=int,
+        help="height and width of the images (default: those of the model's "
+        "input); images are resized and their center is cropped",
+    )
+    command.add_argument(
+        "--num-images",
+        metavar="N",
+        type=int,
+        help="use N examples, spread evenly over the data (default: all)",
+    )
+    command.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        help="examples of --data in a batch (default: 32)",
+    )
 
 
 def _define_files(command):

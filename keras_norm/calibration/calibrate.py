@@ -14,12 +14,12 @@ from keras_norm.calibration.distillation import distill
 from keras_norm.calibration.fit_layers import REFITS
 from keras_norm.calibration.fit_layers import LayerFitting
 from keras_norm.calibration.fit_layers import Options
-from keras_norm.calibration.fit_layers import peak_bytes
 from keras_norm.calibration.output_loss import run_model
 from keras_norm.data.batch_inputs import has_labels
 from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
 from keras_norm.graphs import graph
+from keras_norm.graphs.program import peak_bytes
 
 # Ridge penalty from 256 examples on, and for 25 examples or fewer; between,
 # it is inversely proportional to their number.

@@ -22,7 +22,6 @@ from keras_norm.graphs import graph
 from keras_norm.graphs.program import Program
 from keras_norm.graphs.program import inference
 from keras_norm.graphs.program import last_uses
-from keras_norm.graphs.program import num_bytes
 
 REFITS = ("none", "affine", "next", "all")
 # Standard deviations from the moving means at which examples are not like
@@ -254,18 +253,6 @@ class _Values:
 
     def _new_value(self, key):
         return self.new[key] if key in self.new else self.old[key]
-
-
-def peak_bytes(program, arrays):
-    """Returns the most bytes that the values of a batch take at once."""
-    values = _Values(program, arrays)
-    uses = last_uses(program.steps, set())
-    peak = 0
-    for step in program.steps:
-        values.run_old(step)
-        peak = max(peak, sum(map(num_bytes, values.old.values())))
-        values.drop(uses.get(step, ()))
-    return peak
 
 
 def _read_steps(program, plan):

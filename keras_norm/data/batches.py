@@ -11,6 +11,8 @@ from keras_norm.graphs import graph
 DEFAULT_BATCH_SIZE = 32
 # Limit of the batches of an iterator, which is read only once.
 MAX_ITERATOR_BYTES = 2**32
+# Limit of the examples of data of unknown length, which may be endless.
+MAX_EXAMPLES = 100_000
 
 
 def make_batches(model, data, batch_size=None):
@@ -70,9 +72,20 @@ class Batches:
         self._source = source
 
     def __iter__(self):
-        number = None
+        number, num_examples = None, 0
         for number, element in enumerate(self._source()):
-            yield batch_inputs.read_element(self.model, element, number)
+            arrays = batch_inputs.read_element(self.model, element, number)
+            num_examples += batch_inputs.batch_length(arrays)
+            if self.num_batches is None and num_examples > MAX_EXAMPLES:
+                raise ConversionError(
+                    "`data` of unknown length has more than "
+                    f"{MAX_EXAMPLES:,} examples. Limit it if it is endless, "
+                    "for example with `.take(number)` of a tf.data.Dataset; "
+                    "tell its length if not, with `len` or "
+                    "tf.data.experimental.assert_cardinality(number). "
+                    f"Received: {number + 1:,} batches so far"
+                )
+            yield arrays
         if number is None:
             raise ConversionError("`data` has no batches.")
 

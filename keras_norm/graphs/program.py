@@ -4,12 +4,15 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import re
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_norm import _keras_internals
+from keras_norm.errors import ConversionError
+from keras_norm.errors import one_line
 from keras_norm.graphs import graph
 
 
@@ -45,10 +48,11 @@ class Step:
             args, kwargs = self.arguments(values)
             if _takes_training(self.operation):
                 kwargs["training"] = False
-            if call is None:
-                results = self.operation(*args, **kwargs)
-            else:
-                results = call(args, kwargs)
+            with _one_line_error(self.operation, args):
+                if call is None:
+                    results = self.operation(*args, **kwargs)
+                else:
+                    results = call(args, kwargs)
             results = keras.tree.flatten(results)
         values.update(zip(self.writes, results, strict=True))
 
@@ -179,6 +183,28 @@ def inference():
         yield
 
 
+def peak_bytes(program, arrays, steps=None):
+    """Returns the most bytes that the values of a batch take at once.
+
+    Args:
+        program: The `Program`.
+        arrays: List of an array for each input of the model.
+        steps: List of the steps that run, None for all.
+    """
+    steps = program.steps if steps is None else steps
+    values = dict(zip(program.inputs, arrays, strict=True))
+    values.update(program.constants)
+    unused = last_uses(steps, set())
+    peak = 0
+    with inference():
+        for step in steps:
+            step.run(values)
+            peak = max(peak, sum(map(num_bytes, values.values())))
+            for key in unused.get(step, ()):
+                del values[key]
+    return peak
+
+
 def num_bytes(value):
     """Returns the size of a tensor in bytes; 0 for None."""
     if value is None:
@@ -187,6 +213,25 @@ def num_bytes(value):
     # NumPy has no bfloat16.
     width = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
     return math.prod(value.shape) * width
+
+
+@contextlib.contextmanager
+def _one_line_error(operation, args):
+    """Names the operation in any error that it raises."""
+    try:
+        yield
+    except ConversionError:
+        raise
+    except Exception as error:
+        shapes = [getattr(x, "shape", None) for x in keras.tree.flatten(args)]
+        received = ", ".join(str(tuple(s)) for s in shapes if s is not None)
+        # Keras wraps an error in bold letters and adds all arguments.
+        text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received")
+        raise ConversionError(
+            f"{operation.name!r}, a {type(operation).__name__}, fails on a "
+            f"batch of the data: {one_line(text[0])[:300]} "
+            f"Received: shapes {received}"
+        ) from error
 
 
 def _takes_training(operation):

@@ -127,7 +127,7 @@ class Passes:
             total = self._batches.num_examples
         text = f"recalibrating {self.name}, pass {self.num_passes}"
         with show_progress(
-            text if self.name is not None else None, self._batches.num_batches
+            text if self.name is not None else None, None
         ) as advance:
             for number, (size, values) in enumerate(self._source):
                 values.update(self.program.constants)
@@ -136,7 +136,7 @@ class Passes:
                     run(values)
                 if cache.add(size, values, total):
                     self._source.release(number)
-                advance()
+                advance(self._batches.num_batches)
         self.num_examples = num_examples
         if cache.is_complete:
             self._source = cache

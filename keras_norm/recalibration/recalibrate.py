@@ -16,12 +16,14 @@ from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
 from keras_norm.graphs.program import Program
 from keras_norm.recalibration import layer_moments
+from keras_norm.recalibration.equal_batches import EqualBatches
 from keras_norm.recalibration.mixing import estimate_mixing
 from keras_norm.recalibration.passes import Passes
 from keras_norm.recalibration.report import RECALIBRATED
 from keras_norm.recalibration.report import RecalibrationReport
 from keras_norm.recalibration.report import StatisticsEntry
 from keras_norm.recalibration.stages import make_stages
+from keras_norm.recalibration.stages import steps_to
 
 METHODS = ("exact", "batch")
 # A layer whose input depends on its own statistics is computed again until
@@ -74,8 +76,10 @@ def recalibrate(
 
             * `"exact"`: every layer gets the moments of its own input as it
               occurs at inference, with all layers before it already
-              recalibrated, in the order of the graph. The result depends
-              neither on the batch size nor on the order of the data.
+              recalibrated, in the order of the graph. The result does not
+              depend on the batch size, to the last bit, nor on the order of
+              the data, up to the rounding of the last batch: the network runs
+              on 32 examples at a time, however they are batched.
             * `"batch"`: one pass in which every layer normalizes each batch by
               the moments of that batch, as in training ("precise batch
               normalization"). Their moments over all batches are combined by
@@ -96,6 +100,9 @@ def recalibrate(
             layer to a boolean, or a list of these. None for all. The others
             keep their statistics.
         batch_size: Number of examples in a batch, only for arrays. None for 32.
+            It matters for `method="batch"` and for the mixing values of
+            `EvalNorm`, and where 32 examples would need more than 1 GiB of
+            activations: then the network runs on this number.
 
     Returns:
         `(recalibrated, report)`: a new model and a `RecalibrationReport`.
@@ -180,6 +187,8 @@ def recalibrate_in_place(
             layer_moments.check_moments(*old[id(layer)], paths[id(layer)])
     program = Program(model)
     stages, upstream = make_stages(program, layers)
+    if method == "exact" and not any(map(layer_moments.mixes_moments, layers)):
+        batches = EqualBatches(batches, program, steps_to(stages, program))
     name = model.name if shows_progress else None
     passes = Passes(program, batches, upstream, paths, name)
     update = _Update(old, paths, prior)

@@ -56,6 +56,18 @@ def make_stages(program, layers):
     return stages, upstream
 
 
+def steps_to(stages, program):
+    """Returns the steps that compute the inputs of all layers, in order."""
+    wanted = {
+        key
+        for stage in stages
+        for calls in stage.calls.values()
+        for call in calls
+        for key in call.reads
+    }
+    return program.steps_between({*program.inputs, *program.constants}, wanted)
+
+
 def _transitive(direct):
     """Returns all that each name depends on, directly or not."""
     depends = {name: set(names) for name, names in direct.items()}

@@ -130,12 +130,30 @@ def endless():
         yield X
 
 
+class EndlessBatches:
+    def __iter__(self):
+        return endless()
+
+
+def endless_dataset():
+    tf = pytest.importorskip("tensorflow")
+    spec = tf.TensorSpec((None, 5, 3))
+    source = tf.data.Dataset.from_generator(
+        lambda: batches(X), output_signature=spec
+    )
+    # TensorFlow knows the cardinality of `repeat`, but not of `filter`.
+    return source.repeat().filter(lambda x: True)
+
+
 def test_data_that_does_not_fit(monkeypatch):
     monkeypatch.setattr(data_lib, "MAX_ITERATOR_BYTES", 10 * X.nbytes)
+    monkeypatch.setattr(data_lib, "MAX_EXAMPLES", 50)
     b = np.zeros((23, 2))
     cases = [
         (single(), endless(), "read once .* itertools.islice"),
         (single(), Endless(), "never ends"),
+        (single(), EndlessBatches(), "unknown length has more than 50 ex"),
+        (single(), endless_dataset(), "take.number.*assert_cardinality"),
         (single(), iter([]), "no batches"),
         (single(), [X[0], X[1, :4]], "lacks the batch axis"),
         (single(), "images.npz", "keras-norm recalibrate"),
