@@ -1,4 +1,4 @@
-"""Commands of the program keras-norm, whose arguments are in cli_arguments."""
+"""Commands of the program keras-norm, whose arguments are in arguments.py."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ import keras
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm import cli_data
+from keras_norm.cli import data as cli_data
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
