@@ -13,40 +13,37 @@ from keras_norm import variables
 from recipes.training.recalibration import read_training_images
 
 
-def calibrate(config, task, data, trainer, strategy, broadcast):
+def calibrate(session):
     """Fits the model of `--convert_to` and assigns its weights.
 
     Args:
-        config: The config of the run.
-        task: Its `Task`.
-        data: Its `Data`.
-        trainer: Its `Trainer`, whose model has the copied weights.
-        strategy: Its `tf.distribute.Strategy`.
-        broadcast: Its `ChiefBroadcast`.
+        session: The config, task, data, trainer, strategy and broadcast of the
+            run. The trainer's model has copied weights.
 
     Raises:
         RecipeError: if the images or activations are not usable.
     """
+    config, trainer = session.config, session.trainer
     print(f"fitting to {config.calibration_images:,} training images")
     fit = {
-        "data": read_training_images(data, config.calibration_images),
+        "data": read_training_images(session.data, config.calibration_images),
         "epsilon_ratio": config.epsilon_ratio,
         "distill_steps": config.distill_steps,
         "distill_batch_size": config.global_batch_size,
     }
-    scope = strategy.scope()
+    broadcast, scope = session.broadcast, session.strategy.scope()
     if len(broadcast.workers.addresses) > 1:
         # Every worker distills alone.
         scope = contextlib.nullcontext()
     # A newly initialized head is that of the trainer's model.
     keras.utils.set_random_seed(config.seed)
     with scope:
-        model = task.build_model(config, data, fit)
+        model = session.task.build_model(config, session.data, fit)
     values = [
         broadcast.array(variables.read_copy(variable))
         for variable in model.variables
     ]
-    with strategy.scope():
+    with session.strategy.scope():
         for variable, value in zip(
             trainer.model.variables, values, strict=True
         ):

@@ -181,14 +181,7 @@ def train(session):
     metadata = _restore(checkpoint, state, session)
     step, seconds = metadata["step"], metadata["seconds"]
     if config.calibration_images and not step:
-        calibration.calibrate(
-            config,
-            session.task,
-            data,
-            trainer,
-            session.strategy,
-            session.broadcast,
-        )
+        calibration.calibrate(session)
     metrics_log = session.metrics_log(step)
     if earlier_length is not None:
         drop_final_entries(metrics_log, config, data, earlier_length)
