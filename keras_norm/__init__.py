@@ -28,6 +28,7 @@ first use.
 
 import importlib as _importlib
 
+import keras_norm.saving.keras2.layers as _keras2_layers  # noqa: F401
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
-import os
 import pathlib
 import re
 import shutil
@@ -15,7 +13,6 @@ import h5py
 from keras_norm.errors import ConversionError
 from keras_norm.saving import config_checks
 from keras_norm.saving import hdf5_checks
-from keras_norm.saving import keras2_files
 from keras_norm.saving import zip_checks
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -31,18 +28,23 @@ class PreparedFile:
         path: The file, or a converted copy.
         num_values: Number of values in its weights; None for no limit on the
             weights that may be allocated.
+        is_hdf5: True for an HDF5 file, False for a `.keras` archive.
+        old_config: Config of a model of Keras 2, which this Keras cannot load;
+            None for Keras 3.
     """
 
     path: pathlib.Path
     num_values: int | None
+    is_hdf5: bool
+    old_config: dict | None = None
 
 
 def prepare_file(source, folder, unsafe, notes, modules=()):
-    """Checks a file before Keras reads it, and converts it if it is old.
+    """Checks a file before Keras reads it.
 
     Args:
         source: Path of a `.keras` or HDF5 file; its content tells which.
-        folder: Folder for a copy.
+        folder: Folder for a link to a file of another name.
         unsafe: If True, Python code in the file may run, and implausible sizes
             are accepted.
         notes: List of strings, to which remarks for the user are added.
@@ -74,22 +76,19 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
         )
     if old:
         config_checks.check_depth(config, name)
-        config = keras2_files.upgrade_config(config, notes)
+    elif not unsafe:
+        config_checks.check_config(config, name, modules)
     if unsafe:
         notes.append(f"Python code in {name} was allowed to run (unsafe).")
         num_values = None
-    else:
-        config_checks.check_config(config, name, modules)
-    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
-    if not old and path.suffix in suffixes:
-        return PreparedFile(path, num_values)
-    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
     if old:
-        write = _write_hdf5 if is_hdf5 else _write_archive
-        write(path, copy, json.dumps(config))
-    else:
-        _link(path, copy)
-    return PreparedFile(copy, num_values)
+        return PreparedFile(path, num_values, is_hdf5, config)
+    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
+    if path.suffix in suffixes:
+        return PreparedFile(path, num_values, is_hdf5)
+    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
+    _link(path, copy)
+    return PreparedFile(copy, num_values, is_hdf5)
 
 
 def _is_hdf5(path, name):
@@ -186,19 +185,3 @@ def _link(path, copy):
     except OSError:
         # On Windows only some users may create links.
         shutil.copyfile(path, copy)
-
-
-def _write_hdf5(path, copy, config):
-    shutil.copyfile(path, copy)
-    os.chmod(copy, 0o600)
-    with h5py.File(copy, "r+") as file:
-        file.attrs["model_config"] = config.encode()
-
-
-def _write_archive(path, copy, config):
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        new.writestr(zip_checks.CONFIG, config)
-        for name in zip_checks.keras_members(old):
-            if name != zip_checks.CONFIG:
-                with old.open(name) as source, new.open(name, "w") as target:
-                    shutil.copyfileobj(source, target)

@@ -20,6 +20,7 @@ from keras_norm.errors import one_line
 from keras_norm.errors import printable
 from keras_norm.saving import formats
 from keras_norm.saving import load_limits
+from keras_norm.saving.keras2 import reader
 
 APPLICATIONS = "applications:"
 MAX_LINE = 400
@@ -29,6 +30,19 @@ UNKNOWN = re.compile(
     r" '([^']+)'(?:.*'registered_name': '([^'>]+>[^']+)')?",
     re.DOTALL,
 )
+
+
+class Notes(list):
+    """Remarks about a loaded file, each a string of one line.
+
+    Attributes:
+        renamed: Dict from the names of layers in the file, to their names in
+            the model where these differ.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.renamed = {}
 
 
 def load_model(
@@ -46,7 +60,8 @@ def load_model(
         require_built: If True, a model without weights is an error.
 
     Returns:
-        `(model, notes)`; `notes` is a list of remarks for the user.
+        `(model, notes)`; `notes` is a list of remarks for the user, with an
+        attribute `renamed`, a dict of the layers whose names had to change.
 
     Raises:
         ConversionError: with a message of one line, if loading fails.
@@ -58,7 +73,7 @@ def load_model(
             "`weights` must be None or 'imagenet' for an application, and None "
             f"for a file, which contains weights. Received: weights={weights!r}"
         )
-    notes = []
+    notes = Notes()
     try:
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             if is_application:
@@ -68,9 +83,7 @@ def load_model(
                     source, folder, unsafe, notes, modules
                 )
                 with _limits(source, prepared):
-                    model = keras.saving.load_model(
-                        prepared.path, compile=False, safe_mode=not unsafe
-                    )
+                    model = _read(prepared, unsafe, notes, modules)
     except Exception as error:
         raise _load_error(repr(source), error) from error
     if not isinstance(model, keras.Model) or not (
@@ -81,6 +94,14 @@ def load_model(
             "model: call the model on data, then save it again"
         )
     return model, notes
+
+
+def _read(prepared, unsafe, notes, modules):
+    if prepared.old_config is None:
+        return keras.saving.load_model(
+            prepared.path, compile=False, safe_mode=not unsafe
+        )
+    return reader.read_model(prepared, unsafe, notes, modules)
 
 
 def _limits(source, prepared):
