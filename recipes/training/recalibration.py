@@ -49,15 +49,9 @@ def recalibrate(config, data, trainer, strategy):
     started = time.perf_counter()
     model, averages = trainer.model, trainer.averages
     found = find_statistics(model)
-    dataset = data.training_sample(config.recalibrate_images)
-
-    def read():
-        for images, _, weights in dataset:
-            # The last batch is padded with images of weight 0.
-            yield images.numpy()[weights.numpy() > 0]
-
+    images = read_training_images(data, config.recalibrate_images)
     try:
-        batches = make_batches(model, (x for x in read() if len(x)))
+        batches = make_batches(model, images)
         with strategy.scope():
             report = _recompute(model, found, batches)
             if averages.variables:
@@ -75,6 +69,20 @@ def recalibrate(config, data, trainer, strategy):
         f"recalibrated {len(found)} layers with {report.num_examples:,} "
         f"training images in {time.perf_counter() - started:.0f} s"
     )
+
+
+def read_training_images(data, number):
+    """Yields batches of training images, preprocessed as for evaluation.
+
+    Args:
+        data: The `Data` of the run.
+        number: Number of images, spread evenly over the training split.
+    """
+    for images, _, weights in data.training_sample(number):
+        # The last batch is padded with images of weight 0.
+        images = images.numpy()[weights.numpy() > 0]
+        if len(images):
+            yield images
 
 
 def _recompute(model, found, batches):
