@@ -78,23 +78,32 @@ def recalibrate(config, data, trainer, strategy):
 
 
 class _Images:
-    """Batches of training images as evaluation sees them."""
+    """Batches of training images that can be read several times."""
 
-    def __init__(self, data, num_images):
-        num_images = min(num_images, data.num_train)
-        self.num_bytes = 4 * num_images * math.prod(data.image_shape)
-        self._num_batches = -(-num_images // data.eval_batch_size)
-        self._dataset = data.training_sample(num_images)
+    def __init__(self, data, number):
+        self._data = data
+        self._number = min(number, data.num_train)
+        self.num_bytes = 4 * self._number * math.prod(data.image_shape)
 
     def __len__(self):
-        return self._num_batches
+        return -(-self._number // self._data.eval_batch_size)
 
     def __iter__(self):
-        for images, _, weights in self._dataset:
-            # The last batch is padded with images of weight 0.
-            images = images.numpy()[weights.numpy() > 0]
-            if len(images):
-                yield images
+        return read_training_images(self._data, self._number)
+
+
+def read_training_images(data, number):
+    """Yields batches of training images, preprocessed as for evaluation.
+
+    Args:
+        data: The `Data` of the run.
+        number: Number of images, spread evenly over the training split.
+    """
+    for images, _, weights in data.training_sample(number):
+        # The last batch is padded with images of weight 0.
+        images = images.numpy()[weights.numpy() > 0]
+        if len(images):
+            yield images
 
 
 def _recompute(model, found, batches):

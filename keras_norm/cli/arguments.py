@@ -7,45 +7,6 @@ instant.
 import argparse
 import json
 
-EXAMPLES = """\
-examples:
-  # list the batch normalization of a model and the activations behind it
-  keras-norm inspect model.keras
-  # show the changes without writing a file
-  keras-norm convert model.keras --to frn --plan
-  # RBN is numerically equivalent until it is trained: verify this
-  keras-norm convert model.keras calibrated.keras --to rbn --verify
-  # group normalization everywhere except in the stem
-  keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
-
-fold: batch normalization moves into the weights of the convolution or dense
-layer before it or behind it. The outputs at inference stay the same, which is
-verified on random inputs, and inference is faster. Training goes on with the
-unfolded model.
-  # write a model for inference without batch normalization
-  keras-norm fold model.keras folded.keras
-  # list the layers that stay and the reasons without writing a file
-  keras-norm fold model.keras --plan
-
-recalibrate: moving statistics are computed anew from data without labels, layer
-by layer, as they occur at inference. Use it after averaging weights, and to
-adapt a model to images of another domain. Compare the accuracy before and
-after: not every change of the images can be compensated.
-  # statistics of the arrays in a file
-  keras-norm recalibrate model.keras out.keras --data images.npz
-  # of 500 images in a folder, with pixels as the model was trained with
-  keras-norm recalibrate model.keras out.keras --data photos --pixels tf \\
-      --num-images 500
-  # few images: the old statistics count as if they came from 64 images
-  keras-norm recalibrate model.keras out.keras --data x.npy --prior 64
-
-pool: the moving statistics of several copies of a model are combined by the law
-of total variance, such as those of federated clients or averaged checkpoints.
-  # copies of the same weights, with statistics of 1000 and of 3000 examples
-  keras-norm pool a.keras b.keras out.keras --counts 1000,3000
-  # federated averaging: all other weights are averaged too
-  keras-norm pool a.keras b.keras out.keras --counts 1,1 --average-weights
-"""
 # Scales of the pixels of image files; the last three are the modes of
 # keras.applications.imagenet_utils.preprocess_input.
 PIXELS = ("0..255", "0..1", "tf", "caffe", "torch")
@@ -60,20 +21,21 @@ PATTERNS = (
 )
 
 
-def parse(arguments, norms, version):
+def parse(arguments, norms, version, examples):
     """Parses the arguments; exits the program if they are invalid.
 
     Args:
         arguments: List of strings, or None for those of the process.
         norms: List of the names of the norms.
         version: Version of the package.
+        examples: Text to print at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog="keras-norm",
         description="Lists the batch normalization of a Keras model, converts "
         "it to another normalization, folds it for inference, or recomputes "
         "or pools its moving statistics.",
-        epilog=EXAMPLES,
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -152,7 +114,44 @@ def _define_convert(commands, norms):
         help="keep batch normalization outside the functional graph, such as "
         "inside wrappers and composite layers, instead of raising an error",
     )
+    _define_calibration(command)
     _define_common(command)
+
+
+def _define_calibration(command):
+    _define_data(command, "fit the converted model to")
+    command.add_argument(
+        "--refit",
+        choices=("all", "next", "affine", "none"),
+        default="all",
+        help="parts that are fitted to --data: affine, gamma and beta of the "
+        "new norms; next, also the linear layers between them; all, also those "
+        "behind the last norm (default: all)",
+    )
+    command.add_argument(
+        "--epsilon-ratio",
+        metavar="R",
+        type=float,
+        default=0.0,
+        help="learned epsilon of frn relative to the mean square of a channel "
+        "on --data; the larger, the closer to batch normalization "
+        "(default: 0, the fixed epsilon of the paper)",
+    )
+    command.add_argument(
+        "--distill-steps",
+        metavar="N",
+        type=int,
+        default=0,
+        help="train for N steps towards the outputs of the old model on --data "
+        "(default: 0)",
+    )
+    command.add_argument(
+        "--distill-batch-size",
+        metavar="N",
+        type=int,
+        default=32,
+        help="examples in a batch of such a step (default: 32)",
+    )
 
 
 def _define_fold(commands):
@@ -186,40 +185,7 @@ def _define_recalibrate(commands):
     )
     command.add_argument("model", metavar="IN", help=MODEL)
     command.add_argument("out", metavar="OUT", help="the .keras file to write")
-    command.add_argument(
-        "--data",
-        metavar="PATH",
-        required=True,
-        help="an .npy file with an array, an .npz file with an array for each "
-        "input name, or a folder of images, which is searched recursively",
-    )
-    command.add_argument(
-        "--array",
-        metavar="NAME",
-        help="take this array from an .npz file that has others, such as "
-        "x_train",
-    )
-    command.add_argument(
-        "--pixels",
-        choices=PIXELS,
-        help="range of the pixels that the model was trained with, required "
-        "for a folder: 0..255, also for models that rescale images themselves; "
-        "0..1; or a mode of keras.applications, of which tf is -1..1, as in "
-        "the recipes",
-    )
-    command.add_argument(
-        "--image-size",
-        metavar="N",
-        type=int,
-        help="height and width of the images (default: those of the model's "
-        "input); images are resized and their center is cropped",
-    )
-    command.add_argument(
-        "--num-images",
-        metavar="N",
-        type=int,
-        help="use N examples, spread evenly over the data (default: all)",
-    )
+    _define_data(command, "recalibrate", required=True)
     command.add_argument(
         "--method",
         choices=("exact", "batch"),
@@ -241,12 +207,6 @@ def _define_recalibrate(commands):
         action="append",
         help=f"recalibrate only the layers that match PATTERN: {PATTERNS}; "
         "repeatable",
-    )
-    command.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=int,
-        help="examples in a batch (default: 32)",
     )
     _define_overwrite(command)
     _define_common(command)
@@ -282,6 +242,51 @@ def _define_pool(commands):
     )
     _define_overwrite(command)
     _define_common(command)
+
+
+def _define_data(command, verb, required=False):
+    """Defines the examples that a command reads."""
+    command.add_argument(
+        "--data",
+        metavar="PATH",
+        required=required,
+        help=f"{verb} the examples in PATH, without labels: an .npy file with "
+        "an array, an .npz file with an array for each input name, or a folder "
+        "of images, which is searched recursively",
+    )
+    command.add_argument(
+        "--array",
+        metavar="NAME",
+        help="take this array from an .npz file that has others, such as "
+        "x_train",
+    )
+    command.add_argument(
+        "--pixels",
+        choices=PIXELS,
+        help="range of the pixels that the model was trained with, required "
+        "for a folder: 0..255, also for models that rescale images themselves; "
+        "0..1; or a mode of keras.applications, of which tf is -1..1, as in "
+        "the recipes",
+    )
+    command.add_argument(
+        "--image-size",
+        metavar="N",
+        type=int,
+        help="height and width of the images (default: those of the model's "
+        "input); images are resized and their center is cropped",
+    )
+    command.add_argument(
+        "--num-images",
+        metavar="N",
+        type=int,
+        help="use N examples, spread evenly over the data (default: all)",
+    )
+    command.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        help="examples of --data in a batch (default: 32)",
+    )
 
 
 def _define_files(command):
