@@ -30,7 +30,7 @@ def randomize_weights(model):
         if weight.name in ("mean_mix", "variance_mix"):
             low, high = 0.2, 0.8
         if weight.name in ("gamma", "scale_bias", "learned_epsilon") or (
-            weight.name in ("moving_variance", "renorm_std")
+            weight.name in ("moving_variance", "variance", "renorm_std")
         ):
             low, high = 0.5, 1.5
         if weight.name != "kernel":
