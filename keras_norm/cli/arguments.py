@@ -11,9 +11,8 @@ import json
 # keras.applications.imagenet_utils.preprocess_input.
 PIXELS = ("0..255", "0..1", "tf", "caffe", "torch")
 MODEL = (
-    "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
-    "applications:NAME for a model of keras.applications, such as "
-    "applications:ResNet50"
+    "the model: a .keras or .h5 file, also of Keras 2, or applications:NAME "
+    "for a model of keras.applications, such as applications:ResNet50"
 )
 PATTERNS = (
     "a layer's name or path, with the wildcards * and ?; the name of a nested "
@@ -33,8 +32,8 @@ def parse(arguments, norms, version, examples):
     parser = argparse.ArgumentParser(
         prog="keras-norm",
         description="Lists the batch normalization of a Keras model, converts "
-        "it to another normalization, folds it for inference, or recomputes "
-        "or pools its moving statistics.",
+        "it to another normalization, folds it for inference, recomputes "
+        "or pools its moving statistics, or upgrades the file of an old Keras.",
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,6 +51,7 @@ def parse(arguments, norms, version, examples):
     _define_fold(commands)
     _define_recalibrate(commands)
     _define_pool(commands)
+    _define_upgrade(commands)
     return parser.parse_args(arguments)
 
 
@@ -64,7 +64,7 @@ def _define_inspect(commands):
         "normalization, whether `convert` can replace it.",
     )
     command.add_argument("model", metavar="MODEL", help=MODEL)
-    _define_common(command)
+    _define_common(command, writes=False)
 
 
 def _define_convert(commands, norms):
@@ -101,17 +101,16 @@ def _define_convert(commands, norms):
         "tlu converts ReLU to TLU and ReLU6 to min(TLU, 6) for any norm "
         "(default: auto)",
     )
-    command.add_argument(
+    _switch(
+        command,
         "--verify",
-        action="store_true",
-        help="run both models on random inputs and report the largest "
-        "difference of their outputs; a difference is an error if the models "
-        "should be numerically equivalent",
+        "run both models on random inputs and report the largest difference "
+        "of their outputs, an error if they should be equivalent",
     )
-    command.add_argument(
+    _switch(
+        command,
         "--keep-unreachable",
-        action="store_true",
-        help="keep batch normalization outside the functional graph, such as "
+        "keep batch normalization outside the functional graph, such as "
         "inside wrappers and composite layers, instead of raising an error",
     )
     _define_calibration(command)
@@ -208,7 +207,6 @@ def _define_recalibrate(commands):
         help=f"recalibrate only the layers that match PATTERN: {PATTERNS}; "
         "repeatable",
     )
-    _define_overwrite(command)
     _define_common(command)
 
 
@@ -216,9 +214,8 @@ def _define_pool(commands):
     command = commands.add_parser(
         "pool",
         help="combine the moving statistics of several copies of a model",
-        description="Writes a new model with the moving statistics of all "
-        "copies, as if they had been computed from all their examples "
-        "together. The old files are not changed.",
+        description="Writes a new model with the moving statistics of the "
+        "examples of all copies. The old files are not changed.",
     )
     command.add_argument(
         "models",
@@ -234,13 +231,29 @@ def _define_pool(commands):
         type=_counts,
         help="number of examples behind each copy, in the order of the copies",
     )
-    command.add_argument(
+    _switch(
+        command,
         "--average-weights",
-        action="store_true",
-        help="average all other weights too, with the same counts; they must "
-        "be equal otherwise",
+        "average the other weights too; they must be equal otherwise",
     )
-    _define_overwrite(command)
+    _define_common(command)
+
+
+def _define_upgrade(commands):
+    command = commands.add_parser(
+        "upgrade",
+        help="write a model of an older Keras, such as Keras 2, for this Keras",
+        description="Writes a model of an older Keras for this Keras, with "
+        "the same outputs. What this Keras would read differently is "
+        "translated, or is an error. The old file is not changed.",
+    )
+    command.add_argument("model", metavar="OLD", help=MODEL)
+    command.add_argument("out", metavar="NEW", help="the .keras file to write")
+    _switch(
+        command,
+        "--verify",
+        "check on random inputs that the new file has the same outputs",
+    )
     _define_common(command)
 
 
@@ -257,8 +270,7 @@ def _define_data(command, verb, required=False):
     command.add_argument(
         "--array",
         metavar="NAME",
-        help="take this array from an .npz file that has others, such as "
-        "x_train",
+        help="take this array, such as x_train, from an .npz file of several",
     )
     command.add_argument(
         "--pixels",
@@ -298,10 +310,8 @@ def _define_files(command):
         nargs="?",
         help="the .keras file to write; leave it out with --plan",
     )
-    command.add_argument(
-        "--plan",
-        action="store_true",
-        help="print the planned changes without writing a file",
+    _switch(
+        command, "--plan", "print the planned changes without writing a file"
     )
     command.add_argument(
         "--inputs",
@@ -309,15 +319,10 @@ def _define_files(command):
         help="also verify on the inputs in this file: an .npy file with an "
         "array, or an .npz file with an array for each input name",
     )
-    _define_overwrite(command)
 
 
-def _define_overwrite(command):
-    command.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the file OUT if it exists",
-    )
+def _switch(command, name, help):
+    command.add_argument(name, action="store_true", help=help)
 
 
 def _define_selection(command, verb):
@@ -332,12 +337,13 @@ def _define_selection(command, verb):
         "--exclude",
         metavar="PATTERN",
         action="append",
-        help="keep the batch normalization that matches PATTERN, "
-        "in the same form as for --include; repeatable",
+        help="keep the batch normalization that matches PATTERN; repeatable",
     )
 
 
-def _define_common(command):
+def _define_common(command, writes=True):
+    if writes:
+        _switch(command, "--overwrite", "replace the output file if it exists")
     command.add_argument(
         "--json", action="store_true", help="print JSON instead of a table"
     )
@@ -358,9 +364,14 @@ def _define_common(command):
         "model is loaded; repeatable",
     )
     command.add_argument(
+        "--builder",
+        metavar="MODULE:FUNCTION",
+        help="function that returns the model, for a file with weights only",
+    )
+    _switch(
+        command,
         "--unsafe",
-        action="store_true",
-        help="allow Python code in the file to run, which Lambda layers need, "
+        "allow Python code in the file to run, which Lambda layers need, "
         "and accept implausible sizes; only for files that you trust",
     )
 

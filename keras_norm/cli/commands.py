@@ -18,6 +18,7 @@ from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.entries import plural
 from keras_norm.conversion.inspect_model import inspect_model
+from keras_norm.conversion.verify import compare_saved
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
@@ -178,11 +179,30 @@ def _pool(options):
     _print_written(options.out, is_needed=uses_package(pooled))
 
 
+def _upgrade(options):
+    load.check_target(options.out, options.overwrite)
+    model, notes = _load_with_notes(options, options.model)
+    with _status(f"writing {options.out}"):
+        comparison = compare_saved(model) if options.verify else None
+        load.save_model(model, options.out, options.overwrite)
+    if options.json:
+        verified = comparison and dataclasses.asdict(comparison)
+        report = {"notes": notes, "renamed": notes.renamed}
+        print(json.dumps({**report, "verified": verified}, indent=2))
+    elif comparison:
+        print(
+            f"verified on {comparison.num_samples} random samples: "
+            f"{options.out} has the outputs of the model that was read"
+        )
+    _print_written(options.out, is_needed=uses_package(model))
+
+
 COMMANDS = {
     "inspect": _inspect,
     "convert": _convert,
     "fold": _fold,
     "recalibrate": _recalibrate,
+    "upgrade": _upgrade,
     "pool": _pool,
 }
 
@@ -209,7 +229,10 @@ def _print_written(path, is_needed=True):
 
 
 def _load(options, require_built=True, path=None):
-    path = path or options.model
+    return _load_with_notes(options, path or options.model, require_built)[0]
+
+
+def _load_with_notes(options, path, require_built=True):
     with _status(f"loading {path}"):
         model, notes = load.load_model(
             path,
@@ -217,10 +240,25 @@ def _load(options, require_built=True, path=None):
             options.weights,
             options.modules,
             require_built,
+            _find_builder(options.builder),
         )
     for note in notes:
         _print_message(note)
-    return model
+    return model, notes
+
+
+def _find_builder(text):
+    """Returns the function that `MODULE:FUNCTION` names, or None."""
+    if text is None:
+        return None
+    module, _, name = text.partition(":")
+    function = getattr(_import(module, "--builder"), name, None)
+    if not callable(function):
+        raise ConversionError(
+            "--builder must be MODULE:FUNCTION, such as my_model:build. "
+            f"Received: --builder {text}"
+        )
+    return function
 
 
 def _describe(model, report):
@@ -245,13 +283,13 @@ def _entry_dict(entry):
     return {key: entry[key] for key in keys}
 
 
-def _import(module):
+def _import(module, flag="--import"):
     sys.path.insert(0, os.getcwd())
     try:
-        importlib.import_module(module)
+        return importlib.import_module(module)
     except Exception as error:
         raise ConversionError(
-            f"--import {module} failed: {one_line(error)}. Pass the dotted "
+            f"{flag} {module} failed: {one_line(error)}. Pass the dotted "
             "name of a module that is installed or in the current folder."
         ) from error
     finally:

@@ -41,4 +41,8 @@ of total variance, such as those of federated clients or averaged checkpoints.
   keras-norm pool a.keras b.keras out.keras --counts 1000,3000
   # federated averaging: all other weights are averaged too
   keras-norm pool a.keras b.keras out.keras --counts 1,1 --average-weights
+
+upgrade: the model of an older Keras, such as Keras 2, is written for this one,
+with the same outputs. The other commands also read such files.
+  keras-norm upgrade old.h5 new.keras --verify
 """

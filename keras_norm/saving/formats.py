@@ -31,15 +31,19 @@ class PreparedFile:
         is_hdf5: True for an HDF5 file, False for a `.keras` archive.
         old_config: Config of a model of Keras 2, which this Keras cannot load;
             None for Keras 3.
+        has_weights_only: True for weights without a config.
     """
 
     path: pathlib.Path
     num_values: int | None
     is_hdf5: bool
     old_config: dict | None = None
+    has_weights_only: bool = False
 
 
-def prepare_file(source, folder, unsafe, notes, modules=()):
+def prepare_file(
+    source, folder, unsafe, notes, modules=(), accept_weights=False
+):
     """Checks a file before Keras reads it.
 
     Args:
@@ -49,6 +53,7 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
             are accepted.
         notes: List of strings, to which remarks for the user are added.
         modules: Names of modules whose classes the file may contain.
+        accept_weights: If True, a file may contain weights only.
 
     Returns:
         A `PreparedFile`.
@@ -61,6 +66,12 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
     path = pathlib.Path(source)
     name = repr(str(path))
     is_hdf5 = _is_hdf5(path, name)
+    if is_hdf5 and accept_weights:
+        suffix = _find_weights(path, name, unsafe)
+        if suffix:
+            copy = pathlib.Path(folder, f"model{suffix}")
+            _link(path, copy)
+            return PreparedFile(copy, None, is_hdf5, has_weights_only=True)
     read = _read_hdf5 if is_hdf5 else _read_archive
     config, version, num_values = read(path, name, unsafe)
     old = version.startswith(("1.", "2."))
@@ -94,9 +105,14 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
 def _is_hdf5(path, name):
     """Returns True for an HDF5 file, False for a zip archive."""
     if (path / "saved_model.pb").exists():
+        advice = "save the Keras model as a .keras file"
+        if (path / "keras_metadata.pb").exists():
+            advice = (
+                "convert it with Keras 2 (pip install tf-keras): tf_keras."
+                "models.load_model(folder).save('model.keras')"
+            )
         raise ConversionError(
-            f"{name} is a SavedModel, which contains no Keras layers: save the "
-            "Keras model as a .keras file"
+            f"{name} is a SavedModel, which contains no Keras layers: {advice}"
         )
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
@@ -125,10 +141,22 @@ def _read_hdf5(path, name, unsafe):
     if text is None:
         raise ConversionError(
             f"{name} contains no model, at most weights: load them with "
-            "model.load_weights, then save the whole model as a .keras file"
+            "model.load_weights, then save the whole model as a .keras file, "
+            "or pass the function that builds the model (--builder)"
         )
     config = zip_checks.parse_json(text, "model_config", name)
     return config, _checked_version(version, name), num_values
+
+
+def _find_weights(path, name, unsafe):
+    """Returns the suffix by which Keras reads weights; None for a model."""
+    with h5py.File(path) as file:
+        if "model_config" in file.attrs:
+            return None
+        if not unsafe:
+            hdf5_checks.count_values(file, path.stat().st_size, name)
+        is_old = "layer_names" in file.attrs or "layer_names0" in file.attrs
+    return ".h5" if is_old else ".weights.h5"
 
 
 def _read_archive(path, name, unsafe):

@@ -46,7 +46,12 @@ class Notes(list):
 
 
 def load_model(
-    source, unsafe=False, weights=None, modules=(), require_built=True
+    source,
+    unsafe=False,
+    weights=None,
+    modules=(),
+    require_built=True,
+    builder=None,
 ):
     """Loads a model without compiling it.
 
@@ -58,6 +63,8 @@ def load_model(
             "imagenet".
         modules: Names of imported modules whose classes a file may contain.
         require_built: If True, a model without weights is an error.
+        builder: For a file with weights only, a function without arguments
+            that returns the model, which the weights are loaded into.
 
     Returns:
         `(model, notes)`; `notes` is a list of remarks for the user, with an
@@ -80,10 +87,10 @@ def load_model(
                 model = _application(source, weights, notes)
             else:
                 prepared = formats.prepare_file(
-                    source, folder, unsafe, notes, modules
+                    source, folder, unsafe, notes, modules, bool(builder)
                 )
                 with _limits(source, prepared):
-                    model = _read(prepared, unsafe, notes, modules)
+                    model = _read(prepared, unsafe, notes, modules, builder)
     except Exception as error:
         raise _load_error(repr(source), error) from error
     if not isinstance(model, keras.Model) or not (
@@ -96,7 +103,21 @@ def load_model(
     return model, notes
 
 
-def _read(prepared, unsafe, notes, modules):
+def _read(prepared, unsafe, notes, modules, builder):
+    if prepared.has_weights_only:
+        model = builder()
+        if not isinstance(model, keras.Model) or not model.built:
+            raise ConversionError(
+                "the builder must return a built Keras model. "
+                f"Received: {str(model)[:80]}"
+            )
+        model.load_weights(prepared.path)
+        return model
+    if builder is not None:
+        raise ConversionError(
+            f"{str(prepared.path)!r} contains a whole model: load it without a "
+            "builder (--builder), which is for files with weights only"
+        )
     if prepared.old_config is None:
         return keras.saving.load_model(
             prepared.path, compile=False, safe_mode=not unsafe
