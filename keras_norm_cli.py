@@ -1,9 +1,9 @@
 """Command line of the program keras-norm.
 
-Its arguments are in `keras_norm/cli_arguments.py`, its commands in
-`keras_norm.cli`, which is imported only to run one: Keras
-takes seconds to start, and --help should not. For the same reason this module
-is outside the package: `import keras_norm` imports Keras to register layers.
+Its arguments are in `keras_norm/cli/arguments.py`, its commands in
+`keras_norm.cli.commands`, which is imported only to run one: Keras takes
+seconds to start, and --help should not. For the same reason this module is
+outside the package: `import keras_norm` imports Keras to register layers.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ def main(arguments=None):
     """Runs the program; returns its exit code."""
     options = parse(arguments)
     try:
-        cli = _import_cli()
+        commands = _import_commands()
         with _stoppable():
-            return cli.main(options)
+            return commands.main(options)
     except _StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -50,8 +50,9 @@ def main(arguments=None):
 def parse(arguments=None):
     """Parses the arguments; exits the program if they are invalid."""
     version = _run_module("version")["__version__"]
-    parse_arguments = _run_module("cli_arguments")["parse"]
-    return parse_arguments(arguments, norm_names(), version)
+    examples = _run_module("cli/examples")["EXAMPLES"]
+    parse_arguments = _run_module("cli/arguments")["parse"]
+    return parse_arguments(arguments, norm_names(), version, examples)
 
 
 class _StartError(Exception):
@@ -62,14 +63,14 @@ class _Terminated(BaseException):
     """A signal as an exception, so that temporary files are removed."""
 
 
-def _import_cli():
-    """Imports `keras_norm.cli`, and with it Keras and its backend."""
+def _import_commands():
+    """Imports the commands, and with them Keras and its backend."""
     try:
         with quiet_start():
-            from keras_norm import cli
+            from keras_norm.cli import commands
     except Exception as error:
         raise _StartError(_advice(error)) from error
-    return cli
+    return commands
 
 
 def _advice(error):
@@ -110,7 +111,7 @@ def _run_module(name):
     An import would import the package first, which imports Keras.
     """
     package = importlib.util.find_spec("keras_norm").origin
-    return runpy.run_path(str(pathlib.Path(package).with_name(f"{name}.py")))
+    return runpy.run_path(str(pathlib.Path(package).parent / f"{name}.py"))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ docs/measured/backends.json, which needs other backends and a GPU.
 import json
 import pathlib
 import re
+import statistics
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -247,6 +248,39 @@ def adapted(content):
     return markdown(heads, rows)
 
 
+def conversion(content):
+    """Points of accuracy that a conversion loses, mean over the draws."""
+    rows = content["rows"]
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    heads = ["lost points", *networks, "same class", "seconds"]
+    teachers = {row["network"]: row["teacher"] for row in rows}
+    lines = [
+        [
+            "accuracy of batch normalization",
+            *(f"{100 * teachers[network]:.2f}%" for network in networks),
+            "",
+            "",
+        ]
+    ]
+    for name in dict.fromkeys(row["conversion"] for row in rows):
+        found = [row for row in rows if row["conversion"] == name]
+        lost = []
+        for network in networks:
+            losses = [
+                100 * (row["teacher"] - row["accuracy"])
+                for row in found
+                if row["network"] == network
+            ]
+            lost.append(f"{statistics.mean(losses):.2f}" if losses else "")
+        first = [row for row in found if row["network"] == networks[0]]
+        agreement = statistics.mean([row["agreement"] for row in first])
+        seconds = statistics.mean([row["seconds"] for row in first])
+        lines.append(
+            [f"`{name}`", *lost, f"{100 * agreement:.1f}%", f"{seconds:.0f}"]
+        )
+    return markdown(heads, lines)
+
+
 def markdown(heads, rows, num_text_columns=1):
     """A Markdown table with numbers aligned to the right."""
     num_numbers = len(heads) - num_text_columns
@@ -264,6 +298,7 @@ TABLES = {
     "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
     "restored": (restored, ["recalibration"], "docs/recalibration.md"),
     "adapted": (adapted, ["recalibration"], "docs/recalibration.md"),
+    "conversion": (conversion, ["conversion"], "docs/keeping-accuracy.md"),
     "inference": (inference, ["inference"], "docs/folding.md"),
     "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }

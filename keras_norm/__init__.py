@@ -9,6 +9,7 @@ Main entry points:
 * `keras_norm.recalibrate(model, images)` recomputes the moving statistics of
   batch normalization; `keras_norm.pool(models, counts)` combines those of
   several copies of a model.
+* `keras_norm.load_model(path)` loads files of Keras 2 and of older Keras 3.
 * `keras_norm.FRN` with `keras_norm.TLU`, `keras_norm.RBN` and the others are
   layers for new models, in place of batch normalization.
 * `keras_norm.get("frn")` returns a norm by name, for model builders that take
@@ -28,6 +29,7 @@ first use.
 
 import importlib as _importlib
 
+import keras_norm.saving.keras2.layers as _keras2_layers  # noqa: F401
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.norm_scope import norm_scope
@@ -52,6 +54,7 @@ from keras_norm.recalibration.report import RecalibrationReport
 from keras_norm.registry import Norm
 from keras_norm.registry import get
 from keras_norm.registry import names
+from keras_norm.saving.load import load_model
 from keras_norm.version import __version__
 
 __all__ = [
@@ -74,6 +77,7 @@ __all__ = [
     "fold",
     "get",
     "is_norm_layer",
+    "load_model",
     "names",
     "norm_scope",
     "norm_weights",

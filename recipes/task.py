@@ -59,8 +59,15 @@ class Task(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def build_model(self, config, data):
-        """Builds the Keras model to train."""
+    def build_model(self, config, data, fit=None):
+        """Builds the Keras model to train.
+
+        Args:
+            config: The config of the run.
+            data: Its `Data`.
+            fit: Dict of arguments of `keras_norm.convert` to fit the model of
+                `--convert_to` to data, or None to copy the weights alone.
+        """
 
     @abc.abstractmethod
     def head_layers(self, model):

@@ -130,6 +130,31 @@ def test_unsynchronized_moments_are_the_mean_of_the_replicas():
     )
 
 
+@pytest.mark.parametrize("renorm", [False, True])
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_variance_correction_of_replicas(synchronized, renorm):
+    """N counts the values of a batch: of all replicas if synchronized."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        layer = BatchNormalization(
+            momentum=0.0,
+            renorm=renorm,
+            renorm_momentum=0.0,
+            synchronized=synchronized,
+            variance_correction=True,
+        )
+        layer.build((None, 3))
+    x = np.random.default_rng(0).normal(2.0, size=(8, 3)).astype("float32")
+    shares = [x[:5], 3.0 * x[5:]]
+    run(strategy, layer, shares)
+    if synchronized:
+        expected = np.concatenate(shares).var(0, ddof=1)
+    else:
+        expected = sum(len(s) / 8 * s.var(0, ddof=1) for s in shares)
+    for copy in copies(layer.moving_variance):
+        np.testing.assert_allclose(copy, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("synchronized", [False, True])
 @pytest.mark.parametrize("cls", [BatchNormalization, EvalNorm, RBN])
 def test_an_empty_share_changes_nothing(cls, synchronized):

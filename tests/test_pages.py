@@ -166,7 +166,7 @@ def get_known_flags():
     known |= {f"no{name}" for name in known}
     known |= {"help", "helpfull"}
     programs = [
-        ROOT / "keras_norm/cli_arguments.py",
+        ROOT / "keras_norm/cli/arguments.py",
         *ROOT.glob("benchmarks/*.py"),
     ]
     programs += ROOT.glob("recipes/**/*.py")

@@ -72,6 +72,12 @@ class ChannelFit:
         offset = self.center[1] + mean_y - scale * (self.center[0] + mean_x)
         return scale, offset if self.fit_offset else np.zeros_like(offset)
 
+    @property
+    def num_constant(self):
+        """Number of channels whose `x` is constant while `y` is not."""
+        xx, _, yy = self._moments()
+        return int(np.sum((xx <= _floor(xx)) & (yy > _floor(yy))))
+
     def explained_variance(self, scale, offset):
         """Returns the share of the variance of `y` that a line explains.
 

@@ -13,6 +13,7 @@ import dataclasses
 import numpy as np
 
 from keras_norm import variables
+from keras_norm.calibration.annealing import AnnealedLayer
 from keras_norm.calibration.linear_fit import refit_linear
 from keras_norm.calibration.linear_layers import is_refittable
 from keras_norm.calibration.norm_fit import NormFitter
@@ -37,11 +38,14 @@ class Options:
             between norms. `"all"`: and those behind the last norm.
         epsilon_ratio: Float, at least 0: FRN's epsilon relative to the mean
             square of a channel's input.
+        first_ratio: Float: the ratio to fit the layers with, if it is larger;
+            it is lowered later.
         strength: Float, the ridge penalty.
     """
 
     refit: str
     epsilon_ratio: float
+    first_ratio: float
     strength: float
 
 
@@ -53,19 +57,20 @@ class LayerFitting:
         plan: The conversion's `Plan`.
         operations: Dict from the id of an original operation to
             `(original, converted)`.
-        options: The `Options`.
 
     Attributes:
-        shifted: Description of the first batch normalization whose inputs are
-            far from its moving moments, or None.
+        warnings: List of remarks: on the first batch normalization whose inputs
+            are far from its moving moments, and on channels without values.
+        annealed: List of `AnnealedLayer`: every FRN with a learned epsilon.
     """
 
-    def __init__(self, model, plan, operations, options):
+    def __init__(self, model, plan, operations):
         self.program = Program(model)
         self.plan = plan
         self.operations = operations
-        self.options = options
-        self.shifted = None
+        self.options = None
+        self.warnings = []
+        self.annealed = []
         self._num_calls, self._followed = _read_steps(self.program, plan)
         self._paths = {
             id(layer): entry.path
@@ -77,7 +82,7 @@ class LayerFitting:
         self._fitters = {}
         self._finished = set()
 
-    def run(self, batches):
+    def run(self, batches, options):
         """Fits the layers; returns a list of `NormFit`.
 
         A norm with several calls is fitted to all of them together. What
@@ -86,18 +91,24 @@ class LayerFitting:
 
         Args:
             batches: List of batches, each a list of arrays.
+            options: The `Options`.
         """
+        if options.refit == "none":
+            return []
+        self.options = options
         self._run_steps(batches)
         shared = {key for key in self._fitters if self._num_calls[key] > 1}
         if shared:
             self._finished = shared
             self._fitters = {key: self._fitters[key] for key in shared}
             self._run_steps(batches)
-        return [
-            self._fitters[key].result()
-            for key in self._paths
-            if key in self._fitters
+        fitters = [self._fitters[x] for x in self._paths if x in self._fitters]
+        self.annealed = [
+            AnnealedLayer(x.layer, x.mean_square, x.epsilon_ratio)
+            for x in fitters
+            if x.mean_square is not None
         ]
+        return [fitter.result() for fitter in fitters]
 
     def _run_steps(self, batches):
         values = [_Values(self.program, arrays) for arrays in batches]
@@ -170,9 +181,7 @@ class LayerFitting:
             return
         new = self.operations[key][1]
         if key not in self._fitters:
-            self._fitters[key] = NormFitter(
-                new, self._paths[key], self.options.epsilon_ratio
-            )
+            self._fitters[key] = NormFitter(new, self._paths[key], self.options)
         calls = [
             graph.accepted_arguments(new, old, *each.new_arguments(step))
             for each in values
@@ -181,7 +190,7 @@ class LayerFitting:
 
     def _check_shift(self, batch_norm, outputs, axis):
         """Notes the first layer that does not see what it saw in training."""
-        if self.shifted is not None:
+        if self.warnings:
             return
         mean = np.mean([to_rows(x, axis).mean(axis=0) for x in outputs], axis=0)
         values = {v.name: variables.read_copy(v) for v in batch_norm.variables}
@@ -189,7 +198,7 @@ class LayerFitting:
         scale = np.abs(values.get("gamma", np.ones_like(mean)))
         distance = np.sqrt(np.mean(shift**2) / max(np.mean(scale**2), 1e-30))
         if distance > FAR:
-            self.shifted = (
+            self.warnings.append(
                 f"{self._paths[id(batch_norm)]}: the means of its inputs are "
                 f"{distance:.1f} standard deviations from its moving means. "
                 "Are the examples preprocessed as in training?"

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_norm import _keras_internals
 from keras_norm import variables
+from keras_norm.calibration.annealing import assign_epsilon
 from keras_norm.calibration.channel_fit import ChannelFit
 from keras_norm.graphs.program import inference
 from keras_norm.layers.frn import FRN
@@ -27,12 +28,14 @@ class NormFit:
         explained_after: The same after calibration.
         epsilon_ratio: Epsilon of FRN, relative to the mean square of a
             channel's input; None for other layers.
+        num_constant: Number of channels that are constant on all examples.
     """
 
     path: str
     explained_before: float
     explained_after: float
     epsilon_ratio: float | None = None
+    num_constant: int = 0
 
 
 class NormFitter:
@@ -48,13 +51,21 @@ class NormFitter:
     Args:
         layer: The new layer, built.
         path: Path of the layer, for the result.
-        epsilon_ratio: Float, at least 0.
+        options: The `Options` of the calibration.
+
+    Attributes:
+        epsilon_ratio: FRN's final epsilon relative to the mean square of a
+            channel's input; None for other layers.
+        mean_square: Mean of FRN's `nu2` over examples, an array `(C,)`, if it
+            has a learned epsilon.
     """
 
-    def __init__(self, layer, path, epsilon_ratio):
+    def __init__(self, layer, path, options):
         self.layer = layer
         self.path = path
-        self.epsilon_ratio = epsilon_ratio
+        self.options = options
+        self.epsilon_ratio = 0.0 if isinstance(layer, FRN) else None
+        self.mean_square = None
         self.gamma, self.beta = (
             next((v for v in layer.variables if v.name == name), None)
             for name in ("gamma", "beta")
@@ -75,10 +86,8 @@ class NormFitter:
             copied = ChannelFit(num_channels)
             self._add(copied, batches, targets, axis)
             self.explained_before = copied.explained_variance(1.0, 0.0)
-            if isinstance(self.layer, FRN):
-                self.epsilon_ratio = _set_epsilon(
-                    self.layer, batches, self.epsilon_ratio
-                )
+            if _learns_epsilon(self.layer):
+                self._set_epsilon(batches)
             self.sums = ChannelFit(
                 num_channels, self.gamma is not None, self.beta is not None
             )
@@ -88,13 +97,27 @@ class NormFitter:
 
     def result(self):
         """Returns the `NormFit`."""
-        is_frn = isinstance(self.layer, FRN)
         return NormFit(
             self.path,
             self.explained_before,
             self.sums.explained_variance(*self.sums.solve()),
-            self.epsilon_ratio if is_frn else None,
+            self.epsilon_ratio,
+            self.sums.num_constant if self.gamma is not None else 0,
         )
+
+    def _set_epsilon(self, calls):
+        """Sets FRN's learned epsilon relative to the mean square."""
+        layer = self.layer
+        squares = [
+            layer.mean_square(args[0], _mask(args, kwargs))
+            for args, kwargs in calls
+        ]
+        self.mean_square = np.concatenate(squares).mean(axis=0)
+        self.epsilon_ratio = self.options.epsilon_ratio
+        if layer.sees_single_values:
+            self.epsilon_ratio = max(self.epsilon_ratio, SINGLE_VALUE_RATIO)
+        ratio = max(self.options.first_ratio, self.epsilon_ratio)
+        assign_epsilon(layer, ratio * self.mean_square)
 
     def _add(self, sums, batches, targets, axis):
         for (args, kwargs), target in zip(batches, targets, strict=True):
@@ -108,6 +131,10 @@ class NormFitter:
             variables.assign_copy(self.gamma, scale)
         if self.beta is not None:
             variables.assign_copy(self.beta, offset)
+
+
+def _learns_epsilon(layer):
+    return isinstance(layer, FRN) and layer.learned_epsilon is not None
 
 
 def to_rows(tensor, axis):
@@ -131,21 +158,3 @@ def _valid_rows(mask, target, axis):
     del shape[axis]
     mask = mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim))
     return np.broadcast_to(mask, shape).ravel()
-
-
-def _set_epsilon(layer, calls, ratio):
-    """Sets FRN's learned epsilon; returns its ratio to the mean square."""
-    if layer.learned_epsilon is None:
-        return 0.0
-    squares = [
-        layer.mean_square(args[0], _mask(args, kwargs))
-        for args, kwargs in calls
-    ]
-    if layer.sees_single_values:
-        ratio = max(ratio, SINGLE_VALUE_RATIO)
-    mean = np.concatenate(squares).mean(axis=0)
-    learned = np.maximum(ratio * mean - layer.epsilon, 0.0)
-    if len(layer.learned_epsilon.shape) == 0:
-        learned = learned.mean()
-    variables.assign_copy(layer.learned_epsilon, learned)
-    return ratio

@@ -39,7 +39,9 @@ class CalibrationResult:
         seconds: Time in seconds.
         layers: List of `NormFit`, in the order of computation.
         agreements: List of `OutputAgreement`.
+        distillation: `DistillationResult`; None without distillation.
         warnings: List of reasons why the result may not be trusted.
+        notes: List of other remarks.
     """
 
     num_read: int
@@ -49,7 +51,14 @@ class CalibrationResult:
     seconds: float
     layers: list
     agreements: list
+    distillation: object
     warnings: list
+    notes: list
+
+    def describe(self):
+        """Returns lines: the result, remarks, and warnings."""
+        warnings = [f"warning: {text}" for text in self.warnings]
+        return [self.summary(), *self.notes, *warnings]
 
     def summary(self):
         """Returns one line on the agreement of the models."""
@@ -61,10 +70,13 @@ class CalibrationResult:
             if len(self.agreements) > 1:
                 text = f"{agreement.output}: {text}"
             parts.append(text)
+        trained = ""
+        if self.distillation is not None:
+            trained = f", {self.distillation.summary()}"
         return (
             f"Calibrated on {self.num_fitted} examples in {self.seconds:.0f} s "
-            f"(refit={self.refit!r}). On {self.num_held_out} other examples: "
-            f"{'; '.join(parts)}."
+            f"(refit={self.refit!r}{trained}). On {self.num_held_out} other "
+            f"examples: {'; '.join(parts)}."
         )
 
 
@@ -81,18 +93,14 @@ def measure_agreement(name, old, new):
     return OutputAgreement(name, same_class, float(error / variance))
 
 
-def find_warnings(num_fitted, fits, shifted, memory_note):
+def find_warnings(num_fitted, fits):
     """Returns a list of reasons why a calibration may not be trusted.
 
     Args:
-        num_read: Number of examples in the data.
         num_fitted: Number of examples that the layers were fitted to.
         fits: List of `NormFit`.
-        shifted: Description of a layer whose inputs are far from its moving
-            moments, or None.
-        memory_note: Description of the examples that were left out, or None.
     """
-    found = [note for note in (shifted, memory_note) if note is not None]
+    found = []
     if num_fitted < FEW_EXAMPLES:
         found.append(
             f"Only {num_fitted} examples: the result depends on which they "
@@ -105,5 +113,14 @@ def find_warnings(num_fitted, fits, shifted, memory_note):
             f"{len(poor)} of {len(fits)} norms explain less than "
             f"{POOR_FIT:.0%} of the variance of the batch normalization's "
             f"output, {worst.path} {max(worst.explained_after, 0):.0%}."
+        )
+    dead = [fit for fit in fits if fit.num_constant]
+    if dead:
+        listed = [f"{fit.path} {fit.num_constant}" for fit in dead]
+        shown = ", ".join(listed[:5]) + (", ..." if len(dead) > 5 else "")
+        found.append(
+            f"{sum(fit.num_constant for fit in dead)} channels are constant on "
+            f"these examples and got a gamma of 0 ({shown}): pass examples "
+            "on which they vary."
         )
     return found

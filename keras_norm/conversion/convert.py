@@ -1,6 +1,10 @@
 """Converts a model to another norm: plan, rebuild, verify, report."""
 
-from keras_norm.calibration import calibrate as calibrate_lib
+import functools
+
+from keras_norm.calibration.calibrate import Conversion
+from keras_norm.calibration.calibrate import Settings
+from keras_norm.calibration.calibrate import calibrate
 from keras_norm.conversion import new_layer
 from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion.rebuild import rebuild_model
@@ -22,6 +26,8 @@ def convert(
     data=None,
     refit="all",
     epsilon_ratio=0.0,
+    distill_steps=0,
+    distill_batch_size=32,
     **kwargs,
 ):
     """Replaces the batch normalization of a model by another normalization.
@@ -75,11 +81,11 @@ def convert(
         fresh: If True, the converted model is for training from scratch: the
             new layers are newly initialized, with the norm's own momentum and
             epsilon.
-        data: Unlabeled examples, 256 or so, preprocessed as in training: an
-            array, or arrays in the structure of the model's inputs. The
-            converted model is fitted to the outputs of the model's layers on
-            them, front to back; no layer is trained. An eighth of the examples
-            is held out, and the report tells how far both models agree on it.
+        data: Unlabeled examples, 256 or so, preprocessed as in training: any
+            data that `recalibrate` takes. The converted model is fitted to the
+            outputs of the model's layers on them, front to back, without
+            gradients. An eighth of the examples is held out, and the report
+            tells how far both models agree on it.
         refit: What is fitted to `data`: `"affine"`, gamma and beta of the new
             norms by least squares; `"next"`, also the convolutions and dense
             layers between them by ridge regression; `"all"`, also the layers
@@ -89,6 +95,10 @@ def convert(
             The larger it is, the more the layer is the fixed affine map that
             batch normalization is at inference: a scaling of the input by `s`
             scales the output by about `s^(r / (1 + r))`. 0 is the paper's FRN.
+        distill_steps: Number of steps, with `data`, of a training towards the
+            model's outputs, after the calibration. FRN's epsilon is lowered
+            meanwhile. Use thousands of examples for hundreds of steps.
+        distill_batch_size: Number of examples in such a step.
         **kwargs: Arguments of every new layer, such as `epsilon` or `groups`.
 
     Returns:
@@ -127,22 +137,51 @@ def convert(
         after the addition.
     """
     plan_lib.check_model(model)
-    if data is not None:
-        calibrate_lib.check_options(refit, epsilon_ratio)
-        if epsilon_ratio and norm == "frn":
-            kwargs = {"learned_epsilon": "channel", **kwargs}
+    settings = Settings(refit, epsilon_ratio, distill_steps, distill_batch_size)
+    if data is None:
+        _check_needs_data(settings)
+    elif epsilon_ratio and norm == "frn":
+        kwargs = {"learned_epsilon": "channel", **kwargs}
     norm = new_layer.standardize_norm(norm, kwargs)
-    plan = plan_lib.make_plan(model, norm, include, exclude, activation, fresh)
-    if strict and plan.report.unreachable:
-        raise ConversionError(_unreachable_message(plan.report))
-    converted, operations = rebuild_model(model, plan)
+
+    def make(norm):
+        plan = plan_lib.make_plan(
+            model, norm, include, exclude, activation, fresh
+        )
+        if strict and plan.report.unreachable:
+            raise ConversionError(_unreachable_message(plan.report))
+        converted, operations = rebuild_model(model, plan)
+        return Conversion(converted, plan, operations)
+
+    conversion = make(norm)
+    converted, plan = conversion.model, conversion.plan
     if data is not None:
-        plan.report.calibration = calibrate_lib.calibrate(
-            model, converted, plan, operations, data, refit, epsilon_ratio
+        learning = new_layer.with_learned_epsilon(norm)
+        plan.report.calibration = calibrate(
+            model,
+            conversion,
+            data,
+            settings,
+            None if learning is None else functools.partial(make, learning),
         )
     if verify or inputs is not None:
         verify_conversion(model, converted, plan.report, inputs, plan.invalid)
     return converted, plan.report
+
+
+def _check_needs_data(settings):
+    """Raises an error if a setting that needs `data` is not the default."""
+    for name, default in (
+        ("refit", "all"),
+        ("epsilon_ratio", 0.0),
+        ("distill_steps", 0),
+    ):
+        value = getattr(settings, name)
+        if value != default:
+            raise ConversionError(
+                f"`{name}` needs `data`, unlabeled examples. "
+                f"Received: {name}={value!r}, data=None"
+            )
 
 
 def plan_conversion(

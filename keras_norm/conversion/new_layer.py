@@ -63,6 +63,19 @@ def norm_name(norm):
     return getattr(norm, "name", None) or getattr(norm, "__name__", "custom")
 
 
+def with_learned_epsilon(norm):
+    """Returns FRN with a learned epsilon, per channel unless it has one.
+
+    Returns:
+        A `keras_norm.Norm`, or None if the norm is not FRN.
+    """
+    if getattr(norm, "name", None) != "frn":
+        return None
+    if norm.kwargs.get("learned_epsilon") in (True, "channel"):
+        return norm
+    return registry.get(norm, learned_epsilon="channel")
+
+
 def make_layer(batch_norm, norm, initialize=False):
     """Creates the layer that replaces a batch normalization, not built yet.
 

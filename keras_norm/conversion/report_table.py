@@ -154,8 +154,7 @@ def _describe_calibration(result):
         + ("" if not fit.epsilon_ratio else f", epsilon {fit.epsilon_ratio:g}x")
         for fit in result.layers
     ]
-    lines.append(result.summary())
-    return lines + [f"warning: {text}" for text in result.warnings]
+    return lines + result.describe()
 
 
 def describe_comparison(comparison, report):

@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import tempfile
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from keras_norm.conversion.entries import Comparison
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.graphs import graph
+from keras_norm.saving import load
 
 # Sizes to try for unknown heights, widths and lengths.
 SIZES = (32, 64, 96, 128, 224, 331)
@@ -47,7 +50,7 @@ def verify_conversion(source, converted, report, inputs=None, invalid=None):
             f"{source.name!r} cannot be verified: {description}"
         )
     _check_sizes(source, NUM_SAMPLES if inputs is None else _length(inputs))
-    named = {"random": _random_inputs(source)}
+    named = {"random": random_inputs(source)}
     if inputs is not None:
         named["given"] = inputs
     for name, batch in named.items():
@@ -90,6 +93,27 @@ def compare_outputs(source, converted, name, inputs):
         largest = max(largest, float(difference))
         relative = max(relative, float(difference / scale) if scale else np.inf)
     return Comparison(name, _length(inputs), largest, relative)
+
+
+def compare_saved(model):
+    """Returns the `Comparison` of a model with what a file of it contains.
+
+    Raises:
+        ConversionError: if the model cannot be saved and loaded, or if the
+            outputs differ.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.keras")
+        load.save_model(model, path)
+        # If it contains code, that code runs in this process already.
+        saved, _ = load.load_model(path, unsafe=True)
+    comparison = compare_outputs(model, saved, "random", random_inputs(model))
+    if comparison.relative > FLOAT32_TOLERANCE:
+        raise ConversionError(
+            f"{model.name!r} has other outputs after it is saved and loaded. "
+            f"Received: a difference of {comparison.largest:.1e}"
+        )
+    return comparison
 
 
 def _length(inputs):
@@ -201,7 +225,7 @@ def _tensor(array):
     return None if array is None else ops.convert_to_tensor(array)
 
 
-def _random_inputs(model):
+def random_inputs(model):
     """Draws standard normal inputs of the first size that the model accepts."""
     reasons = []
     for size in SIZES:

@@ -45,6 +45,22 @@ def find_arrays(model, data):
     return None
 
 
+def has_labels(model, data):
+    """Returns True if data is known to have labels behind the inputs.
+
+    Args:
+        model: The graph model.
+        data: As for `find_arrays`, or a `tf.data.Dataset`.
+    """
+    spec = getattr(data, "element_spec", data)
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
+        return False
+    if spec is data:
+        return not _fits(model, data) and _fits(model, data[0])
+    # A tuple of one element for each input is the inputs alone.
+    return len(graph.flat_inputs(model)) != len(spec)
+
+
 def read_element(model, element, number):
     """Returns the checked arrays of one element of a dataset.
 

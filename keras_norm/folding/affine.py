@@ -57,6 +57,22 @@ class Affine:
             compact(function(self.factor)), compact(function(self.offset))
         )
 
+    def inside(self):
+        """Returns the function of each position along the first axis.
+
+        Raises:
+            NotFoldableError: if values differ along that axis.
+        """
+        if 0 in self.axes:
+            raise NotFoldableError(
+                "its factors differ from position to position"
+            )
+        return Affine(self.factor[0], self.offset[0])
+
+    def outside(self):
+        """Returns the function that applies this one along a first axis."""
+        return Affine(self.factor[None], self.offset[None])
+
     def after(self, first):
         """Returns the affine function that applies `first`, then this one."""
         return Affine(

@@ -9,6 +9,7 @@ from keras_norm import variables
 from keras_norm.conversion.rebuild import Edits
 from keras_norm.conversion.rebuild import rebuild_from_config
 from keras_norm.folding import linear_layers
+from keras_norm.folding.time_distributed import InnerCall
 from keras_norm.graphs import graph
 from keras_norm.layers.constant_padding import ConstantPadding
 
@@ -39,7 +40,7 @@ def make_edits(planner):
         edits.layers[key] = _new_layer(linear, dropped)
         edits.transfers[key] = _Weights(linear.values)
         if linear.padding is not None:
-            calls = planner.links.calls_of(linear.layer)
+            calls = planner.links.calls_of(linear.wrapper or linear.layer)
             _pad_before(edits, linear, calls, names)
     for key, (layer, values) in planner.norms.items():
         if all(
@@ -90,22 +91,34 @@ def _new_layer(linear, dropped):
             config["padding"] = "valid"
         return config
 
-    return rebuild_from_config(linear.layer, edit)
+    if linear.wrapper is None:
+        return rebuild_from_config(linear.layer, edit)
+
+    def edit_inside(config):
+        inner = config["layer"]
+        inner = {**inner, "config": edit(inner["config"])}
+        return {**config, "layer": inner}
+
+    return rebuild_from_config(linear.wrapper, edit_inside)
 
 
 def _pad_before(edits, linear, calls, names):
     """Adds the layers that pad the inputs of a convolution."""
     made = {}
     for call in calls:
-        shape = call.input_shapes[0]
+        inner = InnerCall(call) if linear.wrapper else call
+        shape = inner.input_shapes[0]
         widths = tuple(linear_layers.pad_widths(linear.layer, shape))
         if not any(map(any, widths)):
             continue
         if widths not in made:
-            name = _unique(f"{linear.layer.name}_padding", names)
-            made[widths] = _make_padding(
+            name = _unique(f"{call.operation.name}_padding", names)
+            padding = _make_padding(
                 name, linear.layer, widths, shape, linear.padding
             )
+            if linear.wrapper:
+                padding = keras.layers.TimeDistributed(padding, name=name)
+            made[widths] = padding
         edits.before[id(call.node)] = made[widths]
 
 

@@ -16,6 +16,7 @@ from keras_norm.folding.planner import Planner
 from keras_norm.folding.report import FOLDED
 from keras_norm.folding.report import FoldEntry
 from keras_norm.folding.report import FoldReport
+from keras_norm.folding.time_distributed import inner_layer
 
 
 def fold(model, *, include=None, exclude=None, verify=True, inputs=None):
@@ -121,12 +122,15 @@ def _plan(model, include, exclude):
     plan_lib.check_model(model)
     plan_lib.require_graph(model)
     graphs, found = find_layers(model, _is_listed)
+    # A norm inside TimeDistributed is listed as its wrapper.
+    inside = {id(inner_layer(f.layer)) for f in found if f.node is not None}
+    found = [f for f in found if f.node or id(f.layer) not in inside]
     if not found:
         raise ConversionError(
             f"{model.name!r} has no batch normalization: nothing to fold."
         )
     selected = select_layers(
-        [(f.path, f.layer) for f in found], include, exclude
+        [(f.path, inner_layer(f.layer)) for f in found], include, exclude
     )
     _check_reachable(found, selected)
     invalid = invalid_weights.find_invalid_weights(model)
@@ -139,8 +143,8 @@ def _plan(model, include, exclude):
             item.layer
             for item in found
             if item.node is not None
-            and id(item.layer) in selected
-            and folds_when_constant(item.layer)
+            and id(inner_layer(item.layer)) in selected
+            and folds_when_constant(inner_layer(item.layer))
         ]
     )
     report = FoldReport(
@@ -152,11 +156,12 @@ def _plan(model, include, exclude):
 
 
 def _is_listed(layer):
+    layer = inner_layer(layer)
     return layer_predicates.is_batch_norm(layer) or folds_when_constant(layer)
 
 
 def _check_reachable(found, selected):
-    chosen = [item for item in found if id(item.layer) in selected]
+    chosen = [f for f in found if id(inner_layer(f.layer)) in selected]
     if any(item.node is not None for item in chosen):
         return
     listed = "; ".join(f"{item.path} ({item.reason})" for item in chosen[:5])
@@ -170,7 +175,7 @@ def _check_reachable(found, selected):
 def _entry(item, selected, results):
     direction, into, reason = None, (), item.reason
     action = entries.KEPT
-    if id(item.layer) not in selected:
+    if id(inner_layer(item.layer)) not in selected:
         reason = "left out by include or exclude"
     elif item.node is None:
         action = entries.UNREACHABLE
@@ -192,5 +197,5 @@ def _entry(item, selected, results):
 
 
 def _count_paddings(edits):
-    layers = [*edits.before.values(), *edits.calls.values()]
+    layers = map(inner_layer, [*edits.before.values(), *edits.calls.values()])
     return len({id(x) for x in layers if type(x).__name__ == "ConstantPadding"})

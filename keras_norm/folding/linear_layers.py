@@ -10,6 +10,8 @@ import numpy as np
 from keras_norm import variables
 from keras_norm.folding import einsum_dense
 from keras_norm.folding.affine import NotFoldableError
+from keras_norm.folding.time_distributed import InnerCall
+from keras_norm.folding.time_distributed import inner_layer
 
 _BY_RANK = {
     "conv": ("Conv1D", "Conv2D", "Conv3D"),
@@ -39,12 +41,14 @@ class LinearLayer:
         padding: One value per input channel that pads the inputs, or None to
             pad as the layer does.
         bias_axes: Axes of the bias of an EinsumDense, or None.
+        wrapper: The TimeDistributed that contains the layer, or None.
     """
 
     layer: object
     values: dict
     padding: np.ndarray | None = None
     bias_axes: str | None = None
+    wrapper: object = None
 
     @property
     def kind(self):
@@ -67,7 +71,8 @@ def read(layer):
         NotFoldableError: if it is not linear in its inputs, up to its
             activation, or its weights cannot be changed.
     """
-    kind = f"{layer.name!r} ({type(layer).__name__})"
+    outer, layer = layer, inner_layer(layer)
+    kind = f"{outer.name!r} ({type(layer).__name__})"
     if type(layer) not in _KINDS:
         bases = [base for base in _KINDS if isinstance(layer, base)]
         if bases:
@@ -89,12 +94,13 @@ def read(layer):
             for v in layer.variables
         },
         bias_axes=getattr(layer, "bias_axes", None),
+        wrapper=None if outer is layer else outer,
     )
 
 
 def is_linear_layer(operation):
     """Returns True for the layers of Keras that weights can be folded into."""
-    return isinstance(operation, tuple(_KINDS))
+    return isinstance(inner_layer(operation), tuple(_KINDS))
 
 
 def fold_outputs(linear, affine, call):
@@ -105,6 +111,8 @@ def fold_outputs(linear, affine, call):
         affine: `Affine` of the layer's output.
         call: The `Call` of the layer.
     """
+    if linear.wrapper is not None:
+        affine, call = affine.inside(), InnerCall(call)
     layer, values = linear.layer, linear.values
     if getattr(layer, "activation", None) not in (
         None,
@@ -141,6 +149,8 @@ def fold_inputs(linear, affine, call):
         affine: `Affine` of the layer's input.
         call: The `Call` of the layer.
     """
+    if linear.wrapper is not None:
+        affine, call = affine.inside(), InnerCall(call)
     if linear.kind == "embedding":
         raise NotFoldableError(f"feeds {call.describe()}")
     if linear.kind == "einsum":

@@ -11,6 +11,8 @@ from keras import layers
 from keras_norm.conversion import layer_predicates
 from keras_norm.folding.affine import Affine
 from keras_norm.folding.affine import NotFoldableError
+from keras_norm.folding.time_distributed import InnerCall
+from keras_norm.folding.time_distributed import is_time_distributed
 
 
 def _classes(pattern, ranks="123"):
@@ -58,6 +60,9 @@ def to_output(call, index, affine, is_training):
         NotFoldableError: if it passes others, but not this one.
     """
     operation = call.operation
+    if is_time_distributed(operation):
+        result = to_output(InnerCall(call), index, affine.inside(), is_training)
+        return None if result is None else result.outside()
     if type(operation) is layers.Concatenate:
         return _concatenate(call, index, affine)
     if not _passes(call, is_training):
@@ -80,6 +85,9 @@ def to_inputs(call, affine, is_training):
         NotFoldableError: as `to_output`.
     """
     operation = call.operation
+    if is_time_distributed(operation):
+        parts = to_inputs(InnerCall(call), affine.inside(), is_training)
+        return None if parts is None else [part.outside() for part in parts]
     if type(operation) is layers.Concatenate:
         return _split(call, affine)
     if _is_sum(call):

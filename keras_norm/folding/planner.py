@@ -8,6 +8,7 @@ from keras_norm.folding import passages
 from keras_norm.folding.affine import NotFoldableError
 from keras_norm.folding.affine import norm_vectors
 from keras_norm.folding.links import Links
+from keras_norm.folding.time_distributed import inner_layer
 from keras_norm.folding.walks import BackwardWalk
 from keras_norm.folding.walks import ForwardWalk
 from keras_norm.folding.walks import norm_affine
@@ -76,11 +77,12 @@ class Planner:
     def _fold(self, layer, walk):
         """Folds one norm; returns the paths of the layers that take it."""
         calls = self.links.calls_of(layer)
+        norm = inner_layer(layer)
         for call in calls:
-            if layer.trainable and self.links.is_training(call):
+            if norm.trainable and self.links.is_training(call):
                 raise NotFoldableError("it is called with training=True")
         _, values = self.norms.get(id(layer), (layer, None))
-        vectors = norm_vectors(layer, values)
+        vectors = norm_vectors(norm, values)
         for call in calls:
             walk.run(call, norm_affine(call, *vectors))
         linear, norms = {}, {}

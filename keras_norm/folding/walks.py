@@ -7,6 +7,8 @@ from keras_norm.folding import passages
 from keras_norm.folding.affine import NotFoldableError
 from keras_norm.folding.affine import along_axis
 from keras_norm.folding.affine import folds_when_constant
+from keras_norm.folding.time_distributed import InnerCall
+from keras_norm.folding.time_distributed import is_time_distributed
 
 BACKWARD = "backward"
 FORWARD = "forward"
@@ -136,6 +138,8 @@ def norm_affine(call, factor, offset):
         factor: Array, one value per channel.
         offset: As `factor`.
     """
+    if is_time_distributed(call.operation):
+        return norm_affine(InnerCall(call), factor, offset).outside()
     axis = call.operation.axis
     if not isinstance(axis, int):
         # Legacy files have a list of one axis.

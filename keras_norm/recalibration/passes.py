@@ -1,14 +1,9 @@
 """Passes over the data that compute the moments of layers."""
 
-import contextlib
-
-from rich.console import Console
-from rich.progress import Progress
-
 from keras_norm.errors import ConversionError
-from keras_norm.errors import printable
 from keras_norm.graphs.program import inference
 from keras_norm.graphs.program import last_uses
+from keras_norm.progress import show_progress
 from keras_norm.recalibration.activation_cache import ActivationCache
 from keras_norm.recalibration.activation_cache import DataSource
 from keras_norm.recalibration.layer_moments import LayerMoments
@@ -130,7 +125,10 @@ class Passes:
         total, num_examples = self.num_examples, 0
         if total is None:
             total = self._batches.num_examples
-        with self._progress() as advance:
+        text = f"recalibrating {self.name}, pass {self.num_passes}"
+        with show_progress(
+            text if self.name is not None else None, None
+        ) as advance:
             for number, (size, values) in enumerate(self._source):
                 values.update(self.program.constants)
                 num_examples += size
@@ -138,7 +136,7 @@ class Passes:
                     run(values)
                 if cache.add(size, values, total):
                     self._source.release(number)
-                advance()
+                advance(self._batches.num_batches)
         self.num_examples = num_examples
         if cache.is_complete:
             self._source = cache
@@ -154,19 +152,3 @@ class Passes:
             "inference. Check the weights of the layers before it and the "
             f"scale of the data. Received: layer={type(layer).__name__}"
         )
-
-    @contextlib.contextmanager
-    def _progress(self):
-        """Shows a progress bar on a terminal; yields `advance()`."""
-        if self.name is None:
-            yield lambda: None
-            return
-        console = Console(stderr=True)
-        text = f"recalibrating {printable(self.name)}, pass {self.num_passes}"
-        with Progress(
-            console=console, transient=True, disable=not console.is_terminal
-        ) as progress:
-            task = progress.add_task(text, total=None)
-            yield lambda: progress.update(
-                task, advance=1, total=self._batches.num_batches
-            )

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
-import os
 import pathlib
 import re
 import shutil
@@ -15,7 +13,6 @@ import h5py
 from keras_norm.errors import ConversionError
 from keras_norm.saving import config_checks
 from keras_norm.saving import hdf5_checks
-from keras_norm.saving import keras2_files
 from keras_norm.saving import zip_checks
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -31,22 +28,32 @@ class PreparedFile:
         path: The file, or a converted copy.
         num_values: Number of values in its weights; None for no limit on the
             weights that may be allocated.
+        is_hdf5: True for an HDF5 file, False for a `.keras` archive.
+        old_config: Config of a model of Keras 2, which this Keras cannot load;
+            None for Keras 3.
+        has_weights_only: True for weights without a config.
     """
 
     path: pathlib.Path
     num_values: int | None
+    is_hdf5: bool
+    old_config: dict | None = None
+    has_weights_only: bool = False
 
 
-def prepare_file(source, folder, unsafe, notes, modules=()):
-    """Checks a file before Keras reads it, and converts it if it is old.
+def prepare_file(
+    source, folder, unsafe, notes, modules=(), accept_weights=False
+):
+    """Checks a file before Keras reads it.
 
     Args:
         source: Path of a `.keras` or HDF5 file; its content tells which.
-        folder: Folder for a copy.
+        folder: Folder for a link to a file of another name.
         unsafe: If True, Python code in the file may run, and implausible sizes
             are accepted.
         notes: List of strings, to which remarks for the user are added.
         modules: Names of modules whose classes the file may contain.
+        accept_weights: If True, a file may contain weights only.
 
     Returns:
         A `PreparedFile`.
@@ -59,6 +66,12 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
     path = pathlib.Path(source)
     name = repr(str(path))
     is_hdf5 = _is_hdf5(path, name)
+    if is_hdf5 and accept_weights:
+        suffix = _find_weights(path, name, unsafe)
+        if suffix:
+            copy = pathlib.Path(folder, f"model{suffix}")
+            _link(path, copy)
+            return PreparedFile(copy, None, is_hdf5, has_weights_only=True)
     read = _read_hdf5 if is_hdf5 else _read_archive
     config, version, num_values = read(path, name, unsafe)
     old = version.startswith(("1.", "2."))
@@ -74,30 +87,32 @@ def prepare_file(source, folder, unsafe, notes, modules=()):
         )
     if old:
         config_checks.check_depth(config, name)
-        config = keras2_files.upgrade_config(config, notes)
+    elif not unsafe:
+        config_checks.check_config(config, name, modules)
     if unsafe:
         notes.append(f"Python code in {name} was allowed to run (unsafe).")
         num_values = None
-    else:
-        config_checks.check_config(config, name, modules)
-    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
-    if not old and path.suffix in suffixes:
-        return PreparedFile(path, num_values)
-    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
     if old:
-        write = _write_hdf5 if is_hdf5 else _write_archive
-        write(path, copy, json.dumps(config))
-    else:
-        _link(path, copy)
-    return PreparedFile(copy, num_values)
+        return PreparedFile(path, num_values, is_hdf5, config)
+    suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
+    if path.suffix in suffixes:
+        return PreparedFile(path, num_values, is_hdf5)
+    copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
+    _link(path, copy)
+    return PreparedFile(copy, num_values, is_hdf5)
 
 
 def _is_hdf5(path, name):
     """Returns True for an HDF5 file, False for a zip archive."""
     if (path / "saved_model.pb").exists():
+        advice = "save the Keras model as a .keras file"
+        if (path / "keras_metadata.pb").exists():
+            advice = (
+                "convert it with Keras 2 (pip install tf-keras): tf_keras."
+                "models.load_model(folder).save('model.keras')"
+            )
         raise ConversionError(
-            f"{name} is a SavedModel, which contains no Keras layers: save the "
-            "Keras model as a .keras file"
+            f"{name} is a SavedModel, which contains no Keras layers: {advice}"
         )
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
@@ -126,10 +141,22 @@ def _read_hdf5(path, name, unsafe):
     if text is None:
         raise ConversionError(
             f"{name} contains no model, at most weights: load them with "
-            "model.load_weights, then save the whole model as a .keras file"
+            "model.load_weights, then save the whole model as a .keras file, "
+            "or pass the function that builds the model (--builder)"
         )
     config = zip_checks.parse_json(text, "model_config", name)
     return config, _checked_version(version, name), num_values
+
+
+def _find_weights(path, name, unsafe):
+    """Returns the suffix by which Keras reads weights; None for a model."""
+    with h5py.File(path) as file:
+        if "model_config" in file.attrs:
+            return None
+        if not unsafe:
+            hdf5_checks.count_values(file, path.stat().st_size, name)
+        is_old = "layer_names" in file.attrs or "layer_names0" in file.attrs
+    return ".h5" if is_old else ".weights.h5"
 
 
 def _read_archive(path, name, unsafe):
@@ -186,19 +213,3 @@ def _link(path, copy):
     except OSError:
         # On Windows only some users may create links.
         shutil.copyfile(path, copy)
-
-
-def _write_hdf5(path, copy, config):
-    shutil.copyfile(path, copy)
-    os.chmod(copy, 0o600)
-    with h5py.File(copy, "r+") as file:
-        file.attrs["model_config"] = config.encode()
-
-
-def _write_archive(path, copy, config):
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
-        new.writestr(zip_checks.CONFIG, config)
-        for name in zip_checks.keras_members(old):
-            if name != zip_checks.CONFIG:
-                with old.open(name) as source, new.open(name, "w") as target:
-                    shutil.copyfileobj(source, target)

@@ -20,6 +20,7 @@ from keras_norm.errors import one_line
 from keras_norm.errors import printable
 from keras_norm.saving import formats
 from keras_norm.saving import load_limits
+from keras_norm.saving.keras2 import reader
 
 APPLICATIONS = "applications:"
 MAX_LINE = 400
@@ -31,8 +32,26 @@ UNKNOWN = re.compile(
 )
 
 
+class Notes(list):
+    """Remarks about a loaded file, each a string of one line.
+
+    Attributes:
+        renamed: Dict from the names of layers in the file, to their names in
+            the model where these differ.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.renamed = {}
+
+
 def load_model(
-    source, unsafe=False, weights=None, modules=(), require_built=True
+    source,
+    unsafe=False,
+    weights=None,
+    modules=(),
+    require_built=True,
+    builder=None,
 ):
     """Loads a model without compiling it.
 
@@ -44,9 +63,12 @@ def load_model(
             "imagenet".
         modules: Names of imported modules whose classes a file may contain.
         require_built: If True, a model without weights is an error.
+        builder: For a file with weights only, a function without arguments
+            that returns the model, which the weights are loaded into.
 
     Returns:
-        `(model, notes)`; `notes` is a list of remarks for the user.
+        `(model, notes)`; `notes` is a list of remarks for the user, with an
+        attribute `renamed`, a dict of the layers whose names had to change.
 
     Raises:
         ConversionError: with a message of one line, if loading fails.
@@ -58,19 +80,17 @@ def load_model(
             "`weights` must be None or 'imagenet' for an application, and None "
             f"for a file, which contains weights. Received: weights={weights!r}"
         )
-    notes = []
+    notes = Notes()
     try:
         with _quiet(), tempfile.TemporaryDirectory() as folder:
             if is_application:
                 model = _application(source, weights, notes)
             else:
                 prepared = formats.prepare_file(
-                    source, folder, unsafe, notes, modules
+                    source, folder, unsafe, notes, modules, bool(builder)
                 )
                 with _limits(source, prepared):
-                    model = keras.saving.load_model(
-                        prepared.path, compile=False, safe_mode=not unsafe
-                    )
+                    model = _read(prepared, unsafe, notes, modules, builder)
     except Exception as error:
         raise _load_error(repr(source), error) from error
     if not isinstance(model, keras.Model) or not (
@@ -81,6 +101,28 @@ def load_model(
             "model: call the model on data, then save it again"
         )
     return model, notes
+
+
+def _read(prepared, unsafe, notes, modules, builder):
+    if prepared.has_weights_only:
+        model = builder()
+        if not isinstance(model, keras.Model) or not model.built:
+            raise ConversionError(
+                "the builder must return a built Keras model. "
+                f"Received: {str(model)[:80]}"
+            )
+        model.load_weights(prepared.path)
+        return model
+    if builder is not None:
+        raise ConversionError(
+            f"{str(prepared.path)!r} contains a whole model: load it without a "
+            "builder (--builder), which is for files with weights only"
+        )
+    if prepared.old_config is None:
+        return keras.saving.load_model(
+            prepared.path, compile=False, safe_mode=not unsafe
+        )
+    return reader.read_model(prepared, unsafe, notes, modules)
 
 
 def _limits(source, prepared):

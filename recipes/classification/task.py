@@ -42,7 +42,7 @@ class ImageClassification(Task):
     def batch_mixer(self, config, source, pipeline):
         return mixup.make_mixup(config, source.num_classes, pipeline)
 
-    def build_model(self, config, data):
+    def build_model(self, config, data, fit=None):
         if config.init_model is None:
             return classifiers.make_classifier(
                 config.model,
@@ -57,6 +57,7 @@ class ImageClassification(Task):
             data.num_classes,
             config.precision,
             needs_head=config.takes_whole_model,
+            fit=fit,
         )
         print("\n".join(notes))
         return model

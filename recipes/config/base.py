@@ -38,6 +38,23 @@ class RunConfig:
                 "--convert_to converts the model of --init_model: give that "
                 f"too, or --norm. Received: convert_to={self.convert_to}"
             )
+        if self.calibration_images and self.convert_to is None:
+            raise RecipeError(
+                "--calibration_images needs --convert_to, the norm of the "
+                "model to fit. Received: calibration_images="
+                f"{self.calibration_images}"
+            )
+        for name in ("epsilon_ratio", "distill_steps"):
+            if getattr(self, name) and not self.calibration_images:
+                raise RecipeError(
+                    f"--{name} needs --calibration_images, such as 256. "
+                    f"Received: {name}={getattr(self, name)}"
+                )
+        if self.epsilon_ratio and self.convert_to != "frn":
+            raise RecipeError(
+                "--epsilon_ratio is for --convert_to=frn. "
+                f"Received: convert_to={self.convert_to}"
+            )
         if self.activation != "auto" and self.init_model is not None:
             raise RecipeError(
                 "--activation applies to a new --model; the model of "
@@ -86,6 +103,18 @@ class RunConfig:
     def takes_whole_model(self):
         """True if `--checkpoint` is a model file, not a run's checkpoint."""
         return not self.trains and self.checkpoint.endswith((".keras", ".h5"))
+
+    def with_model(self, path, **changes):
+        """Returns a copy whose network is that of a finished model's file."""
+        return dataclasses.replace(
+            self,
+            init_model=str(path),
+            convert_to=None,
+            calibration_images=0,
+            epsilon_ratio=0.0,
+            distill_steps=0,
+            **changes,
+        )
 
     def to_dict(self):
         return dataclasses.asdict(self)

@@ -183,6 +183,27 @@ class NetworkSettings:
         "remove batch norms, use `keras-norm convert --to none`.",
         choices=tuple(name for name in norm_names() if name != "none"),
     )
+    calibration_images: int = setting(
+        0,
+        "Number of training images to which the model of --convert_to is "
+        "fitted before training, without labels, so that it reproduces the "
+        "outputs of --init_model. 256 are enough without --distill_steps. 0 "
+        "copies the weights alone.",
+        low=0,
+    )
+    epsilon_ratio: float = setting(
+        0.0,
+        "Learned epsilon of --convert_to=frn, relative to the mean square of a "
+        "channel on the --calibration_images. The larger it is, the closer the "
+        "network stays to --init_model. 0 is the fixed epsilon of the paper.",
+        low=0,
+    )
+    distill_steps: int = setting(
+        0,
+        "Number of steps of training towards the outputs of --init_model on "
+        "the --calibration_images, before the training with labels.",
+        low=0,
+    )
     freeze: str | None = setting(
         None,
         "Part of the network that is not trained.",

@@ -11,7 +11,7 @@ from recipes.models import pretrained
 CONVERSION_ONLY_NORM = "frozen"
 
 
-def build_detector(config, data):
+def build_detector(config, data, fit=None):
     """Builds the detector of a run, or loads it from `--init_model`.
 
     `--init_model` may name a detector, or a classifier that becomes the
@@ -20,6 +20,7 @@ def build_detector(config, data):
     Args:
         config: A `DetectionConfig`.
         data: The `Data` of the run.
+        fit: As in `pretrained.read_model`.
 
     Returns:
         A Functional model, see `retinanet.build_retinanet`.
@@ -39,7 +40,7 @@ def build_detector(config, data):
         backbone = backbones.build_backbone(config.model, norm, shape)
         return _add_heads(backbone, norm, config, data.num_classes)
     path, to_norm = config.init_model, norms.get_conversion_norm(config)
-    model, notes = pretrained.read_model(path, to_norm, config.precision)
+    model, notes = pretrained.read_model(path, to_norm, config.precision, fit)
     for note in notes:
         print(note)
     if retinanet.is_detector(model):

@@ -39,8 +39,8 @@ class ObjectDetection(Task):
     def evaluation_examples(self, config, source, bad_images):
         return examples.evaluation_examples(config, source, bad_images)
 
-    def build_model(self, config, data):
-        return build.build_detector(config, data)
+    def build_model(self, config, data, fit=None):
+        return build.build_detector(config, data, fit)
 
     def head_layers(self, model):
         return retinanet.head_layers(model)

@@ -25,7 +25,12 @@ def get_conversion_norm(config):
     Raises:
         RecipeError: If the name or an argument is unknown.
     """
-    return None if config.convert_to is None else _get("convert_to", config)
+    if config.convert_to is None:
+        return None
+    norm = _get("convert_to", config)
+    if config.epsilon_ratio:
+        norm = keras_norm.get(norm, learned_epsilon="channel")
+    return norm
 
 
 @contextlib.contextmanager

@@ -14,7 +14,13 @@ HEAD = "logits"
 
 
 def load_classifier(
-    path, norm, image_shape, num_classes, precision, needs_head=False
+    path,
+    norm,
+    image_shape,
+    num_classes,
+    precision,
+    needs_head=False,
+    fit=None,
 ):
     """Loads a classifier or backbone as a network from images to logits.
 
@@ -29,6 +35,7 @@ def load_classifier(
         num_classes: Number of logits.
         precision: Name of the dtype policy that the run asks for.
         needs_head: True if a newly initialized head is an error.
+        fit: As in `read_model`.
 
     Returns:
         `(model, notes)`, where notes are sentences about conversion and head.
@@ -37,7 +44,7 @@ def load_classifier(
         RecipeError: If the file cannot be read or converted, or does not fit
             the images or classes.
     """
-    model, notes = read_model(path, norm, precision)
+    model, notes = read_model(path, norm, precision, fit)
     _check_input(path, model, image_shape)
     num_outputs = model.outputs[0].shape[-1]
     model, kept, note = _with_head(model, num_classes)
@@ -54,13 +61,15 @@ def load_classifier(
     return model, [*notes, note]
 
 
-def read_model(path, norm, precision):
+def read_model(path, norm, precision, fit=None):
     """Loads a model and converts its batch norms if requested.
 
     Args:
         path: Path of a `.keras` or legacy HDF5 file.
         norm: A `keras_norm.Norm` to convert batch normalization to, or None.
         precision: Name of the dtype policy that the run asks for.
+        fit: Dict of arguments of `keras_norm.convert` to fit the converted
+            model to data, or None to copy the weights alone.
 
     Returns:
         `(model, notes)`, where notes are sentences about the conversion.
@@ -72,8 +81,10 @@ def read_model(path, norm, precision):
     try:
         model, notes = load_lib.load_model(path)
         if norm is not None:
-            model, report = keras_norm.convert(model, norm)
+            model, report = keras_norm.convert(model, norm, **(fit or {}))
             notes = [*notes, report.summary(), *report.notes]
+            if report.calibration is not None:
+                notes = report.calibration.describe()
     except keras_norm.ConversionError as error:
         text = str(error)
         if "unsafe" in text:

@@ -269,9 +269,7 @@ def config_for_checkpoint(config):
     finished = config.folder / "model.keras"
     has_init_model = config.mode == "predict" and config.init_model is not None
     if has_init_model and not config.takes_whole_model and finished.is_file():
-        return dataclasses.replace(
-            config, init_model=str(finished), convert_to=None
-        )
+        return config.with_model(finished)
     if config.trains or config.checkpoint in ("last", "best"):
         return config
     path = pathlib.Path(config.checkpoint).expanduser()
@@ -287,6 +285,4 @@ def config_for_checkpoint(config):
         )
     if not config.takes_whole_model:
         return config
-    return dataclasses.replace(
-        config, init_model=str(path), convert_to=None, freeze=None
-    )
+    return config.with_model(path, freeze=None)

@@ -5,6 +5,7 @@ evaluation, on every worker alike. So the result depends neither on the replicas
 nor on where a run was interrupted.
 """
 
+import math
 import time
 
 from keras_norm import variables as variables_lib
@@ -14,6 +15,9 @@ from keras_norm.graphs import graph
 from keras_norm.recalibration.recalibrate import find_statistics
 from keras_norm.recalibration.recalibrate import recalibrate_in_place
 from recipes.errors import RecipeError
+
+# Limit of the images that stay in memory between the passes.
+MAX_BYTES = 2**31
 
 
 def check_model(config, model):
@@ -49,15 +53,11 @@ def recalibrate(config, data, trainer, strategy):
     started = time.perf_counter()
     model, averages = trainer.model, trainer.averages
     found = find_statistics(model)
-    dataset = data.training_sample(config.recalibrate_images)
-
-    def read():
-        for images, _, weights in dataset:
-            # The last batch is padded with images of weight 0.
-            yield images.numpy()[weights.numpy() > 0]
-
+    images = _Images(data, config.recalibrate_images)
     try:
-        batches = make_batches(model, (x for x in read() if len(x)))
+        # Decoding images for each pass takes longer than the pass.
+        fits = images.num_bytes <= MAX_BYTES
+        batches = make_batches(model, iter(images) if fits else images)
         with strategy.scope():
             report = _recompute(model, found, batches)
             if averages.variables:
@@ -75,6 +75,35 @@ def recalibrate(config, data, trainer, strategy):
         f"recalibrated {len(found)} layers with {report.num_examples:,} "
         f"training images in {time.perf_counter() - started:.0f} s"
     )
+
+
+class _Images:
+    """Batches of training images that can be read several times."""
+
+    def __init__(self, data, number):
+        self._data = data
+        self._number = min(number, data.num_train)
+        self.num_bytes = 4 * self._number * math.prod(data.image_shape)
+
+    def __len__(self):
+        return -(-self._number // self._data.eval_batch_size)
+
+    def __iter__(self):
+        return read_training_images(self._data, self._number)
+
+
+def read_training_images(data, number):
+    """Yields batches of training images, preprocessed as for evaluation.
+
+    Args:
+        data: The `Data` of the run.
+        number: Number of images, spread evenly over the training split.
+    """
+    for images, _, weights in data.training_sample(number):
+        # The last batch is padded with images of weight 0.
+        images = images.numpy()[weights.numpy() > 0]
+        if len(images):
+            yield images
 
 
 def _recompute(model, found, batches):

@@ -22,6 +22,7 @@ from recipes.run_dir import environment
 from recipes.run_dir import html_report
 from recipes.run_dir import run_dir
 from recipes.run_dir.metrics_log import MetricsLog
+from recipes.training import calibration
 from recipes.training import checkpoints
 from recipes.training import distribution
 from recipes.training import dry_run
@@ -179,6 +180,8 @@ def train(session):
         checkpoint = manager.read_newest(state.variables)
     metadata = _restore(checkpoint, state, session)
     step, seconds = metadata["step"], metadata["seconds"]
+    if config.calibration_images and not step:
+        calibration.calibrate(session)
     metrics_log = session.metrics_log(step)
     if earlier_length is not None:
         drop_final_entries(metrics_log, config, data, earlier_length)

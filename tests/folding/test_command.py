@@ -67,8 +67,10 @@ def test_options(folder, capfd):
 
 def test_errors_are_one_line(folder, capfd):
     chain((4,), layers.Dense(3), dtype="float32").save("dense.keras")
-    inside = layers.TimeDistributed(layers.BatchNormalization(), name="time")
-    chain((3, 4), inside, dtype="float32").save("wrapped.keras")
+    inside = layers.TimeDistributed(layers.BatchNormalization())
+    chain((3, 2, 4), layers.TimeDistributed(inside), dtype="float32").save(
+        "wrapped.keras"
+    )
     broken = keras.saving.load_model("model.keras")
     mean = broken.get_layer("first").moving_mean
     mean.assign(np.full(mean.shape, np.nan))

@@ -189,7 +189,6 @@ def test_subclasses_and_other_weights_keep_the_norm():
         ("subclass", Doubled(5)),
         ("lora", lora),
         ("wrapped", layers.SpectralNormalization(layers.Dense(5))),
-        ("time", layers.TimeDistributed(layers.Dense(5))),
         ("recurrent", layers.LSTM(5, return_sequences=True)),
     ):
         model = chain((3, 4), layer, BatchNorm())
@@ -200,7 +199,6 @@ def test_subclasses_and_other_weights_keep_the_norm():
     assert "subclass of Dense" in reasons["subclass"]
     assert "LoRA" in reasons["lora"]
     assert "SpectralNormalization" in reasons["wrapped"]
-    assert "TimeDistributed" in reasons["time"]
     assert "LSTM" in reasons["recurrent"]
 
 

@@ -478,6 +478,15 @@ def config_of(edit):
     return change
 
 
+def use_old_calls(config):
+    """Writes the calls of a model as Keras 2 did."""
+    for layer in config["config"]["layers"]:
+        layer["inbound_nodes"] = [
+            [[*node["args"][0]["config"]["keras_history"], {}]]
+            for node in layer["inbound_nodes"]
+        ]
+
+
 HDF5 = {
     "h5_no_config": no_attribute,
     "h5_config_number": attribute("model_config", 3),
@@ -517,6 +526,7 @@ HDF5 = {
     "h5_old_filters": lambda file: (
         attribute("keras_version", "2.9.0")(file),
         config_of(put(*CONV, "config", "filters", value=HUGE))(file),
+        config_of(use_old_calls)(file),
     ),
     "h5_old_nothing": lambda file: (
         attribute("keras_version", "2.9.0")(file),

@@ -128,3 +128,15 @@ def in_safe_mode():
 def unsafe_scope():
     """Enables unsafe deserialization in a scope."""
     return serialization_lib.SafeModeScope(safe_mode=False)
+
+
+def write_weights(path, model):
+    """Writes the file of `model.save_weights("name.h5")` in Keras 2."""
+    keras.saving.save_model(model, path)
+    with h5py.File(path, "r+") as file:
+        weights = file["model_weights"]
+        for key, value in weights.attrs.items():
+            file.attrs[key] = value
+        for name in list(weights):
+            file.move(f"model_weights/{name}", name)
+        del file["model_weights"], file.attrs["model_config"]

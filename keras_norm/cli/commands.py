@@ -1,27 +1,24 @@
-"""Commands of the program keras-norm, whose arguments are in cli_arguments."""
+"""Commands of the program keras-norm, whose arguments are in arguments.py."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import sys
 import warnings
-import zipfile
 
 import keras
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from keras_norm.conversion import plan
+from keras_norm.cli import data as cli_data
 from keras_norm.conversion import report_table
 from keras_norm.conversion.convert import convert
 from keras_norm.conversion.convert import plan_conversion
 from keras_norm.conversion.entries import plural
 from keras_norm.conversion.inspect_model import inspect_model
-from keras_norm.data.batches import DEFAULT_BATCH_SIZE
-from keras_norm.data.image_files import ImageBatches
-from keras_norm.data.image_files import spread_evenly
+from keras_norm.conversion.verify import compare_saved
 from keras_norm.errors import ConversionError
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
@@ -76,7 +73,8 @@ def _inspect(options):
 
 def _convert(options):
     _check_files(options)
-    inputs = _read_inputs(options.inputs) if options.inputs else None
+    inputs = cli_data.read_arrays(options.inputs) if options.inputs else None
+    open_data = cli_data.find_data(options)
     model = _load(options)
     choices = {
         "include": options.include,
@@ -87,15 +85,24 @@ def _convert(options):
     if options.plan:
         report = plan_conversion(model, options.to, **choices)
     else:
-        with _status(f"converting {model.name} to {options.to}"):
+        status = f"converting {model.name} to {options.to}"
+        data, _ = open_data(model)
+        # Distillation has a progress bar of its own.
+        with _status(status) if data is None else contextlib.nullcontext():
             converted, report = convert(
                 model,
                 options.to,
                 strict=not options.keep_unreachable,
                 verify=options.verify,
                 inputs=inputs,
+                data=data,
+                refit=options.refit,
+                epsilon_ratio=options.epsilon_ratio,
+                distill_steps=options.distill_steps,
+                distill_batch_size=options.distill_batch_size,
                 **choices,
             )
+        with _status(f"writing {options.out}"):
             load.save_model(converted, options.out, options.overwrite)
     if options.json:
         print(report.to_json())
@@ -107,7 +114,7 @@ def _convert(options):
 
 def _fold(options):
     _check_files(options)
-    inputs = _read_inputs(options.inputs) if options.inputs else None
+    inputs = cli_data.read_arrays(options.inputs) if options.inputs else None
     model = _load(options)
     selection = {"include": options.include, "exclude": options.exclude}
     if options.plan:
@@ -128,27 +135,9 @@ def _fold(options):
 
 def _recalibrate(options):
     load.check_target(options.out, options.overwrite)
-    if not os.path.exists(options.data):
-        raise ConversionError(
-            f"--data does not exist. Received: --data {options.data}"
-        )
-    is_folder = os.path.isdir(options.data)
-    arrays = None if is_folder else _read_inputs(options.data, "--data")
+    open_data = cli_data.find_data(options)
     model = _load(options)
-    if is_folder:
-        plan.require_graph(model)
-        batch_size = None
-        data = ImageBatches(
-            options.data,
-            model,
-            options.pixels,
-            options.image_size,
-            options.num_images,
-            options.batch_size or DEFAULT_BATCH_SIZE,
-        )
-    else:
-        batch_size = options.batch_size
-        data = _select_examples(arrays, options)
+    data, batch_size = open_data(model)
     new, report = recalibrate(
         model,
         data,
@@ -164,35 +153,6 @@ def _recalibrate(options):
     else:
         report.print(_console())
     _print_written(options.out, is_needed=uses_package(new))
-
-
-def _select_examples(arrays, options):
-    """Returns the arrays of `--array`, with `--num-images` examples."""
-    for flag, value in (
-        ("--pixels", options.pixels),
-        ("--image-size", options.image_size),
-    ):
-        if value is not None:
-            raise ConversionError(
-                f"{flag} is for a folder of images; arrays are used as they "
-                f"are. Received: {flag} {value}, --data {options.data}"
-            )
-    if options.array is not None:
-        names = arrays if isinstance(arrays, dict) else {}
-        if options.array not in names:
-            raise ConversionError(
-                f"--data has no array {options.array!r}. "
-                f"Received: an .npz file with {', '.join(names) or 'none'}"
-            )
-        arrays = arrays[options.array]
-
-    def select(array):
-        indices = spread_evenly(len(array), options.num_images)
-        return array if len(indices) == len(array) else array[list(indices)]
-
-    if isinstance(arrays, dict):
-        return {name: select(array) for name, array in arrays.items()}
-    return select(arrays)
 
 
 def _pool(options):
@@ -219,11 +179,30 @@ def _pool(options):
     _print_written(options.out, is_needed=uses_package(pooled))
 
 
+def _upgrade(options):
+    load.check_target(options.out, options.overwrite)
+    model, notes = _load_with_notes(options, options.model)
+    with _status(f"writing {options.out}"):
+        comparison = compare_saved(model) if options.verify else None
+        load.save_model(model, options.out, options.overwrite)
+    if options.json:
+        verified = comparison and dataclasses.asdict(comparison)
+        report = {"notes": notes, "renamed": notes.renamed}
+        print(json.dumps({**report, "verified": verified}, indent=2))
+    elif comparison:
+        print(
+            f"verified on {comparison.num_samples} random samples: "
+            f"{options.out} has the outputs of the model that was read"
+        )
+    _print_written(options.out, is_needed=uses_package(model))
+
+
 COMMANDS = {
     "inspect": _inspect,
     "convert": _convert,
     "fold": _fold,
     "recalibrate": _recalibrate,
+    "upgrade": _upgrade,
     "pool": _pool,
 }
 
@@ -250,7 +229,10 @@ def _print_written(path, is_needed=True):
 
 
 def _load(options, require_built=True, path=None):
-    path = path or options.model
+    return _load_with_notes(options, path or options.model, require_built)[0]
+
+
+def _load_with_notes(options, path, require_built=True):
     with _status(f"loading {path}"):
         model, notes = load.load_model(
             path,
@@ -258,31 +240,25 @@ def _load(options, require_built=True, path=None):
             options.weights,
             options.modules,
             require_built,
+            _find_builder(options.builder),
         )
     for note in notes:
         _print_message(note)
-    return model
+    return model, notes
 
 
-def _read_inputs(path, flag="--inputs"):
-    expected = (
-        OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile
-    )  # fmt: skip
-    try:
-        with open(path, "rb") as file:
-            magic = np.lib.format.MAGIC_PREFIX
-            if file.read(len(magic)) == magic:
-                # Memory mapping raises an error for a truncated file before
-                # the whole array is allocated.
-                return np.load(path, allow_pickle=False, mmap_mode="r")
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-    except expected as error:
+def _find_builder(text):
+    """Returns the function that `MODULE:FUNCTION` names, or None."""
+    if text is None:
+        return None
+    module, _, name = text.partition(":")
+    function = getattr(_import(module, "--builder"), name, None)
+    if not callable(function):
         raise ConversionError(
-            f"{flag} must be an .npy or .npz file of inputs: "
-            f"{one_line(error)}. Received: {path}"
-        ) from error
+            "--builder must be MODULE:FUNCTION, such as my_model:build. "
+            f"Received: --builder {text}"
+        )
+    return function
 
 
 def _describe(model, report):
@@ -307,13 +283,13 @@ def _entry_dict(entry):
     return {key: entry[key] for key in keys}
 
 
-def _import(module):
+def _import(module, flag="--import"):
     sys.path.insert(0, os.getcwd())
     try:
-        importlib.import_module(module)
+        return importlib.import_module(module)
     except Exception as error:
         raise ConversionError(
-            f"--import {module} failed: {one_line(error)}. Pass the dotted "
+            f"{flag} {module} failed: {one_line(error)}. Pass the dotted "
             "name of a module that is installed or in the current folder."
         ) from error
     finally:

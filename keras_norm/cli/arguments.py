@@ -7,52 +7,12 @@ instant.
 import argparse
 import json
 
-EXAMPLES = """\
-examples:
-  # list the batch normalization of a model and the activations behind it
-  keras-norm inspect model.keras
-  # show the changes without writing a file
-  keras-norm convert model.keras --to frn --plan
-  # RBN is numerically equivalent until it is trained: verify this
-  keras-norm convert model.keras calibrated.keras --to rbn --verify
-  # group normalization everywhere except in the stem
-  keras-norm convert old.h5 out.keras --to gn --arg groups=16 --exclude 'stem*'
-
-fold: batch normalization moves into the weights of the convolution or dense
-layer before it or behind it. The outputs at inference stay the same, which is
-verified on random inputs, and inference is faster. Training goes on with the
-unfolded model.
-  # write a model for inference without batch normalization
-  keras-norm fold model.keras folded.keras
-  # list the layers that stay and the reasons without writing a file
-  keras-norm fold model.keras --plan
-
-recalibrate: moving statistics are computed anew from data without labels, layer
-by layer, as they occur at inference. Use it after averaging weights, and to
-adapt a model to images of another domain. Compare the accuracy before and
-after: not every change of the images can be compensated.
-  # statistics of the arrays in a file
-  keras-norm recalibrate model.keras out.keras --data images.npz
-  # of 500 images in a folder, with pixels as the model was trained with
-  keras-norm recalibrate model.keras out.keras --data photos --pixels tf \\
-      --num-images 500
-  # few images: the old statistics count as if they came from 64 images
-  keras-norm recalibrate model.keras out.keras --data x.npy --prior 64
-
-pool: the moving statistics of several copies of a model are combined by the law
-of total variance, such as those of federated clients or averaged checkpoints.
-  # copies of the same weights, with statistics of 1000 and of 3000 examples
-  keras-norm pool a.keras b.keras out.keras --counts 1000,3000
-  # federated averaging: all other weights are averaged too
-  keras-norm pool a.keras b.keras out.keras --counts 1,1 --average-weights
-"""
 # Scales of the pixels of image files; the last three are the modes of
 # keras.applications.imagenet_utils.preprocess_input.
 PIXELS = ("0..255", "0..1", "tf", "caffe", "torch")
 MODEL = (
-    "the model: a .keras file, a legacy .h5 file (also of Keras 2), or "
-    "applications:NAME for a model of keras.applications, such as "
-    "applications:ResNet50"
+    "the model: a .keras or .h5 file, also of Keras 2, or applications:NAME "
+    "for a model of keras.applications, such as applications:ResNet50"
 )
 PATTERNS = (
     "a layer's name or path, with the wildcards * and ?; the name of a nested "
@@ -60,20 +20,21 @@ PATTERNS = (
 )
 
 
-def parse(arguments, norms, version):
+def parse(arguments, norms, version, examples):
     """Parses the arguments; exits the program if they are invalid.
 
     Args:
         arguments: List of strings, or None for those of the process.
         norms: List of the names of the norms.
         version: Version of the package.
+        examples: Text to print at the end of `--help`.
     """
     parser = argparse.ArgumentParser(
         prog="keras-norm",
         description="Lists the batch normalization of a Keras model, converts "
-        "it to another normalization, folds it for inference, or recomputes "
-        "or pools its moving statistics.",
-        epilog=EXAMPLES,
+        "it to another normalization, folds it for inference, recomputes "
+        "or pools its moving statistics, or upgrades the file of an old Keras.",
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -90,6 +51,7 @@ def parse(arguments, norms, version):
     _define_fold(commands)
     _define_recalibrate(commands)
     _define_pool(commands)
+    _define_upgrade(commands)
     return parser.parse_args(arguments)
 
 
@@ -102,7 +64,7 @@ def _define_inspect(commands):
         "normalization, whether `convert` can replace it.",
     )
     command.add_argument("model", metavar="MODEL", help=MODEL)
-    _define_common(command)
+    _define_common(command, writes=False)
 
 
 def _define_convert(commands, norms):
@@ -139,20 +101,56 @@ def _define_convert(commands, norms):
         "tlu converts ReLU to TLU and ReLU6 to min(TLU, 6) for any norm "
         "(default: auto)",
     )
-    command.add_argument(
+    _switch(
+        command,
         "--verify",
-        action="store_true",
-        help="run both models on random inputs and report the largest "
-        "difference of their outputs; a difference is an error if the models "
-        "should be numerically equivalent",
+        "run both models on random inputs and report the largest difference "
+        "of their outputs, an error if they should be equivalent",
     )
-    command.add_argument(
+    _switch(
+        command,
         "--keep-unreachable",
-        action="store_true",
-        help="keep batch normalization outside the functional graph, such as "
+        "keep batch normalization outside the functional graph, such as "
         "inside wrappers and composite layers, instead of raising an error",
     )
+    _define_calibration(command)
     _define_common(command)
+
+
+def _define_calibration(command):
+    _define_data(command, "fit the converted model to")
+    command.add_argument(
+        "--refit",
+        choices=("all", "next", "affine", "none"),
+        default="all",
+        help="parts that are fitted to --data: affine, gamma and beta of the "
+        "new norms; next, also the linear layers between them; all, also those "
+        "behind the last norm (default: all)",
+    )
+    command.add_argument(
+        "--epsilon-ratio",
+        metavar="R",
+        type=float,
+        default=0.0,
+        help="learned epsilon of frn relative to the mean square of a channel "
+        "on --data; the larger, the closer to batch normalization "
+        "(default: 0, the fixed epsilon of the paper)",
+    )
+    command.add_argument(
+        "--distill-steps",
+        metavar="N",
+        type=int,
+        default=0,
+        help="train for N steps towards the outputs of the old model on --data "
+        "(default: 0)",
+    )
+    command.add_argument(
+        "--distill-batch-size",
+        metavar="N",
+        type=int,
+        default=32,
+        help="examples in a batch of such a step (default: 32)",
+    )
 
 
 def _define_fold(commands):
@@ -186,18 +184,93 @@ def _define_recalibrate(commands):
     )
     command.add_argument("model", metavar="IN", help=MODEL)
     command.add_argument("out", metavar="OUT", help="the .keras file to write")
+    _define_data(command, "recalibrate", required=True)
+    command.add_argument(
+        "--method",
+        choices=("exact", "batch"),
+        default="exact",
+        help="exact: moments of every layer's input at inference; batch: "
+        "averaged moments of training batches (default: exact)",
+    )
+    command.add_argument(
+        "--prior",
+        metavar="N",
+        type=float,
+        default=0,
+        help="mix in the old statistics as if they came from N examples "
+        "(default: 0)",
+    )
+    command.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help=f"recalibrate only the layers that match PATTERN: {PATTERNS}; "
+        "repeatable",
+    )
+    _define_common(command)
+
+
+def _define_pool(commands):
+    command = commands.add_parser(
+        "pool",
+        help="combine the moving statistics of several copies of a model",
+        description="Writes a new model with the moving statistics of the "
+        "examples of all copies. The old files are not changed.",
+    )
+    command.add_argument(
+        "models",
+        metavar="IN",
+        nargs="+",
+        help="a copy of the model: a .keras file or a legacy .h5 file",
+    )
+    command.add_argument("out", metavar="OUT", help="the .keras file to write")
+    command.add_argument(
+        "--counts",
+        metavar="N,N",
+        required=True,
+        type=_counts,
+        help="number of examples behind each copy, in the order of the copies",
+    )
+    _switch(
+        command,
+        "--average-weights",
+        "average the other weights too; they must be equal otherwise",
+    )
+    _define_common(command)
+
+
+def _define_upgrade(commands):
+    command = commands.add_parser(
+        "upgrade",
+        help="write a model of an older Keras, such as Keras 2, for this Keras",
+        description="Writes a model of an older Keras for this Keras, with "
+        "the same outputs. What this Keras would read differently is "
+        "translated, or is an error. The old file is not changed.",
+    )
+    command.add_argument("model", metavar="OLD", help=MODEL)
+    command.add_argument("out", metavar="NEW", help="the .keras file to write")
+    _switch(
+        command,
+        "--verify",
+        "check on random inputs that the new file has the same outputs",
+    )
+    _define_common(command)
+
+
+def _define_data(command, verb, required=False):
+    """Defines the examples that a command reads."""
     command.add_argument(
         "--data",
         metavar="PATH",
-        required=True,
-        help="an .npy file with an array, an .npz file with an array for each "
-        "input name, or a folder of images, which is searched recursively",
+        required=required,
+        help=f"{verb} the examples in PATH, without labels: an .npy file with "
+        "an array, an .npz file with an array for each input name, or a folder "
+        "of images, which is searched recursively",
     )
     command.add_argument(
         "--array",
         metavar="NAME",
-        help="take this array from an .npz file that has others, such as "
-        "x_train",
+        help="take this array, such as x_train, from an .npz file of several",
     )
     command.add_argument(
         "--pixels",
@@ -221,67 +294,11 @@ def _define_recalibrate(commands):
         help="use N examples, spread evenly over the data (default: all)",
     )
     command.add_argument(
-        "--method",
-        choices=("exact", "batch"),
-        default="exact",
-        help="exact: moments of every layer's input at inference; batch: "
-        "averaged moments of training batches (default: exact)",
-    )
-    command.add_argument(
-        "--prior",
-        metavar="N",
-        type=float,
-        default=0,
-        help="mix in the old statistics as if they came from N examples "
-        "(default: 0)",
-    )
-    command.add_argument(
-        "--include",
-        metavar="PATTERN",
-        action="append",
-        help=f"recalibrate only the layers that match PATTERN: {PATTERNS}; "
-        "repeatable",
-    )
-    command.add_argument(
         "--batch-size",
         metavar="N",
         type=int,
-        help="examples in a batch (default: 32)",
+        help="examples of --data in a batch (default: 32)",
     )
-    _define_overwrite(command)
-    _define_common(command)
-
-
-def _define_pool(commands):
-    command = commands.add_parser(
-        "pool",
-        help="combine the moving statistics of several copies of a model",
-        description="Writes a new model with the moving statistics of all "
-        "copies, as if they had been computed from all their examples "
-        "together. The old files are not changed.",
-    )
-    command.add_argument(
-        "models",
-        metavar="IN",
-        nargs="+",
-        help="a copy of the model: a .keras file or a legacy .h5 file",
-    )
-    command.add_argument("out", metavar="OUT", help="the .keras file to write")
-    command.add_argument(
-        "--counts",
-        metavar="N,N",
-        required=True,
-        type=_counts,
-        help="number of examples behind each copy, in the order of the copies",
-    )
-    command.add_argument(
-        "--average-weights",
-        action="store_true",
-        help="average all other weights too, with the same counts; they must "
-        "be equal otherwise",
-    )
-    _define_overwrite(command)
-    _define_common(command)
 
 
 def _define_files(command):
@@ -293,10 +310,8 @@ def _define_files(command):
         nargs="?",
         help="the .keras file to write; leave it out with --plan",
     )
-    command.add_argument(
-        "--plan",
-        action="store_true",
-        help="print the planned changes without writing a file",
+    _switch(
+        command, "--plan", "print the planned changes without writing a file"
     )
     command.add_argument(
         "--inputs",
@@ -304,15 +319,10 @@ def _define_files(command):
         help="also verify on the inputs in this file: an .npy file with an "
         "array, or an .npz file with an array for each input name",
     )
-    _define_overwrite(command)
 
 
-def _define_overwrite(command):
-    command.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the file OUT if it exists",
-    )
+def _switch(command, name, help):
+    command.add_argument(name, action="store_true", help=help)
 
 
 def _define_selection(command, verb):
@@ -327,12 +337,13 @@ def _define_selection(command, verb):
         "--exclude",
         metavar="PATTERN",
         action="append",
-        help="keep the batch normalization that matches PATTERN, "
-        "in the same form as for --include; repeatable",
+        help="keep the batch normalization that matches PATTERN; repeatable",
     )
 
 
-def _define_common(command):
+def _define_common(command, writes=True):
+    if writes:
+        _switch(command, "--overwrite", "replace the output file if it exists")
     command.add_argument(
         "--json", action="store_true", help="print JSON instead of a table"
     )
@@ -353,9 +364,14 @@ def _define_common(command):
         "model is loaded; repeatable",
     )
     command.add_argument(
+        "--builder",
+        metavar="MODULE:FUNCTION",
+        help="function that returns the model, for a file with weights only",
+    )
+    _switch(
+        command,
         "--unsafe",
-        action="store_true",
-        help="allow Python code in the file to run, which Lambda layers need, "
+        "allow Python code in the file to run, which Lambda layers need, "
         "and accept implausible sizes; only for files that you trust",
     )
 
