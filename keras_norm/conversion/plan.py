@@ -52,7 +52,9 @@ def make_plan(model, norm, include, exclude, policy, initialize):
             normalization, or an invalid argument.
     """
     activations.check_policy(policy, new_layer.norm_name(norm))
-    require_graph(model)
+    require_graph(
+        model, "Build it inside `with keras_norm.norm_scope(...)` instead."
+    )
     graphs, found = find_layers(model, layer_predicates.is_batch_norm)
     if not found:
         raise ConversionError(
@@ -119,8 +121,15 @@ def check_model(model):
         )
 
 
-def require_graph(model):
-    """Raises a `ConversionError` if a model has no functional graph."""
+def require_graph(
+    model, advice="Build it as a Functional or Sequential model instead."
+):
+    """Raises a `ConversionError` if a model has no functional graph.
+
+    Args:
+        model: Keras model.
+        advice: How to do without a graph.
+    """
     if graph.is_graph_model(model):
         return
     name = getattr(model, "name", model)
@@ -131,8 +140,7 @@ def require_graph(model):
         )
     raise ConversionError(
         f"{name!r} has no functional graph: it is a {type(model).__name__}, "
-        "which is computed by Python code. Build it inside "
-        "`with keras_norm.norm_scope(...)` instead."
+        f"which is computed by Python code. {advice}"
     )
 
 

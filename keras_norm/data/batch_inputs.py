@@ -165,6 +165,11 @@ def _to_array(value, name, where):
             f"The input {name!r}{where} cannot be read as an array: "
             f"{one_line(error)[:200]}. Received: {type(value).__name__}"
         ) from error
+    if array.dtype == object and array.size:
+        # pandas and TensorFlow give text as objects.
+        for kind in (str, bytes):
+            if all(isinstance(item, kind) for item in array.flat):
+                array = array.astype(kind)
     is_number = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
     if not is_number and array.dtype.kind not in "SUT":
         raise ConversionError(

@@ -209,9 +209,12 @@ def num_bytes(value):
     """Returns the size of a tensor in bytes; 0 for None."""
     if value is None:
         return 0
+    if isinstance(value, np.ndarray):
+        return value.nbytes
     dtype = keras.backend.standardize_dtype(value.dtype)
-    # NumPy has no bfloat16.
-    width = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+    # NumPy has no bfloat16, and strings of TensorFlow have no size.
+    width = {"bfloat16": 2, "string": 16}.get(dtype)
+    width = np.dtype(dtype).itemsize if width is None else width
     return math.prod(value.shape) * width
 
 
@@ -225,8 +228,12 @@ def _one_line_error(operation, args):
     except Exception as error:
         shapes = [getattr(x, "shape", None) for x in keras.tree.flatten(args)]
         received = ", ".join(str(tuple(s)) for s in shapes if s is not None)
-        # Keras wraps an error in bold letters and adds all arguments.
-        text = re.sub(r"\x1b\[\d*m", "", str(error)).split("Arguments received")
+        # Keras wraps an error in the name of the layer and its arguments.
+        text = re.sub(
+            r"\x1b\[\d*m|Exception encountered when calling \S*[.]",
+            "",
+            str(error),
+        ).split("Arguments received")
         raise ConversionError(
             f"{operation.name!r}, a {type(operation).__name__}, fails on a "
             f"batch of the data: {one_line(text[0])[:300]} "

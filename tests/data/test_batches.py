@@ -116,6 +116,27 @@ def test_labels_or_images_of_integers_are_cast():
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)), rtol=1e-6)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="inputs of text")
+@pytest.mark.parametrize("kind", ["str", "bytes", "object", "tf.data"])
+def test_text_of_any_dtype(kind):
+    text = np.array([["a"], ["b"], ["a"], ["c"]])
+    lookup = keras.layers.StringLookup(
+        vocabulary=["a", "b", "c"], output_mode="one_hot"
+    )
+    inputs = keras.Input((1,), dtype="string")
+    norm = keras.layers.BatchNormalization()
+    model = keras.Model(inputs, norm(lookup(inputs)))
+    if kind == "tf.data":
+        import tensorflow as tf
+
+        data = tf.data.Dataset.from_tensor_slices(text).batch(3)
+    else:
+        data = text.astype(kind)
+    new, _ = keras_norm.recalibrate(model, data)
+    mean = keras.ops.convert_to_numpy(new.layers[-1].moving_mean)
+    np.testing.assert_allclose(mean, [0, 0.5, 0.25, 0.25])
+
+
 def test_missing_channel_axis_is_added():
     model = keras.Sequential(
         [keras.Input((4, 5, 1)), keras.layers.BatchNormalization()]

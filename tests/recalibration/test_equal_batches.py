@@ -64,6 +64,18 @@ def test_fixed_batch_size_of_the_model():
     assert [len(a) for a, _ in equal(model, draw(12), 6)] == [4, 4, 4]
 
 
+def test_layer_that_fails_on_a_batch_is_named():
+    inputs = keras.Input(batch_shape=(4, 3, 2))
+    x = LAYERS.LSTM(2, stateful=True, name="memory")(inputs)
+    model = keras.Model(inputs, LAYERS.BatchNormalization()(x))
+    keras_norm.recalibrate(model, np.ones((8, 3, 2)))
+    with pytest.raises(
+        keras_norm.ConversionError, match=r"'memory', a LSTM.*\(2, 3, 2\)"
+    ) as error:
+        keras_norm.recalibrate(model, np.ones((6, 3, 2)))
+    assert "\n" not in str(error.value)
+
+
 def test_batches_stay_if_activations_are_large(monkeypatch):
     # An example needs about 200 bytes.
     for limit, expected in ((3_000, [6, 6]), (30_000, [12])):

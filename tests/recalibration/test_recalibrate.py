@@ -403,6 +403,15 @@ class Composite(LAYERS.Layer):
         return self.norm(x)
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm = LAYERS.BatchNormalization()
+
+    def call(self, x):
+        return self.norm(x)
+
+
 def test_one_line_errors(generator):
     x = np.ones((4, 3))
     plain = keras.Sequential([keras.Input((3,)), LAYERS.Dense(2)])
@@ -415,6 +424,8 @@ def test_one_line_errors(generator):
         ]
     )
     bad.layers[0].kernel.assign(np.full((3, 3), np.nan, "float32"))
+    code = Subclassed()
+    code(x)
     old = one_layer()
     old.layers[0].moving_variance.assign(np.full(3, -1.0, "float32"))
     nan = np.where(np.eye(4, 3) > 0, np.nan, x)
@@ -422,6 +433,8 @@ def test_one_line_errors(generator):
         (lambda: keras_norm.recalibrate(plain, x), "no batch normalization"),
         (lambda: keras_norm.recalibrate(hidden, x), "outside.*block/hidden"),
         (lambda: keras_norm.recalibrate("m.keras", x), "must be a Keras model"),
+        (lambda: keras_norm.recalibrate(code, x), "as a Functional or Seq"),
+        (lambda: keras_norm.fold(code), "as a Functional or Seq"),
         (lambda: keras_norm.recalibrate(bad, x), "input of 'b' is not finite"),
         (lambda: keras_norm.recalibrate(old, x, prior=1), "prior=0"),
         (lambda: keras_norm.recalibrate(one_layer(), nan), "NaN.*3 of 12"),

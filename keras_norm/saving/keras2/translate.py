@@ -211,8 +211,8 @@ def _random_crop(config, notes):
     config["crop_to_aspect_ratio"] = True
     notes.append(
         f"{config.get('name')!r} is a Resizing that keeps the aspect ratio "
-        "now: RandomCrop of Keras 2 computes this at inference, and that of "
-        "Keras 3 does not. Crop images at random before training."
+        "now: RandomCrop of this file computes that at inference, and that "
+        "of later versions does not. Crop images at random before training."
     )
 
 
