@@ -94,6 +94,8 @@ measure: $(VENV)/ready
 
 evidence: $(VENV)/ready
 	$(RUN) benchmarks/evidence.py
+	$(RUN) benchmarks/conversion.py --json=docs/measured/conversion.json
+	$(RUN) benchmarks/tables.py
 
 lint: $(VENV)/ready
 	$(RUN) -m ruff format --check .

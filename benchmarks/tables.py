@@ -307,7 +307,7 @@ TABLES = {
     "steps": (steps, ["steps_resnet50v2", "steps_resnet20"], "docs/speed.md"),
     "restored": (restored, ["recalibration"], "docs/recalibration.md"),
     "adapted": (adapted, ["recalibration"], "docs/recalibration.md"),
-    "conversion": (conversion, ["conversion"], "docs/keeping-accuracy.md"),
+    "conversion": (conversion, ["conversion"], "docs/calibration.md"),
     "inference": (inference, ["inference"], "docs/folding.md"),
     "replicas": (replicas, ["replicas"], "docs/replicas.md"),
 }

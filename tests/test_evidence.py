@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from benchmarks.evidence_grids import Grid
 from recipes.errors import RecipeError
 from recipes.experiments.programs import PROGRAMS
 from recipes.experiments.results import make_table
+from recipes.run_dir import run_dir
 from recipes.training import runner
 from tests.recipes import small_runs
 from tests.recipes.detection import boxes_folder
@@ -28,7 +30,7 @@ TINY = {
     "dataset": "digits",
     "model": "resnet2_cifar",
     "image_size": 8,
-    "virtual_replicas": 2,
+    "virtual_replicas": 1,
     "learning_rate": 0.4,
     "train_epochs": 0.2,
     "steps_per_execution": 5,
@@ -53,6 +55,7 @@ TINY_GRIDS = {
 # A folder with boxes replaces the photos, which would be downloaded.
 TINY_DETECTOR = {
     "preset": "trees",
+    "virtual_replicas": 1,
     "image_size": 64,
     "global_batch_size": 2,
     "eval_batch_size": 4,
@@ -219,12 +222,21 @@ def trees(folder):
 
 
 def train_here(grids, folder, data_dir):
-    """Trains all networks but one in this process, which saves time."""
+    """Trains all networks but one in this process, equal ones once."""
     tasks = {"imagenet": small_runs.TASK, "coco": small_detector.TASK}
-    for name, grid in grids.items():
-        cells = evidence_grids.make_cells(grid, folder / name, data_dir)
-        for cell in cells if name != "batch" else cells[:1]:
+    cells = [
+        evidence_grids.make_cells(grid, folder / name, data_dir)[0]
+        for name, grid in grids.items()
+    ]
+    trained = {}
+    for cell in cells:
+        settings = json.dumps({**cell.config.to_dict(), "workdir": ""})
+        if settings in trained:
+            shutil.copytree(trained[settings], cell.config.folder)
+            run_dir.write_config(cell.config)
+        else:
             runner.run(cell.config, tasks[cell.program.name])
+            trained[settings] = cell.config.folder
 
 
 def test_tiny_grids_are_trained_and_shown_on_the_page(tmp_path, monkeypatch):

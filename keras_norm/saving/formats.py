@@ -3,16 +3,19 @@
 import contextlib
 import dataclasses
 import io
+import json
 import pathlib
 import re
 import shutil
 import zipfile
 
 import h5py
+import keras
 
 from keras_norm.errors import ConversionError
 from keras_norm.saving import config_checks
 from keras_norm.saving import hdf5_checks
+from keras_norm.saving import keras3_files
 from keras_norm.saving import zip_checks
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -32,6 +35,7 @@ class PreparedFile:
         old_config: Config of a model of Keras 2, which this Keras cannot load;
             None for Keras 3.
         has_weights_only: True for weights without a config.
+        config: Config of a model of another Keras 3; None for this one.
     """
 
     path: pathlib.Path
@@ -39,6 +43,7 @@ class PreparedFile:
     is_hdf5: bool
     old_config: dict | None = None
     has_weights_only: bool = False
+    config: dict | None = None
 
 
 def prepare_file(
@@ -93,13 +98,18 @@ def prepare_file(
         notes.append(f"Python code in {name} was allowed to run (unsafe).")
         num_values = None
     if old:
-        return PreparedFile(path, num_values, is_hdf5, config)
+        return PreparedFile(path, num_values, is_hdf5, old_config=config)
     suffixes = (".h5", ".hdf5") if is_hdf5 else (".keras",)
-    if path.suffix in suffixes:
-        return PreparedFile(path, num_values, is_hdf5)
     copy = pathlib.Path(folder, "model").with_suffix(suffixes[0])
-    _link(path, copy)
-    return PreparedFile(copy, num_values, is_hdf5)
+    is_current = version == keras.__version__
+    if not is_hdf5 and keras3_files.update_config(config, version, notes):
+        _write_archive(path, copy, json.dumps(config))
+    elif path.suffix in suffixes:
+        copy = path
+    else:
+        _link(path, copy)
+    config = None if is_hdf5 or is_current else config
+    return PreparedFile(copy, num_values, is_hdf5, config=config)
 
 
 def _is_hdf5(path, name):
@@ -213,3 +223,13 @@ def _link(path, copy):
     except OSError:
         # On Windows only some users may create links.
         shutil.copyfile(path, copy)
+
+
+def _write_archive(path, copy, config):
+    """Copies an archive with another config."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        new.writestr(zip_checks.CONFIG, config)
+        for name in zip_checks.keras_members(old):
+            if name != zip_checks.CONFIG:
+                with old.open(name) as source, new.open(name, "w") as target:
+                    shutil.copyfileobj(source, target)

@@ -19,6 +19,7 @@ from keras_norm.errors import nearest_name
 from keras_norm.errors import one_line
 from keras_norm.errors import printable
 from keras_norm.saving import formats
+from keras_norm.saving import keras3_files
 from keras_norm.saving import load_limits
 from keras_norm.saving.keras2 import reader
 
@@ -119,9 +120,12 @@ def _read(prepared, unsafe, notes, modules, builder):
             "builder (--builder), which is for files with weights only"
         )
     if prepared.old_config is None:
-        return keras.saving.load_model(
+        model = keras.saving.load_model(
             prepared.path, compile=False, safe_mode=not unsafe
         )
+        if prepared.config is not None:
+            notes += keras3_files.describe_differences(model, prepared.config)
+        return model
     return reader.read_model(prepared, unsafe, notes, modules)
 
 

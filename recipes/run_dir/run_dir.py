@@ -52,6 +52,10 @@ def resolve_config(config_class, settings):
     uses_run = "preset" not in settings and not trains(settings.get("mode"))
     if workdir is not None and (resumes or uses_run):
         stored = stored_settings(workdir, config_class)
+        if "strategy" in settings:
+            # The devices of one strategy are not those of another.
+            for name in ("num_replicas", "virtual_replicas"):
+                stored.pop(name, None)
         config = make_config(config_class, settings, stored)
         if not stored and config.trains:
             _require_unlike_runs(config.folder)

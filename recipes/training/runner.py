@@ -180,7 +180,7 @@ def train(session):
         checkpoint = manager.read_newest(state.variables)
     metadata = _restore(checkpoint, state, session)
     step, seconds = metadata["step"], metadata["seconds"]
-    if config.calibration_images and not step:
+    if not step and config.calibration_images:
         calibration.calibrate(session)
     metrics_log = session.metrics_log(step)
     if earlier_length is not None:
@@ -352,10 +352,9 @@ def _restore_selected(session, metrics_log):
 
 def _restore(checkpoint, state, session):
     """Restores the chief's checkpoint on all workers; returns its metadata."""
-    metadata = {"step": 0, "seconds": 0.0}
+    broadcast, metadata = session.broadcast, {"step": 0, "seconds": 0.0}
     if checkpoint is not None:
         metadata = checkpoint.metadata
-    broadcast = session.broadcast
     metadata = broadcast.json(metadata)
     if metadata["step"]:
         arrays = state.read() if checkpoint is None else checkpoint.arrays
@@ -368,8 +367,8 @@ def _restore(checkpoint, state, session):
 def _bad_images(data, metrics_log, first_step):
     """Returns the names of images left out, also before the run was resumed."""
     earlier = metrics_log.earlier_summary() if first_step else {}
-    found = data.bad_images.names()
-    return list(dict.fromkeys([*earlier.get("bad_images", ()), *found]))
+    names = [*earlier.get("bad_images", ()), *data.bad_images.names()]
+    return list(dict.fromkeys(names))
 
 
 def _summarize_setup(session):

@@ -611,7 +611,6 @@ def test_run_reports_skipped_images(tmp_path, capsys):
         dataset=dataset,
         on_bad_image="skip",
         init_model=small_detector.classifier(tmp_path / "start.keras", "frn"),
-        num_replicas=1,
         train_steps=1,
     )
     assert sorted(found["bad_images"]) == sorted(map(str, paths))

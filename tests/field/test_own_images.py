@@ -261,7 +261,6 @@ def test_invalid_paths_raise_an_error(
 def test_detector_predicts_boxes_in_pixels(tmp_path):
     dataset = small_detector.folder(tmp_path / "set", num_train=8, num_eval=5)
     tiny = {**small_detector.TINY, "dataset": dataset, "norm": "frn"}
-    tiny |= {"virtual_replicas": 1}
     tiny |= {"init_model": small_detector.classifier(tmp_path / "start.keras")}
     tiny |= {"workdir": str(tmp_path / "run"), "score_threshold": 0.001}
     run_command(*small_detector.arguments(**tiny), kind=DetectionConfig)

@@ -56,7 +56,11 @@ def sparse(tmp_path_factory):
     """A run of two epochs (44 steps) that logs every 50 steps."""
     folder = tmp_path_factory.mktemp("sparse") / "run"
     summary, rows = run(
-        folder, log_every_steps=50, steps_per_execution=50, train_steps=44
+        folder,
+        log_every_steps=50,
+        steps_per_execution=50,
+        train_steps=44,
+        virtual_replicas=2,
     )
     return folder, summary, rows
 

@@ -19,7 +19,7 @@ TINY = {
     "global_batch_size": 64,
     "train_steps": 3,
     "image_size": 8,
-    "virtual_replicas": 2,
+    "virtual_replicas": 1,
     "log_every_steps": 1,
 }
 

@@ -26,7 +26,7 @@ from tests.recipes.small_runs import run
 
 
 def test_run_writes_all_files(tmp_path):
-    summary, written = run(tmp_path, train_steps=24)
+    summary, written = run(tmp_path, train_steps=24, virtual_replicas=2)
 
     train = [row for row in written if "train/loss" in row]
     assert [row["step"] for row in train] == list(range(1, 25))
@@ -130,7 +130,7 @@ def test_mode_eval_without_a_checkpoint_is_an_error(tmp_path):
 
 def test_indivisible_batch_is_an_error(tmp_path):
     with pytest.raises(RecipeError, match="63 cannot be split .* 2 replicas"):
-        run(tmp_path, global_batch_size=63)
+        run(tmp_path, global_batch_size=63, num_replicas=2)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,7 @@ def test_imagenet_from_small_archives_over_two_replicas(tmp_path):
         global_batch_size=8,
         train_steps=2,
         image_size=64,
+        virtual_replicas=2,
     )
     assert summary["num_train"] == 16
     assert summary["last"]["eval/examples"] == summary["num_eval"] == 13

@@ -314,6 +314,34 @@ def test_padding_does_not_change_results(norm, num_replicas):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+class LastMean(keras.layers.Layer):
+    """Stores the mean of its last batch on each replica."""
+
+    def build(self, shape):
+        self.last = self.add_weight(
+            shape=(shape[-1],), initializer="zeros", trainable=False
+        )
+
+    def call(self, x):
+        self.last.assign(keras.ops.mean(x, axis=0))
+        return x
+
+
+def test_state_is_averaged_by_examples_with_weight():
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    # One replica has four examples with weights, the other one has one.
+    weights = np.array([0.5, 2, 1, 3, 0, 2, 0, 0], "float32")
+    with scope(2):
+        layers = [keras.Input((3,)), LastMean(), keras.layers.Dense(1)]
+        model = ReplicaModel(keras.Sequential(layers))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.fit(x, x[:, :1], 8, sample_weight=weights, verbose=0, shuffle=False)
+    expected = (4 * x[:4].mean(axis=0) + x[4:].mean(axis=0)) / 5
+    last = model.model.layers[0].last.value
+    for local in last.values:
+        np.testing.assert_allclose(local.numpy(), expected, atol=1e-6)
+
+
 def test_averages_follow_their_formula_and_are_evaluated():
     keras.utils.set_random_seed(0)
     x, y = examples(64)

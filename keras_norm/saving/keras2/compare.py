@@ -42,19 +42,24 @@ def check_layer(layer, new, saved):
     Raises:
         ConversionError: for an argument that Keras dropped or changed.
     """
+    for key, value, given in differences(layer, new):
+        raise translate.refusal(
+            saved["config"].get("name"),
+            saved["class_name"],
+            f"{key}={value}, which Keras {keras.__version__} reads as {given}",
+        )
+
+
+def differences(layer, saved):
+    """Yields `(key, value in the file, value of the layer)` that differ."""
     loaded = layer.get_config()
-    unchecked = layer_table.UNCHECKED.get(new["class_name"], ())
-    for key, value in new["config"].items():
+    unchecked = layer_table.UNCHECKED.get(saved["class_name"], ())
+    for key, value in saved["config"].items():
         given = loaded.get(key, getattr(layer, key, MISSING))
-        if key in unchecked:
-            continue
-        if given is MISSING or not _same(key, value, given):
-            raise translate.refusal(
-                saved["config"].get("name"),
-                saved["class_name"],
-                f"{key}={value}, which Keras {keras.__version__} reads as "
-                f"{'nothing' if given is MISSING else given}",
-            )
+        if key not in unchecked and (
+            given is MISSING or not _same(key, value, given)
+        ):
+            yield key, value, "nothing" if given is MISSING else given
 
 
 def _same(key, value, given):

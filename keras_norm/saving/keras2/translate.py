@@ -26,6 +26,9 @@ PACKAGE = re.compile("(Custom|keras|tf_keras)>")
 def class_name(saved):
     """Returns the name of an object's class in Keras 3."""
     name = PACKAGE.sub("", str(saved.get("class_name")))
+    registered = saved.get("registered_name")
+    if isinstance(registered, str) and registered in layer_table.CLASSES:
+        name = registered
     return layer_table.CLASSES.get(name, name)
 
 
@@ -211,8 +214,8 @@ def _random_crop(config, notes):
     config["crop_to_aspect_ratio"] = True
     notes.append(
         f"{config.get('name')!r} is a Resizing that keeps the aspect ratio "
-        "now: RandomCrop of Keras 2 computes this at inference, and that of "
-        "Keras 3 does not. Crop images at random before training."
+        "now: RandomCrop of this file computes that at inference, and that "
+        "of later versions does not. Crop images at random before training."
     )
 
 

@@ -84,17 +84,26 @@ def join_batches(batches):
     return [np.concatenate(column) for column in columns]
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """A file, and batches that fail if it is bad."""
+    root = tmp_path_factory.mktemp("failing") / "set"
+    path, config, made = make_data(root, GOOD, "fail")
+    return path, config, made, made.train(0)
+
+
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_image_is_reported_with_name_and_reason(tmp_path, kind):
+def test_bad_image_is_reported_with_name_and_reason(failing, kind):
     content, reason = BAD[kind]
-    path, _, made = make_data(tmp_path / "set", content, "fail")
+    path, config, made, batches = failing
+    path.write_bytes(content)
     message = (
-        f"folder:{tmp_path}/set cannot be decoded: {reason}[^{{}}[]*. In {path}"
-        ". Remove or fix it, or skip such images with --on_bad_image=skip"
+        f"{config.dataset} cannot be decoded: {reason}[^{{}}[]*. In {path}. "
+        "Remove or fix it, or skip such images with --on_bad_image=skip"
     )
     with pytest.raises(RecipeError, match=message):
         with made.bad_images.explain_errors():
-            list(made.train(0))
+            list(batches)
 
 
 def test_dry_run_reports_a_bad_image(tmp_path):
@@ -106,15 +115,25 @@ def test_dry_run_reports_a_bad_image(tmp_path):
         runner.run(config, TASK)
 
 
+@pytest.fixture(scope="module")
+def good_batches(tmp_path_factory):
+    """Images and labels of two epochs without a bad image."""
+    root = tmp_path_factory.mktemp("good") / "set"
+    _, _, made = make_data(root, GOOD, "skip")
+    images, labels, weights = join_batches(made.train(0))
+    assert weights.all() and not made.bad_images.names()
+    return images, labels
+
+
 @pytest.mark.parametrize("kind", ["empty", "cut_off", "png_cut_off"])
-def test_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
+def test_skipped_image_is_zeros_of_weight_0(
+    tmp_path, kind, good_batches, monkeypatch
+):
     warnings = []
     monkeypatch.setattr(
         logging, "warning", lambda *parts: warnings.append(parts)
     )
-    _, _, made = make_data(tmp_path / "set", GOOD, "skip")
-    images, labels, weights = join_batches(made.train(0))
-    assert weights.all() and not made.bad_images.names()
+    images, labels = good_batches
     path, _, made = make_data(tmp_path / "set", BAD[kind][0], "skip")
     skipped_images, skipped_labels, skipped_weights = join_batches(
         made.train(0)
@@ -133,10 +152,14 @@ def test_skipped_image_is_zeros_of_weight_0(tmp_path, kind, monkeypatch):
     assert len(warnings) == 1
 
 
-@pytest.mark.parametrize("kind", ODD)
-def test_unusual_image_files_are_decoded(tmp_path, kind):
-    _, _, made = make_data(tmp_path / "set", ODD[kind], "fail")
-    images, _, weights = join_batches(made.train(0))
+def test_unusual_image_files_are_decoded(tmp_path):
+    path, config, _ = make_data(tmp_path / "set", GOOD, "fail")
+    for kind, content in ODD.items():
+        path.with_name(f"{kind}.jpg").write_bytes(content)
+    made = input_pipeline.make_data(config, TASK)
+    # Three batches are an epoch; an error would name the file.
+    images, labels, weights = join_batches(made.train(0).take(3))
+    assert sum(labels == 2) == 4 + len(ODD)
     assert weights.all()
     assert np.isfinite(images).all()
 

@@ -21,11 +21,11 @@ TINY = {
     "image_size": 64,
     "global_batch_size": 8,
     "train_steps": 3,
-    "max_level": 6,
+    "max_level": 5,
     "pyramid_filters": 8,
     "head_depth": 0,
     "learning_rate": 0.4,
-    "virtual_replicas": 2,
+    "virtual_replicas": 1,
     "log_every_steps": 1,
 }
 

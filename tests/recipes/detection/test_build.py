@@ -60,7 +60,7 @@ def test_every_norm_is_frn(model, num_norms):
 
 @pytest.mark.parametrize("norm", keras_norm.names())
 def test_every_norm_can_be_used_in_the_whole_detector(norm):
-    model = build_model(norm=norm, max_level=5)
+    model = build_model(norm=norm)
     assert not any(isinstance(layer, keras.Model) for layer in model.layers)
     wanted = keras_norm.get(norm).layer()
     norms = [
@@ -83,7 +83,7 @@ def test_every_norm_can_be_used_in_the_whole_detector(norm):
 
 
 def test_levels_share_convolutions_but_not_norms():
-    model = build_model(norm="frn")
+    model = build_model(norm="frn", max_level=6)
     for head, num_values in (("class_head", 3), ("box_head", 4)):
         layers = [la for la in model.layers if la.name.startswith(head)]
         found = collections.Counter(type(layer).__name__ for layer in layers)

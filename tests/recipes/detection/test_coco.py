@@ -25,9 +25,11 @@ NUM_TRAIN, NUM_VAL = 16, 7
 FLAGS = {
     **small_detector.TINY,
     "dataset": "coco/2017",
+    "virtual_replicas": 2,
+    "max_level": 6,
     "head_depth": 1,
-    "train_steps": 120,
-    "eval_every_steps": 60,
+    "train_steps": 80,
+    "eval_every_steps": 40,
     "log_every_steps": 20,
     "optimizer": "adamw",
     "learning_rate": 0.08,
@@ -117,7 +119,7 @@ def test_progress_output(trained):
     assert ", best AP " in lines[-2]
     assert lines[-1] == f"report: {trained.folder / 'report.html'}"
     evaluations = [r for r in rows(trained.folder) if "eval/AP" in r]
-    assert [row["step"] for row in evaluations] == [60, 120]
+    assert [row["step"] for row in evaluations] == [40, 80]
 
 
 def test_report_shows_the_evaluation(trained):
@@ -227,13 +229,12 @@ def test_run_resumes_on_other_devices(tmp_path):
             tmp_path / "start.keras", "frn"
         ),
         "mode": "train",
-        "max_level": 5,
         "train_steps": 4,
         "save_every_steps": 2,
     }
-    expected = small_detector.run(tmp_path / "run", **flags)
+    expected = small_detector.run(tmp_path / "run", **flags, num_replicas=2)
     (tmp_path / "run" / "checkpoints" / "step_000000004.npz").unlink()
-    found = small_detector.run(tmp_path / "run", **flags, num_replicas=1)
+    found = small_detector.run(tmp_path / "run", **flags)
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3, 4]
     assert (expected["num_replicas"], found["num_replicas"]) == (2, 1)
     assert found["last"]["train/loss"] == pytest.approx(
@@ -247,10 +248,11 @@ def test_dry_run_describes_the_run(tmp_path, capsys):
         dataset=small_detector.folder(tmp_path / "drawn"),
         init_model=small_detector.classifier(tmp_path / "start.keras", "frn"),
         dry_run=True,
+        virtual_replicas=2,
     )
     text = capsys.readouterr().out
     for line in (
-        "--max_level=6",
+        "--max_level=5",
         "12 for training, 5 for evaluation, (64, 64, 3), 3 classes",
         "2, each 4 images a step",
         "dry run: nothing was trained",
@@ -309,7 +311,6 @@ def test_undecodable_image(tmp_path, caplog, where, on_bad_image):
         "on_bad_image": on_bad_image,
         # A bad training image needs no evaluation.
         "mode": "train" if where == "train2017" else "train_and_eval",
-        "num_replicas": 2 if where == "train2017" else 1,
     }
     if on_bad_image == "fail":
         with pytest.raises(RecipeError, match=f"In {images[1]}"):

@@ -49,7 +49,6 @@ def network(dataset, folder, norm="frn", **flags):
         dataset=dataset,
         workdir=str(folder),
         init_model=start,
-        max_level=5,
         norm=norm,
         global_batch_size=4,
         norm_kwargs=arguments,

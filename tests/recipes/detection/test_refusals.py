@@ -41,7 +41,6 @@ def files(tmp_path_factory):
         dataset=dataset,
         init_model=start,
         mode="train",
-        num_replicas=1,
         train_steps=1,
     )
     return types.SimpleNamespace(root=root, dataset=dataset, start=start)
@@ -62,7 +61,7 @@ def error_message(files, workdir, **flags):
     ("flags", "parts"),
     [
         (
-            {"image_size": 100},
+            {"image_size": 100, "max_level": 6},
             ["image_size=100", "coarsest level 6", "such as 64 or 128."],
         ),
         (
@@ -78,8 +77,14 @@ def error_message(files, workdir, **flags):
             {"min_level": 7},
             ["--max_level must be at least --min_level", "min_level=7"],
         ),
-        ({"global_batch_size": 9}, ["=9 cannot be split evenly over 2 repl"]),
-        ({"eval_batch_size": 3}, ["--eval_batch_size=3", "a multiple of 2"]),
+        (
+            {"global_batch_size": 9, "virtual_replicas": 2},
+            ["=9 cannot be split evenly over 2 repl"],
+        ),
+        (
+            {"eval_batch_size": 3, "virtual_replicas": 2},
+            ["--eval_batch_size=3", "a multiple of 2"],
+        ),
         (
             {"global_batch_size": 64},
             ["12 training images, fewer than one batch"],
@@ -135,7 +140,7 @@ def test_invalid_flags_are_one_line_errors(files, tmp_path, flags, parts):
         ),
         (
             "run/model.keras",
-            {"max_level": 5},
+            {"max_level": 6},
             ["anchors", "level"],
         ),
         ("run/model.keras", {"anchor_size": 2.0}, ["anchors", "anchor_size"]),

@@ -10,7 +10,8 @@ from tests.recipes.detection import small_detector
 # Every setting that affects the weights of a detector bit for bit.
 EVERYTHING = {
     **small_detector.TINY,
-    "max_level": 5,
+    "min_level": 4,
+    "anchor_size": 2,
     "train_steps": 6,
     "save_every_steps": 2,
     "eval_every_steps": 3,

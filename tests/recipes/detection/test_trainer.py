@@ -180,7 +180,6 @@ def model_file(dataset, classifiers, tmp_path_factory):
         norm="bn",
         init_model=classifiers["bn"],
         head_depth=1,
-        num_replicas=1,
         train_steps=4,
         mode="train",
     )
@@ -224,8 +223,8 @@ def test_conversion_to_frn_removes_all_batch_norms(model_file, tmp_path):
     converted, report = keras_norm.convert(model, "frn")
     after = [type(layer).__name__ for layer in converted.layers]
     count = before.count("BatchNormalization")
-    # Backbone 4, pyramid 3 + 4, two heads with one convolution on 4 levels.
-    assert count == 4 + 3 + 4 + 2 * 4
+    # Backbone 4, pyramid 3 + 3, two heads with one convolution on 3 levels.
+    assert count == 4 + 3 + 3 + 2 * 3
     assert after.count("FRN") == count == len(report.replaced)
     assert "BatchNormalization" not in after and "ReLU" not in after
     assert after.count("TLU") == before.count("ReLU")

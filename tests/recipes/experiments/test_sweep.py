@@ -31,7 +31,8 @@ from tests.recipes.experiments.small_sweeps import wait_for
 from tests.recipes.small_runs import rows
 from tests.recipes.small_runs import summary
 
-STAND_IN = ("--train_steps=4",)
+# Names of TFDS or Keras would load TensorFlow.
+STAND_IN = ("--dataset=digits", "--model=resnet8_cifar", "--train_steps=4")
 LOG = "output.log"
 SHARE = Share({}, (), 0)
 

@@ -23,7 +23,7 @@ def require_format(name):
 
 
 def randomize_weights(model):
-    """Gives every weight except kernels a value that differs from its start."""
+    """Gives all weights but kernels values that differ from their start."""
     generator = np.random.default_rng(0)
     for weight in model.weights:
         low, high = -0.3, 0.3
@@ -33,7 +33,8 @@ def randomize_weights(model):
             weight.name in ("moving_variance", "renorm_std")
         ):
             low, high = 0.5, 1.5
-        if weight.name != "kernel":
+        # A Normalization layer reads its weights only when it is adapted.
+        if weight.name not in ("kernel", "mean", "variance", "count"):
             weight.assign(generator.uniform(low, high, weight.shape))
     return model
 

@@ -16,7 +16,7 @@ from tests.recipes.small_runs import run
 
 def count_layers(**flags):
     """Counts the layers of a network by class."""
-    config = make_config(num_replicas=1, **flags)
+    config = make_config(**flags)
     trainer = runner.build_trainer(
         config,
         TASK,

@@ -90,7 +90,6 @@ def test_training_starts_from_a_converted_model_on_two_replicas(tmp_path):
         tmp_path / "bn",
         model="resnet8_cifar",
         norm="bn",
-        num_replicas=1,
         train_steps=40,
     )
     file = str(tmp_path / "bn" / "model.keras")
@@ -101,6 +100,7 @@ def test_training_starts_from_a_converted_model_on_two_replicas(tmp_path):
         learning_rate=0.0,
         weight_decay=0.0,
         train_steps=1,
+        virtual_replicas=2,
     )
     assert rbn["num_replicas"] == 2
     # The model gives the same outputs; only its moving moments change.

@@ -7,15 +7,18 @@ from tests.recipes.small_runs import make_config
 from tests.recipes.small_runs import run
 
 # One step that changes nothing.
-STILL = {"learning_rate": 0.0, "weight_decay": 0.0, "train_steps": 1}
+STILL = {
+    "learning_rate": 0.0,
+    "weight_decay": 0.0,
+    "train_steps": 1,
+    "virtual_replicas": 2,
+}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
-    summary, _ = run(
-        folder, model="resnet8_cifar", norm="bn", num_replicas=1, train_steps=60
-    )
+    summary, _ = run(folder, model="resnet8_cifar", norm="bn", train_steps=60)
     return str(folder / "model.keras"), summary["last"]
 
 

@@ -61,13 +61,19 @@ def test_eval_batch_size_does_not_change_training_batches():
         np.testing.assert_array_equal(column, other)
 
 
+@pytest.fixture(scope="module")
+def expected():
+    """Metrics of one replica with the default batch size."""
+    return evaluated(norm="bn")
+
+
 @pytest.mark.parametrize(
     ("size", "num_replicas"), [(64, 1), (40, 2), (6, 2), (1000, 4)]
 )
-def test_metrics_do_not_depend_on_the_batch_size(size, num_replicas):
-    flags = {"norm": "bn", "num_replicas": num_replicas}
-    expected = evaluated(**flags)
-    found = evaluated(**flags, eval_batch_size=size)
+def test_metrics_do_not_depend_on_the_batch_size(expected, size, num_replicas):
+    found = evaluated(
+        norm="bn", num_replicas=num_replicas, eval_batch_size=size
+    )
     assert found["examples"] == expected["examples"] == NUM_EVAL
     # Accuracies are quotients of integers.
     for name in ("accuracy", "top5_accuracy"):
@@ -82,9 +88,11 @@ def test_indivisible_eval_batch_is_an_error():
         "multiple of 2."
     )
     with pytest.raises(RecipeError) as caught:
-        distribution.make_strategy(make_config(eval_batch_size=7))
+        distribution.make_strategy(
+            make_config(eval_batch_size=7, num_replicas=2)
+        )
     assert str(caught.value) == message
-    distribution.make_strategy(make_config(eval_batch_size=7, num_replicas=1))
+    distribution.make_strategy(make_config(eval_batch_size=7))
     with pytest.raises(RecipeError, match="at least 1.*eval_batch_size=0"):
         make_config(eval_batch_size=0)
 

@@ -41,10 +41,10 @@ def plain_losses(tmp_path_factory):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"steps_per_execution": 4, "log_every_steps": 1},
-        {"xla": True},
-        {"grad_accum_steps": 2},
-        {"num_replicas": 1, "xla": True, "grad_accum_steps": 4},
+        {"num_replicas": 2, "steps_per_execution": 4},
+        {"num_replicas": 2, "xla": True},
+        {"num_replicas": 2, "grad_accum_steps": 2},
+        {"xla": True, "grad_accum_steps": 4},
     ],
 )
 def test_execution_options_do_not_change_losses(tmp_path, plain_losses, flags):
@@ -94,7 +94,11 @@ def test_profile_is_written_for_tensorboard(tmp_path):
 
 def test_dry_run_describes_the_run_and_writes_nothing(tmp_path, capsys):
     config = make_config(
-        workdir=str(tmp_path), dry_run=True, warmup_epochs=1, train_steps=44
+        workdir=str(tmp_path),
+        dry_run=True,
+        warmup_epochs=1,
+        train_steps=44,
+        virtual_replicas=2,
     )
     from recipes import imagenet
 
@@ -233,8 +237,8 @@ def test_augmented_labels_train(tmp_path):
 )
 def test_optimizers_train(tmp_path, optimizer, learning_rate):
     flags = {"learning_rate": learning_rate, "schedule": "polynomial"}
-    flags |= {"num_replicas": 1, "mode": "train"}
-    run(tmp_path, **flags, optimizer=optimizer, train_steps=40)
+    flags |= {"mode": "train", "train_steps": 40}
+    run(tmp_path, **flags, optimizer=optimizer)
     found = losses(tmp_path)
     assert np.mean(found[-5:]) < 0.99 * np.mean(found[:5])
 
@@ -281,7 +285,7 @@ def test_missing_tpu_is_an_error():
 )
 def test_conflicting_settings_are_an_error(tmp_path, flags, message):
     with pytest.raises(RecipeError, match=message):
-        run(tmp_path, **flags)
+        run(tmp_path, virtual_replicas=2, **flags)
 
 
 @pytest.mark.parametrize("kind", [Config, DetectionConfig])
