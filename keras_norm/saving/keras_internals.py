@@ -217,6 +217,8 @@ class ArchiveStore:
 
     def load(self, layer, path):
         """Restores a layer from the weights and assets under a path."""
+        # Keras 3.8 needs a set for the layers that failed, and their errors.
+        failed, errors = set(), {}
         _saving_lib._load_state(
             layer,
             weights_store=self._weights,
@@ -224,7 +226,11 @@ class ArchiveStore:
             inner_path=path,
             skip_mismatch=False,
             visited_saveables=set(),
+            failed_saveables=failed,
+            error_msgs=errors,
         )
+        for _, error in errors.values():
+            raise error
 
     def close(self):
         self._weights.close()

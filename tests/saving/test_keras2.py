@@ -6,11 +6,14 @@ the program in TF_KERAS_PYTHON.
 """
 
 import importlib.util
+import io
 import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -39,6 +42,7 @@ FEW = (
     "BatchNormalization-axes", "BatchNormalizationV1-virtual",
     "SyncBatchNormalization", "SpatialDropout2D", "RandomRotation", "slashes",
     "partly_frozen", "mixed_float16", "op-arithmetic", "op-slice",
+    "addons_instance",
 )  # fmt: skip
 # Names of files, and what the error about them names.
 REFUSED = {
@@ -166,3 +170,45 @@ def test_every_file_of_keras_2_gives_its_outputs(
             f"\n{group}: {len(paths)} files, of which Keras "
             f"{keras.__version__} alone loads {count} right"
         )
+
+
+@pytest.mark.long
+def test_missing_weights_in_an_archive_raise(tmp_path):
+    path = tmp_path / "GRU.keras"
+    write(tmp_path, "GRU")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        del file["layers/gru/cell/vars/1"]
+    members["model.weights.h5"] = weights.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(keras_norm.ConversionError, match="3 variables"):
+        load.load_model(path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_of_keras_2_load_and_convert(name, tmp_path):
+    paths = write(tmp_path, name)
+    assert len(paths) == 2 and problems(paths) == {}
+    model, _ = load.load_model(paths[0])
+    if not any(map(is_batch_norm, all_layers(model))):
+        return
+    converted, _ = keras_norm.convert(model, "rbn")
+    expected = compute(model, paths[0])
+    assert difference(compute(converted, paths[0]), expected) <= 1e-5
+    for norm in "frn", "gn":
+        options = {"groups": -1} if norm == "gn" else {}
+        converted, _ = keras_norm.convert(model, norm, **options)
+        assert not any(map(is_batch_norm, all_layers(converted)))
+
+
+def all_layers(model):
+    return [x for x in model._flatten_layers() if x is not model]
+
+
+def is_batch_norm(layer):
+    return isinstance(layer, keras.layers.BatchNormalization)

@@ -222,7 +222,49 @@ def op_layer():
     return tf_keras.Model(x, y)
 
 
+@tf_keras.utils.register_keras_serializable("Addons")
+class GroupNormalization(layers.Layer):
+    """The layer of TensorFlow Addons, by its definition."""
+
+    def __init__(self, groups=32, axis=-1, epsilon=1e-3, **kwargs):
+        super().__init__(**kwargs)
+        self.options = {"groups": groups, "axis": axis, "epsilon": epsilon}
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight("gamma", shape, initializer="ones")
+        self.beta = self.add_weight("beta", shape, initializer="zeros")
+
+    def call(self, inputs):
+        _, height, width, channels = inputs.shape
+        groups = self.options["groups"]
+        groups = channels if groups == -1 else groups
+        x = tf.reshape(inputs, (-1, height, width, groups, channels // groups))
+        mean, variance = tf.nn.moments(x, (1, 2, 4), keepdims=True)
+        x = (x - mean) / tf.sqrt(variance + self.options["epsilon"])
+        x = tf.reshape(x, tf.shape(inputs))
+        return x * self.gamma + self.beta
+
+    def get_config(self):
+        config = {"center": True, "scale": True, "beta_initializer": "zeros"}
+        return {**super().get_config(), **self.options, **config}
+
+
+@tf_keras.utils.register_keras_serializable("Addons")
+class InstanceNormalization(GroupNormalization):
+    """The layer of TensorFlow Addons: one channel is one group."""
+
+    def __init__(self, **kwargs):
+        super().__init__(groups=-1, **kwargs)
+
+
 GRAPHS = {
+    "addons_group": lambda: model(
+        lambda x: GroupNormalization(2)(layers.Conv2D(6, 2)(x))
+    ),
+    "addons_instance": lambda: model(
+        lambda x: InstanceNormalization()(layers.Conv2D(6, 2)(x))
+    ),
     "slashes": slashes,
     "nested": nested,
     "nested_frozen": lambda: nested(trainable=False),

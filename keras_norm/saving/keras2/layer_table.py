@@ -9,6 +9,8 @@ import keras
 
 # Classes that Keras 3 has under another name.
 CLASSES = {
+    "Addons>GroupNormalization": "GroupNormalization",
+    "Addons>InstanceNormalization": "GroupNormalization",
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
     "SyncBatchNormalization": "BatchNormalization",

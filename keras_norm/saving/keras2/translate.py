@@ -26,6 +26,9 @@ PACKAGE = re.compile("(Custom|keras|tf_keras)>")
 def class_name(saved):
     """Returns the name of an object's class in Keras 3."""
     name = PACKAGE.sub("", str(saved.get("class_name")))
+    registered = saved.get("registered_name")
+    if isinstance(registered, str) and registered in layer_table.CLASSES:
+        name = registered
     return layer_table.CLASSES.get(name, name)
 
 
