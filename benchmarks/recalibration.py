@@ -3,7 +3,7 @@
 Trains ResNet-20 on Fashion-MNIST, then evaluates on all test images:
 
 * with moving statistics replaced by their start values, before and after
-  `keras_norm.recalibrate` with training images;
+  `keras_norm.recalibrate` with several draws of training images;
 * on corrupted test images, before and after it with corrupted training images,
   without labels.
 
@@ -38,9 +38,18 @@ TRAINING = (
     "--train_epochs=3 --warmup_epochs=0.3"
 )
 SEED = 0
+NUM_DRAWS = 5
 NUM_IMAGES = (32, 256)
 PRIOR = 64
-RESTORED = (("exact", 1000), ("batch", 1000), ("exact", 256), ("exact", 32))
+# Method, number of images and prior; a prior keeps the trained statistics.
+RESTORED = (
+    ("exact", 1000, 0),
+    ("batch", 1000, 0),
+    ("exact", 256, 0),
+    ("exact", 32, 0),
+    ("exact", 256, PRIOR),
+    ("exact", 32, PRIOR),
+)
 
 
 def _blur(x, generator):
@@ -131,46 +140,70 @@ def reset_statistics(model):
     return copy
 
 
-def measure(model, train_images, test_images, labels):
-    """Returns the rows of both tables."""
-    order = np.random.default_rng(SEED).permutation(len(train_images))
-    drawn = train_images[order[: max(number for _, number in RESTORED)]]
+def draw(train_images, seed):
+    """Returns the training images of a draw, in order."""
+    order = np.random.default_rng(seed).permutation(len(train_images))
+    return train_images[order[: max(number for _, number, _ in RESTORED)]]
 
-    def accuracy(network, images):
-        outputs = network.predict(scale(images), batch_size=500, verbose=0)
-        return float(np.mean(outputs.argmax(-1) == labels))
 
+def accuracy(network, images, labels):
+    outputs = network.predict(scale(images), batch_size=500, verbose=0)
+    return float(np.mean(outputs.argmax(-1) == labels))
+
+
+def measure_restored(model, train_images, test_images, labels):
+    """Returns the rows of the table of restored statistics."""
     fresh = reset_statistics(model)
-    restored = [
-        {"statistics": "trained", "accuracy": accuracy(model, test_images)},
-        {"statistics": "start", "accuracy": accuracy(fresh, test_images)},
+    rows = [
+        {
+            "statistics": name,
+            "accuracies": [accuracy(network, test_images, labels)],
+        }
+        for name, network in (("trained", model), ("start", fresh))
     ]
-    for method, number in track(RESTORED, "restoring"):
-        new, _ = keras_norm.recalibrate(
-            fresh, scale(drawn[:number]), method=method
-        )
-        restored.append(
+    for method, number, prior in track(RESTORED, "restoring"):
+        accuracies = []
+        for seed in range(SEED, SEED + NUM_DRAWS):
+            images = draw(train_images, seed)[:number]
+            new, _ = keras_norm.recalibrate(
+                model if prior else fresh,
+                scale(images),
+                method=method,
+                prior=prior,
+            )
+            accuracies.append(accuracy(new, test_images, labels))
+        rows.append(
             {
                 "statistics": method,
                 "images": number,
-                "accuracy": accuracy(new, test_images),
+                "prior": prior,
+                "accuracies": accuracies,
             }
         )
-    adapted = []
+    return rows
+
+
+def measure_adapted(model, train_images, test_images, labels):
+    """Returns the rows of the table of corruptions, from the first draw."""
+    drawn = draw(train_images, SEED)
+    rows = []
     kinds = {"none": lambda x, _: x, **CORRUPTIONS}
     for name, corrupt in track(kinds.items(), "adapting"):
         generator = np.random.default_rng(SEED)
         images = corrupt(test_images, generator)
         shifted = scale(corrupt(drawn[: max(NUM_IMAGES)], generator))
-        row = {"corruption": name, "before": accuracy(model, images)}
+        row = {"corruption": name, "before": accuracy(model, images, labels)}
         for number in NUM_IMAGES:
             for prior in (0, PRIOR):
                 new, _ = keras_norm.recalibrate(
                     model, shifted[:number], prior=prior
                 )
-                row[f"{number}/{prior}"] = accuracy(new, images)
-        adapted.append(row)
-    return restored, adapted
+                row[f"{number}/{prior}"] = accuracy(new, images, labels)
+        rows.append(row)
+    return rows
+
+
+MEASUREMENTS = {"restored": measure_restored, "adapted": measure_adapted}
 
 
 def main():
@@ -181,28 +214,32 @@ def main():
     parser.add_argument(
         "--model", help="a trained network, instead of training"
     )
+    parser.add_argument(
+        "--only",
+        choices=sorted(MEASUREMENTS),
+        help="measure this table, and keep the other one of --json",
+    )
     parser.add_argument("--json", help="write the results to this file")
     options = parser.parse_args()
     evidence_data.prepare_fashion_mnist(options.data_dir)
     with tempfile.TemporaryDirectory() as folder:
         path = options.model or train(options.data_dir, folder)
         model = keras.saving.load_model(path, compile=False)
-    restored, adapted = measure(model, *load_images(options.data_dir))
-    content = {
+    file = pathlib.Path(options.json) if options.json else None
+    content = json.loads(file.read_text()) if options.only and file else {}
+    content |= {
         "command": "python benchmarks/recalibration.py",
         "training": TRAINING,
         "environment": layers_report.environment(),
         "prior": PRIOR,
         "num_images": NUM_IMAGES,
-        "restored": restored,
-        "adapted": adapted,
     }
-    print(tables.restored(content))
-    print(tables.adapted(content))
-    if options.json:
-        atomic_io.write_text(
-            pathlib.Path(options.json), json.dumps(content, indent=1) + "\n"
-        )
+    images = load_images(options.data_dir)
+    for name in [options.only] if options.only else MEASUREMENTS:
+        content[name] = MEASUREMENTS[name](model, *images)
+        print(getattr(tables, name)(content))
+    if file:
+        atomic_io.write_text(file, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -207,17 +207,26 @@ def demos(content):
 
 
 def restored(content):
-    """Accuracy before and after start values are recalibrated."""
+    """Accuracy with statistics from several draws of training images."""
     texts = {"trained": "of training", "start": "start values"}
-    rows = [
-        [
-            texts.get(row["statistics"], f'`method="{row["statistics"]}"`'),
-            f"{row['images']:,}" if "images" in row else "",
-            f"{100 * row['accuracy']:.2f}%",
-        ]
-        for row in content["restored"]
-    ]
-    return markdown(["moving statistics", "images", "accuracy"], rows)
+    rows = []
+    for row in content["restored"]:
+        prior = f", prior={row['prior']}" if row.get("prior") else ""
+        text = texts.get(
+            row["statistics"], f'`method="{row["statistics"]}"{prior}`'
+        )
+        accuracies = results.format_mean(row["accuracies"], factor=100)
+        lowest = 100 * min(row["accuracies"])
+        rows.append(
+            [
+                text,
+                f"{row['images']:,}" if "images" in row else "",
+                f"{accuracies}%",
+                f"{lowest:.2f}%" if len(row["accuracies"]) > 1 else "",
+            ]
+        )
+    heads = ["moving statistics", "images", "accuracy", "lowest"]
+    return markdown(heads, rows)
 
 
 def adapted(content):

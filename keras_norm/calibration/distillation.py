@@ -98,11 +98,13 @@ def distill(
     parts = _parts(len(loss.targets[0]), steps, batch_size)
     text = f"distilling {student.name}, {steps} steps"
     with schedule.frozen(), show_progress(text, len(parts)) as advance:
-        trained = _StudentModel(student, loss, steps, batch_size)
+        student_model = _StudentModel(student, loss, steps, batch_size)
         done = 0
         for number, indices in enumerate(parts):
             is_final = schedule.set_progress(number / max(len(parts) - 1, 1))
-            trained.train(_take(fitted, indices), _take(loss.targets, indices))
+            student_model.fit_part(
+                _take(fitted, indices), _take(loss.targets, indices)
+            )
             done += len(indices) // batch_size
             if is_final:
                 best.update(done, measure(student))
@@ -150,7 +152,7 @@ class _StudentModel(keras.Model):
         del x, sample_weight, training
         return self.output_loss(keras.tree.flatten(y), y_pred)
 
-    def train(self, arrays, targets):
+    def fit_part(self, arrays, targets):
         self.fit(
             pack_inputs(self.model, arrays),
             targets,

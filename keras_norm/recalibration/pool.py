@@ -106,11 +106,12 @@ def _layers(model):
 
 def _check_counts(models, counts):
     """Returns the counts as an array that sums to 1."""
+    is_ordered = not isinstance(counts, set | frozenset | dict)
     try:
         counts = list(counts)
     except TypeError:
         counts = [counts]
-    valid = all(
+    valid = is_ordered and all(
         isinstance(count, numbers.Real) and 0 <= count < np.inf
         for count in counts
     )

@@ -1,5 +1,7 @@
 """Moments of real networks, and of models on several replicas."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -65,6 +67,39 @@ def test_applications(name):
             np.testing.assert_array_equal(got, expected)
     other, _ = keras_norm.recalibrate(model, generator.permutation(x))
     assert_same_statistics(other, new)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute"
+)
+@pytest.mark.parametrize("num_replicas", [2, 4])
+def test_deep_network_on_several_replicas(num_replicas):
+    import tensorflow as tf
+
+    generator = np.random.default_rng(0)
+    make = functools.partial(
+        keras.applications.MobileNetV2,
+        weights=None,
+        input_shape=(32, 32, 3),
+        classes=10,
+    )
+    plain = make()
+    draw_statistics(plain, generator)
+    x = generator.normal(size=(40, 32, 32, 3))
+    expected, _ = keras_norm.recalibrate(plain, x)
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(num_replicas)],
+        tf.distribute.ReductionToOneDevice(),
+    )
+    with strategy.scope():
+        model = make()
+        model.set_weights(plain.get_weights())
+        new, _ = keras_norm.recalibrate(model, x, batch_size=7)
+    for got, wanted in zip(
+        new.get_weights(), expected.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.long

@@ -125,6 +125,7 @@ def test_one_line_errors():
         ([model, model], [1], "2 models"),
         ([model, model], [0, 0], "counts"),
         ([model, model], [-1, 2], "counts"),
+        ([model, model], {1, 2}, "counts"),
         ([], [], "0 models"),
         ([plain], [1], "no batch normalization"),
         ([model, broken], [1, 1], "'input_norm' are not valid"),
