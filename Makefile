@@ -12,7 +12,8 @@ LAYERS := tests/layers tests/test_registry.py tests/test_fused_sums.py \
 CONVERSION := tests/graphs tests/data tests/conversion tests/calibration tests/folding tests/recalibration \
 	tests/field/test_masks.py \
 	tests/field/test_nonfinite_weights.py tests/field/test_shared_arrays.py \
-	tests/saving/test_hostile_files.py tests/field/test_command.py \
+	tests/saving/test_hostile_files.py tests/saving/test_keras2_config.py \
+	tests/field/test_command.py \
 	tests/field/test_names.py
 BACKEND_TESTS := $(LAYERS) $(CONVERSION) tests/test_cli.py \
 	tests/test_compat.py tests/test_analysis.py
