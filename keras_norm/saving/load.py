@@ -1,6 +1,7 @@
 """Loads and saves model files; every error is one line."""
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -13,7 +14,6 @@ import zipfile
 
 import keras
 
-import keras_norm.compat  # noqa: F401 (registers the layers of TFA)
 from keras_norm.errors import ConversionError
 from keras_norm.errors import nearest_name
 from keras_norm.errors import one_line
@@ -74,6 +74,8 @@ def load_model(
     Raises:
         ConversionError: with a message of one line, if loading fails.
     """
+    # Registers the layers of TFA, which `import keras_norm` leaves out.
+    importlib.import_module("keras_norm.compat")
     source = os.fsdecode(source)
     is_application = source.startswith(APPLICATIONS)
     if weights not in ((None, "imagenet") if is_application else (None,)):
