@@ -79,7 +79,7 @@ def test_gamma_and_beta_of_the_first_norm_are_those_of_least_squares(trained):
     layer = converted.get_layer("norm_1")
     for i in range(16):
         matrix = np.stack([z[..., i].ravel(), np.ones(z[..., i].size)], 1)
-        gamma, beta = np.linalg.lstsq(matrix, t[..., i].ravel())[0]
+        gamma, beta = np.linalg.lstsq(matrix, t[..., i].ravel(), rcond=None)[0]
         np.testing.assert_allclose(layer.get_weights()[0][i], gamma, rtol=1e-4)
         np.testing.assert_allclose(
             layer.get_weights()[1][i], beta, rtol=1e-3, atol=1e-5
@@ -135,7 +135,7 @@ def test_shared_norm_is_fitted_to_all_of_its_calls():
     t = np.stack([each[order] for each in predict(model, x)])
     t = t.reshape(z.shape)
     matrix = np.stack([z[..., 0].ravel(), np.ones(z[..., 0].size)], 1)
-    expected = np.linalg.lstsq(matrix, t[..., 0].ravel())[0]
+    expected = np.linalg.lstsq(matrix, t[..., 0].ravel(), rcond=None)[0]
     found = [w[0] for w in converted.get_layer("norm").get_weights()]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert len(report.calibration.layers) == 1

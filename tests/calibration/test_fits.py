@@ -28,7 +28,7 @@ def test_scale_and_offset_are_those_of_least_squares(mean):
     errors = []
     for i in range(3):
         matrix = np.stack([x[:, i] - mean, np.ones(500)], axis=1)
-        (a, b), (error,), *_ = np.linalg.lstsq(matrix, y[:, i])
+        (a, b), (error,), *_ = np.linalg.lstsq(matrix, y[:, i], rcond=None)
         np.testing.assert_allclose(scale[i], a, rtol=1e-7)
         np.testing.assert_allclose(offset[i], b - a * mean, rtol=1e-6)
         errors.append(error)
@@ -91,6 +91,7 @@ def test_ridge_minimizes_its_loss(has_bias):
     expected = np.linalg.lstsq(
         np.concatenate([p, penalty]),
         np.concatenate([t, penalty @ start[0]]),
+        rcond=None,
     )[0]
     np.testing.assert_allclose(kernel[0], expected, rtol=1e-9, atol=1e-12)
     if has_bias:
