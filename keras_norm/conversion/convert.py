@@ -10,6 +10,7 @@ from keras_norm.conversion import plan as plan_lib
 from keras_norm.conversion.rebuild import rebuild_model
 from keras_norm.conversion.verify import verify_conversion
 from keras_norm.errors import ConversionError
+from keras_norm.registry import Norm
 
 
 def convert(
@@ -140,9 +141,9 @@ def convert(
     settings = Settings(refit, epsilon_ratio, distill_steps, distill_batch_size)
     if data is None:
         _check_needs_data(settings)
-    elif epsilon_ratio and norm == "frn":
-        kwargs = {"learned_epsilon": "channel", **kwargs}
     norm = new_layer.standardize_norm(norm, kwargs)
+    if epsilon_ratio:
+        norm = _learn_epsilon(norm, epsilon_ratio)
 
     def make(norm):
         plan = plan_lib.make_plan(
@@ -167,6 +168,17 @@ def convert(
     if verify or inputs is not None:
         verify_conversion(model, converted, plan.report, inputs, plan.invalid)
     return converted, plan.report
+
+
+def _learn_epsilon(norm, epsilon_ratio):
+    """Returns FRN with a learned epsilon; a function of layers as it is."""
+    learning = new_layer.with_learned_epsilon(norm)
+    if learning is None and isinstance(norm, Norm):
+        raise ConversionError(
+            "`epsilon_ratio` is for the norm 'frn'. Received: "
+            f"norm={norm.name!r}, epsilon_ratio={epsilon_ratio!r}"
+        )
+    return norm if learning is None else learning
 
 
 def _check_needs_data(settings):

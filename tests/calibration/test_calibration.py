@@ -112,6 +112,21 @@ def test_large_epsilon_ratio_keeps_the_function(trained):
     assert {fit.epsilon_ratio for fit in report.calibration.layers} == {1e4}
 
 
+def test_epsilon_ratio_of_a_norm_object_and_of_other_norms(trained):
+    model, data, _ = trained
+    converted, report = keras_norm.convert(
+        model,
+        keras_norm.get("frn"),
+        data=data[:32],
+        epsilon_ratio=2.0,
+        refit="affine",
+    )
+    assert converted.get_layer("norm_1").learned_epsilon is not None
+    assert {fit.epsilon_ratio for fit in report.calibration.layers} == {2.0}
+    with pytest.raises(keras_norm.ConversionError, match="norm 'frn'.*'gn'"):
+        keras_norm.convert(model, "gn", data=data, epsilon_ratio=2.0)
+
+
 def test_equivalent_norm_is_left_as_it_is(trained):
     model, data, _ = trained
     converted, report = keras_norm.convert(model, "rbn", data=data)
