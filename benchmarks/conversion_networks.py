@@ -4,7 +4,6 @@ import functools
 import pathlib
 
 import keras
-import tensorflow_datasets as tfds
 from keras import layers
 
 from benchmarks import recalibration
@@ -16,20 +15,8 @@ RATE = 0.1
 def load_data(data_dir):
     """Returns `(images, labels)` in [-1, 1] for training and for test."""
     return [
-        (recalibration.scale(images / 255.0), labels)
-        for images, labels in (
-            tfds.as_numpy(
-                tfds.load(
-                    "fashion_mnist",
-                    split=split,
-                    data_dir=data_dir,
-                    batch_size=-1,
-                    as_supervised=True,
-                    download=False,
-                )
-            )
-            for split in ("train", "test")
-        )
+        (recalibration.scale(images), labels)
+        for images, labels in recalibration.load_splits(data_dir)
     ]
 
 

@@ -89,13 +89,13 @@ CORRUPTIONS = {
 }
 
 
-def load_images(data_dir):
-    """Returns training and test images in [0, 1], and the test labels."""
+def load_splits(data_dir):
+    """Returns `(images in [0, 1], labels)` for training and for test."""
     import tensorflow_datasets as tfds
 
-    arrays = {}
+    arrays = []
     for split in ("train", "test"):
-        (images, labels) = tfds.as_numpy(
+        images, labels = tfds.as_numpy(
             tfds.load(
                 "fashion_mnist",
                 split=split,
@@ -105,8 +105,8 @@ def load_images(data_dir):
                 download=False,
             )
         )
-        arrays[split] = images / 255.0, labels
-    return arrays["train"][0], *arrays["test"]
+        arrays.append((images / 255.0, labels))
+    return arrays
 
 
 def scale(images):
@@ -234,7 +234,8 @@ def main():
         "prior": PRIOR,
         "num_images": NUM_IMAGES,
     }
-    images = load_images(options.data_dir)
+    (train_images, _), (test_images, labels) = load_splits(options.data_dir)
+    images = train_images, test_images, labels
     for name in [options.only] if options.only else MEASUREMENTS:
         content[name] = MEASUREMENTS[name](model, *images)
         print(getattr(tables, name)(content))

@@ -10,10 +10,10 @@ import pytest
 from keras import layers
 
 import keras_norm
-import keras_norm_cli
 from keras_norm.conversion import verify
 from keras_norm.saving import load
 from tests.saving import keras2_examples
+from tests.test_cli import run
 
 
 def build():
@@ -33,12 +33,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras2_examples.write_hdf5("old.h5", build())
     return tmp_path
-
-
-def run(capfd, *arguments):
-    code = keras_norm_cli.main([str(argument) for argument in arguments])
-    output, errors = capfd.readouterr()
-    return code, output, errors
 
 
 def test_upgrade_writes_a_file_that_keras_loads(folder, capfd):

@@ -15,7 +15,9 @@ from keras_norm.calibration.fit_layers import REFITS
 from keras_norm.calibration.fit_layers import LayerFitting
 from keras_norm.calibration.fit_layers import Options
 from keras_norm.calibration.output_loss import run_model
+from keras_norm.data.batch_inputs import batch_length
 from keras_norm.data.batch_inputs import has_labels
+from keras_norm.data.batch_inputs import take
 from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
 from keras_norm.graphs import graph
@@ -110,16 +112,16 @@ def calibrate(model, conversion, data, settings, make_trained=None):
     fitted, held_out = _split(arrays)
     fitting = LayerFitting(model, conversion.plan, conversion.operations)
     used, memory_notes = _limit_memory(fitting.program, fitted)
-    fits = fitting.run(_batches(used), _options(settings, _length(used)))
+    fits = fitting.run(_batches(used), _options(settings, batch_length(used)))
     distillation = None
     if settings.distill_steps:
         distillation = _distill(
             model, conversion, make_trained, (used, fitted, held_out), settings
         )
     return result_lib.CalibrationResult(
-        num_read=_length(arrays),
-        num_fitted=_length(used),
-        num_held_out=_length(held_out),
+        num_read=batch_length(arrays),
+        num_fitted=batch_length(used),
+        num_held_out=batch_length(held_out),
         refit=settings.refit,
         seconds=time.monotonic() - start,
         layers=fits,
@@ -127,7 +129,7 @@ def calibrate(model, conversion, data, settings, make_trained=None):
         distillation=distillation,
         warnings=[
             *fitting.warnings,
-            *result_lib.find_warnings(_length(used), fits),
+            *result_lib.find_warnings(batch_length(used), fits),
         ],
         notes=notes + memory_notes,
     )
@@ -140,7 +142,7 @@ def _distill(model, conversion, make_trained, examples, settings):
     if make_trained is not None:
         trained = make_trained()
         fitting = LayerFitting(model, trained.plan, trained.operations)
-        options = _options(settings, _length(used), FIRST_RATIO)
+        options = _options(settings, batch_length(used), FIRST_RATIO)
         fitting.run(_batches(used), options)
         annealed = fitting.annealed
     result = distill(
@@ -200,7 +202,7 @@ def _read_examples(model, data):
     batches = make_batches(model, data)
     for arrays in batches:
         found.append(arrays)
-        num_examples += _length(arrays)
+        num_examples += batch_length(arrays)
         size += sum(x.nbytes for x in arrays if x is not None)
         if size > MAX_BYTES:
             break
@@ -225,47 +227,39 @@ def _read_examples(model, data):
 
 def _limit_memory(program, arrays):
     """Returns the examples to fit layers to, and notes on their number."""
-    num_examples = _length(arrays)
+    num_examples = batch_length(arrays)
     # Both models hold their activations.
-    size = 2 * peak_bytes(program, _take(arrays, slice(0, 1)))
+    size = 2 * peak_bytes(program, take(arrays, slice(0, 1)))
     limit = max(int(MAX_BYTES / max(size, 1)), 2)
     if min(limit, MAX_FITTED) >= num_examples:
         return arrays, []
     # They are in random order.
     if limit >= MAX_FITTED:
-        return _take(arrays, slice(0, MAX_FITTED)), []
+        return take(arrays, slice(0, MAX_FITTED)), []
     note = (
         f"Layers were fitted to only {limit} of {num_examples} examples: one "
         f"takes {size / 2**20:.0f} MiB, and activations may take "
         f"{MAX_BYTES / 2**30:g} GiB."
     )
-    return _take(arrays, slice(0, limit)), [note]
+    return take(arrays, slice(0, limit)), [note]
 
 
 def _split(arrays):
     """Returns the examples to fit the layers to, and those held out."""
-    num_examples = _length(arrays)
+    num_examples = batch_length(arrays)
     order = np.random.default_rng(0).permutation(num_examples)
     num_held_out = max(1, int(num_examples * HELD_OUT))
     return (
-        _take(arrays, order[num_held_out:]),
-        _take(arrays, order[:num_held_out]),
+        take(arrays, order[num_held_out:]),
+        take(arrays, order[:num_held_out]),
     )
 
 
 def _batches(arrays):
     return [
-        _take(arrays, slice(start, start + BATCH_SIZE))
-        for start in range(0, _length(arrays), BATCH_SIZE)
+        take(arrays, slice(start, start + BATCH_SIZE))
+        for start in range(0, batch_length(arrays), BATCH_SIZE)
     ]
-
-
-def _take(arrays, indices):
-    return [None if array is None else array[indices] for array in arrays]
-
-
-def _length(arrays):
-    return next(len(array) for array in arrays if array is not None)
 
 
 def _compare(model, converted, arrays):

@@ -17,6 +17,7 @@ from keras_norm import variables
 from keras_norm.calibration.annealing import EpsilonSchedule
 from keras_norm.calibration.output_loss import OutputLoss
 from keras_norm.calibration.output_loss import pack_inputs
+from keras_norm.data.batch_inputs import take
 from keras_norm.errors import ConversionError
 from keras_norm.progress import show_progress
 
@@ -84,7 +85,7 @@ def distill(
         ConversionError: if the outputs of `calibrated` are not finite.
     """
     start = time.monotonic()
-    held_out = _take(held_out, slice(0, MAX_MEASURED))
+    held_out = take(held_out, slice(0, MAX_MEASURED))
     loss = OutputLoss(teacher, fitted)
     expected = loss.compute(teacher, held_out)
 
@@ -103,7 +104,7 @@ def distill(
         for number, indices in enumerate(parts):
             is_final = schedule.set_progress(number / max(len(parts) - 1, 1))
             student_model.fit_part(
-                _take(fitted, indices), _take(loss.targets, indices)
+                take(fitted, indices), take(loss.targets, indices)
             )
             done += len(indices) // batch_size
             if is_final:
@@ -209,7 +210,3 @@ def _parts(num_examples, steps, batch_size):
     )
     edges = np.linspace(0, steps, min(NUM_PARTS, steps) + 1).astype(int)
     return np.split(order[:size], edges[1:-1] * batch_size)
-
-
-def _take(arrays, indices):
-    return [None if array is None else array[indices] for array in arrays]

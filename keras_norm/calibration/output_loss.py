@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_norm.data.batch_inputs import batch_length
+from keras_norm.data.batch_inputs import take
 from keras_norm.graphs import graph
 from keras_norm.graphs.program import inference
 
@@ -64,12 +66,9 @@ def run_model(model, arrays, change=keras.tree.flatten):
         change: Function of the outputs of a batch that returns a list.
     """
     results = []
-    size = next(len(x) for x in arrays if x is not None)
-    for start in range(0, size, _BATCH_SIZE):
-        batch = slice(start, start + _BATCH_SIZE)
-        inputs = pack_inputs(
-            model, [None if x is None else x[batch] for x in arrays]
-        )
+    for start in range(0, batch_length(arrays), _BATCH_SIZE):
+        batch = take(arrays, slice(start, start + _BATCH_SIZE))
+        inputs = pack_inputs(model, batch)
         with inference():
             outputs = change(model(inputs, training=False))
         results.append(

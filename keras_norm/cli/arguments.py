@@ -1,4 +1,4 @@
-"""Arguments of the program keras-norm, whose code is in `keras_norm_cli`.
+"""Arguments of the program keras-norm, whose code is in `commands`.
 
 Imports nothing from the package, which would import Keras: --help should be
 instant.

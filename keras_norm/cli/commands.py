@@ -35,7 +35,7 @@ def main(options):
     """Runs a command; returns the exit code.
 
     Args:
-        options: The parsed arguments of `keras_norm.cli_arguments`.
+        options: The parsed arguments of `keras_norm.cli.arguments`.
     """
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
@@ -104,10 +104,7 @@ def _convert(options):
             )
         with _status(f"writing {options.out}"):
             load.save_model(converted, options.out, options.overwrite)
-    if options.json:
-        print(report.to_json())
-    else:
-        report.print(_console())
+    _print_report(report, options)
     if not options.plan:
         _print_written(options.out)
 
@@ -125,10 +122,7 @@ def _fold(options):
                 model, verify=options.verify, inputs=inputs, **selection
             )
             load.save_model(folded, options.out, options.overwrite)
-    if options.json:
-        print(report.to_json())
-    else:
-        report.print(_console())
+    _print_report(report, options)
     if not options.plan:
         _print_written(options.out, is_needed=uses_package(folded))
 
@@ -148,10 +142,7 @@ def _recalibrate(options):
     )
     with _status(f"writing {options.out}"):
         load.save_model(new, options.out, options.overwrite)
-    if options.json:
-        print(report.to_json())
-    else:
-        report.print(_console())
+    _print_report(report, options)
     _print_written(options.out, is_needed=uses_package(new))
 
 
@@ -216,6 +207,13 @@ def _check_files(options):
         )
     if not options.plan:
         load.check_target(options.out, options.overwrite)
+
+
+def _print_report(report, options):
+    if options.json:
+        print(report.to_json())
+    else:
+        report.print(_console())
 
 
 def _print_written(path, is_needed=True):

@@ -118,6 +118,11 @@ def check_batch(model, arrays, number):
     return checked
 
 
+def take(arrays, indices):
+    """Returns some examples of arrays; an optional input may be None."""
+    return [None if array is None else array[indices] for array in arrays]
+
+
 def batch_length(arrays):
     """Returns the number of examples in a list of arrays."""
     return next(len(array) for array in arrays if array is not None)

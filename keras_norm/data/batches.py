@@ -102,10 +102,8 @@ class ArrayBatches(Batches):
 
     def __iter__(self):
         for start in range(0, self.num_examples, self._batch_size):
-            yield [
-                None if x is None else x[start : start + self._batch_size]
-                for x in self._arrays
-            ]
+            batch = slice(start, start + self._batch_size)
+            yield batch_inputs.take(self._arrays, batch)
 
 
 def _batches_of_iterable(model, data):

@@ -69,14 +69,21 @@ def test_applications(name):
     assert_same_statistics(other, new)
 
 
+def mirrored(num_replicas):
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(num_replicas)],
+        tf.distribute.ReductionToOneDevice(),
+    )
+
+
 @pytest.mark.long
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="tf.distribute"
 )
 @pytest.mark.parametrize("num_replicas", [2, 4])
 def test_deep_network_on_several_replicas(num_replicas):
-    import tensorflow as tf
-
     generator = np.random.default_rng(0)
     make = functools.partial(
         keras.applications.MobileNetV2,
@@ -88,10 +95,7 @@ def test_deep_network_on_several_replicas(num_replicas):
     draw_statistics(plain, generator)
     x = generator.normal(size=(40, 32, 32, 3))
     expected, _ = keras_norm.recalibrate(plain, x)
-    strategy = tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(num_replicas)],
-        tf.distribute.ReductionToOneDevice(),
-    )
+    strategy = mirrored(num_replicas)
     with strategy.scope():
         model = make()
         model.set_weights(plain.get_weights())
@@ -125,10 +129,7 @@ def test_model_on_several_replicas(num_replicas):
     plain = draw_weights(residual_network(), generator)
     x = generator.normal(size=(24, 9, 7, 3)).astype("float32")
     expected, _ = keras_norm.recalibrate(plain, x)
-    strategy = tf.distribute.MirroredStrategy(
-        [f"CPU:{i}" for i in range(num_replicas)],
-        tf.distribute.ReductionToOneDevice(),
-    )
+    strategy = mirrored(num_replicas)
     with strategy.scope():
         model = residual_network()
         model.set_weights(plain.get_weights())
