@@ -17,6 +17,7 @@ from keras_norm.calibration.fit_layers import Options
 from keras_norm.calibration.output_loss import run_model
 from keras_norm.data.batch_inputs import batch_length
 from keras_norm.data.batch_inputs import has_labels
+from keras_norm.data.batch_inputs import join
 from keras_norm.data.batch_inputs import take
 from keras_norm.data.batches import make_batches
 from keras_norm.errors import ConversionError
@@ -219,10 +220,7 @@ def _read_examples(model, data):
             f"Only the first {num_examples} examples were read: data may take "
             f"{MAX_BYTES / 2**30:g} GiB."
         )
-    return [
-        None if each[0] is None else np.concatenate(each)
-        for each in zip(*found, strict=True)
-    ], notes
+    return join(found), notes
 
 
 def _limit_memory(program, arrays):

@@ -123,6 +123,16 @@ def take(arrays, indices):
     return [None if array is None else array[indices] for array in arrays]
 
 
+def join(batches):
+    """Returns the arrays of several batches as one batch."""
+    if len(batches) == 1:
+        return batches[0]
+    return [
+        None if column[0] is None else np.concatenate(column)
+        for column in zip(*batches, strict=True)
+    ]
+
+
 def batch_length(arrays):
     """Returns the number of examples in a list of arrays."""
     return next(len(array) for array in arrays if array is not None)

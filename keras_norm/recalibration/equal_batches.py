@@ -4,9 +4,9 @@ The rounding of convolutions and matrix products depends on the number of
 examples in a batch, and the differences grow from layer to layer.
 """
 
-import numpy as np
-
 from keras_norm.data.batch_inputs import batch_length
+from keras_norm.data.batch_inputs import join
+from keras_norm.data.batch_inputs import take
 from keras_norm.data.batches import DEFAULT_BATCH_SIZE
 from keras_norm.graphs import graph
 from keras_norm.graphs.program import peak_bytes
@@ -49,25 +49,27 @@ class EqualBatches:
                 yield arrays
                 continue
             if waiting and _shapes(waiting[0]) != _shapes(arrays):
-                yield _join(waiting)
+                yield join(waiting)
                 waiting, length = [], 0
             waiting.append(arrays)
             length += batch_length(arrays)
             if length >= self._size:
-                joined = _join(waiting)
+                joined = join(waiting)
                 stop = length - length % self._size
                 for start in range(0, stop, self._size):
-                    yield _part(joined, start, start + self._size)
+                    yield take(joined, slice(start, start + self._size))
                 length -= stop
-                waiting = [_part(joined, stop, None)] if length else []
+                waiting = [take(joined, slice(stop, None))] if length else []
         if waiting:
-            yield _join(waiting)
+            yield join(waiting)
 
     def _choose_size(self, arrays):
         size = self._fixed_size()
         if size is None:
             size = DEFAULT_BATCH_SIZE
-            needed = peak_bytes(self._program, _part(arrays, 0, 1), self._steps)
+            needed = peak_bytes(
+                self._program, take(arrays, slice(0, 1)), self._steps
+            )
             if size * needed > MAX_BYTES:
                 return
         self._size = size
@@ -83,16 +85,3 @@ class EqualBatches:
 
 def _shapes(arrays):
     return [None if x is None else x.shape[1:] for x in arrays]
-
-
-def _join(batches):
-    if len(batches) == 1:
-        return batches[0]
-    return [
-        None if column[0] is None else np.concatenate(column)
-        for column in zip(*batches, strict=True)
-    ]
-
-
-def _part(arrays, start, stop):
-    return [None if x is None else x[start:stop] for x in arrays]
